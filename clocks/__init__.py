@@ -1,0 +1,1 @@
+"""Clocks: the hybrid logical clock that stamps log entries."""

@@ -1,0 +1,1 @@
+"""Failure drills: faults, workloads, checkers, the runner and its reports."""

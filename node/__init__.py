@@ -1,0 +1,1 @@
+"""Composition: what one node runs, its process entry, Ray actors and their supervisor."""

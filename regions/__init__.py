@@ -1,0 +1,1 @@
+"""Regional and multi-region Raft groups: the pure core, storage, the state machine and the host."""

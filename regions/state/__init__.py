@@ -1,0 +1,1 @@
+"""The replicated state machine: deterministic, pure; everything is decided at apply."""

@@ -1,0 +1,134 @@
+"""Every error that a caller can meet, by what the caller then knows.
+
+::
+
+    IsochroneError
+    ├── Rejected                  surely not applied
+    │   ├── NotLeader             another replica leads; carries a hint when one is known
+    │   ├── LockHeld              the lock is held by somebody else
+    │   ├── QueueFull             a bounded queue is full; try again later
+    │   ├── ClockUnsynchronized   the clock bound is unknown or too wide
+    │   ├── Unavailable           never sent, or refused by the server
+    │   └── TransactionAborted    a transaction ended without effect
+    ├── Indeterminate             may have been applied
+    │   ├── DeadlineExceeded      the time given ran out after the request may have left
+    │   ├── LeadershipLost        the leader that took the request lost its office
+    │   ├── ConnectionLost        the connection broke after the request may have left
+    │   └── SessionExpired        the session that would have told is gone
+    ├── InvalidRequest            the caller's fault; surely not applied
+    └── StorageError              a disk failed, is full, locked or not ours; the node stops
+
+    InvariantViolation            a fault in Isochrone itself; outside the tree, stops the node
+
+An operation that was tried more than once is `Rejected` only if every attempt was; one indeterminate attempt
+makes it `Indeterminate` unless a later one returns the stored result.
+
+`status_of` maps each class to the gRPC status code under which it travels.
+"""
+
+from isochrone.ids import GroupId, NodeId
+
+
+class IsochroneError(Exception):
+    """Root of the errors that a caller may handle."""
+
+
+class Rejected(IsochroneError):
+    """The operation was surely not applied. It is safe to try again."""
+
+
+class NotLeader(Rejected):
+    """The replica asked does not lead the group. `leader` is its best guess, None when it knows none."""
+
+    def __init__(self, group: GroupId, leader: NodeId | None) -> None:
+        hint = f"{leader} does" if leader else "no leader is known"
+        super().__init__(f"this node does not lead group {group}; {hint}")
+        self.group = group
+        self.leader = leader
+
+
+class LockHeld(Rejected):
+    """Somebody else holds the lock in a mode that excludes the one asked for."""
+
+
+class QueueFull(Rejected):
+    """A bounded queue is full. The load is above what the node can take; try again later."""
+
+
+class ClockUnsynchronized(Rejected):
+    """The clock bound is unknown or wider than allowed, so no timestamp may be given out."""
+
+
+class Unavailable(Rejected):
+    """The request was never sent, or the server refused it before doing anything."""
+
+
+class TransactionAborted(Rejected):
+    """The transaction ended without effect."""
+
+
+class Indeterminate(IsochroneError):
+    """The operation may or may not have been applied. Read before trying again."""
+
+
+class DeadlineExceeded(Indeterminate):
+    """The deadline passed after the request may have left this process."""
+
+
+class LeadershipLost(Indeterminate):
+    """The leader that took the request lost its office before the outcome was known."""
+
+
+class ConnectionLost(Indeterminate):
+    """The connection broke after the request may have left this process."""
+
+
+class SessionExpired(Indeterminate):
+    """The session that remembers the outcomes of earlier attempts is unknown or has expired."""
+
+
+class InvalidRequest(IsochroneError):
+    """The request is wrong in itself: the caller's fault. It was not applied."""
+
+
+class StorageError(IsochroneError):
+    """Storage failed, is full, is locked by another process or is not ours. A node that meets one stops."""
+
+
+class InvariantViolation(Exception):
+    """A fault in Isochrone itself. The node that meets one stops and says so."""
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise `InvariantViolation` unless `condition` holds. Unlike `assert` it stays under `python -O`."""
+    if not condition:
+        raise InvariantViolation(message)
+
+
+STATUS_BY_ERROR: dict[type[Exception], str] = {
+    IsochroneError: "UNKNOWN",
+    Rejected: "ABORTED",
+    NotLeader: "FAILED_PRECONDITION",
+    LockHeld: "FAILED_PRECONDITION",
+    QueueFull: "RESOURCE_EXHAUSTED",
+    ClockUnsynchronized: "FAILED_PRECONDITION",
+    Unavailable: "UNAVAILABLE",
+    TransactionAborted: "ABORTED",
+    Indeterminate: "UNKNOWN",
+    DeadlineExceeded: "DEADLINE_EXCEEDED",
+    LeadershipLost: "UNKNOWN",
+    ConnectionLost: "UNKNOWN",
+    SessionExpired: "UNKNOWN",
+    InvalidRequest: "INVALID_ARGUMENT",
+    StorageError: "DATA_LOSS",
+    InvariantViolation: "INTERNAL",
+}
+"""gRPC status code (by name) under which each error class travels."""
+
+
+def status_of(error: Exception) -> str:
+    """The gRPC status code name of `error`: that of its class, or of its nearest base in the table."""
+    for cls in type(error).__mro__:
+        if cls in STATUS_BY_ERROR:
+            return STATUS_BY_ERROR[cls]
+    return "INTERNAL"

@@ -1,0 +1,45 @@
+"""Identifiers and the few numbers that every room uses.
+
+All are plain strings and integers at run time; the distinct types only keep them from being mixed up.
+"""
+
+from enum import StrEnum
+from typing import NewType
+
+NodeId = NewType("NodeId", str)
+"""Name of a node, unique in the cluster; a host name or `zone/number`. It never changes its meaning."""
+RegionId = NewType("RegionId", str)
+ZoneId = NewType("ZoneId", str)
+GroupId = NewType("GroupId", str)
+"""Name of a Raft group, such as `us-east-1.zone`."""
+KeyspaceId = NewType("KeyspaceId", str)
+"""Name of a keyspace: its key prefix, as text."""
+ClusterId = NewType("ClusterId", str)
+StoreId = NewType("StoreId", str)
+"""Name of one data directory, drawn at bootstrap. A voter is `(node, store)`: a wiped disk is another voter."""
+
+Term = NewType("Term", int)
+LogIndex = NewType("LogIndex", int)
+"""Position in a group's log; the first entry has index 1, 0 stands before it."""
+Revision = NewType("Revision", int)
+"""A group's log-order counter of applied writes."""
+Timestamp = NewType("Timestamp", int)
+"""Nanoseconds since the Unix epoch; a hybrid logical clock whose logical part is +1 ns."""
+Incarnation = NewType("Incarnation", int)
+"""Start counter of one store; a higher one is a later process on the same data."""
+Nanos = NewType("Nanos", int)
+"""A reading of a monotonic clock, or a span of time, in nanoseconds."""
+
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+
+
+class ReplicaRole(StrEnum):
+    """What a replica stores and whether it votes."""
+
+    FULL = "full"
+    """Log and state; votes."""
+    WITNESS = "witness"
+    """Log only; votes. It never serves reads, takes proposals or sends snapshots."""
+    LEARNER = "learner"
+    """Log and state; no vote."""

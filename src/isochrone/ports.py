@@ -1,0 +1,165 @@
+"""Ports: what the drivers ask of the world, kept small so that the simulation can stand in for it.
+
+Each port's docstring is its contract; one contract suite runs against every implementation.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from isochrone.clocks.interval import Interval
+from isochrone.ids import (
+    ClusterId,
+    GroupId,
+    Incarnation,
+    KeyspaceId,
+    LogIndex,
+    Nanos,
+    NodeId,
+    StoreId,
+    Term,
+)
+from isochrone.wire.messages import Configuration, Entry, Envelope, GroupMessage, HardState
+
+
+class Clock(Protocol):
+    """Time. `monotonic` drives timers; `now` stamps entries. Neither is ever the basis of safety."""
+
+    def monotonic(self) -> Nanos:
+        """Nanoseconds on a clock that never goes back and counts suspended time (`CLOCK_BOOTTIME`)."""
+
+    def now(self) -> Interval:
+        """An interval around true time.
+
+        Raises:
+            ClockUnsynchronized: the source knows no bound, or one wider than allowed.
+        """
+
+
+class Transport(Protocol):
+    """Messages between nodes: unordered across peers, lossy, possibly repeated."""
+
+    def send(self, to: NodeId, messages: Sequence[GroupMessage]) -> None:
+        """Queue messages to a peer. Never blocks, never raises; what cannot be delivered is dropped and counted.
+
+        Messages of one call stay together and in order, and calls to one peer are delivered in order while a stream
+        to it lasts. Queues are bounded by bytes; the oldest messages of a full queue are dropped.
+        """
+
+    def start(self, receive: Callable[[Envelope], None]) -> None:
+        """Begin to deliver: `receive` is called in the loop's thread, and must not block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A write to the state of a group: `value` None deletes. Rows are kept by group, keyspace and table."""
+
+    group: GroupId
+    keyspace: KeyspaceId
+    table: int
+    """Number of a table of the state machine, 0 to 255."""
+    key: bytes
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogWrite:
+    """A change to one group's log and hard state."""
+
+    group: GroupId
+    hard_state: HardState | None = None
+    entries: tuple[Entry, ...] = ()
+    """Contiguous. They replace everything from the first one's index on."""
+    truncate_to: LogIndex | None = None
+    """Drop entries up to and including this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBatch:
+    """What one durable commit holds: the work of every group of the node."""
+
+    logs: tuple[LogWrite, ...] = ()
+    rows: tuple[Row, ...] = ()
+    applied: Mapping[GroupId, LogIndex] = field(default_factory=dict)
+    """Index up to which the rows of a group reflect its log. Never above what the log holds after this batch."""
+    incarnations: Mapping[NodeId, Incarnation] = field(default_factory=dict)
+    """Highest incarnation seen of peers."""
+
+
+@dataclass(frozen=True, slots=True)
+class TermRun:
+    """A maximal run of entries of one term: it starts at `first`."""
+
+    first: LogIndex
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGroup:
+    """What a store holds of one group."""
+
+    configuration: Configuration
+    """As of bootstrap."""
+    hard_state: HardState
+    truncated_index: LogIndex
+    """The entry before the first one held; 0 when nothing was truncated."""
+    truncated_term: Term
+    last_index: LogIndex
+    term_runs: tuple[TermRun, ...]
+    """Runs of the entries held, in order."""
+    applied: LogIndex
+
+
+@dataclass(frozen=True, slots=True)
+class StoreIdentity:
+    """Whose data this is."""
+
+    cluster: ClusterId
+    node: NodeId
+    store: StoreId
+    incarnation: Incarnation
+    """Already raised and durable when the store is open."""
+
+
+class Store(Protocol):
+    """Durable logs and state of all groups of one node.
+
+    Atomicity: a batch is visible after a crash as a whole or not at all.
+    Order: batches become durable in the order in which `write` was called; one batch may not overtake another.
+    Durability: when `write` returns, the batch survives loss of power. Nothing before that is promised.
+    Reads see every batch whose `write` has returned.
+    Errors: a full store is noticed before the commit, raises `StorageError` and leaves the store as it was. Any
+    other failed write is fatal: it raises `StorageError`, and so does every later call; the batch may or may
+    not be there after a restart. A failed sync is never tried again. Corrupt data is a `StorageError` that says
+    where; it is never repaired.
+    """
+
+    @property
+    def identity(self) -> StoreIdentity: ...
+
+    @property
+    def groups(self) -> tuple[GroupId, ...]:
+        """The groups that were bootstrapped into this store, in order of name."""
+
+    @property
+    def incarnations(self) -> Mapping[NodeId, Incarnation]:
+        """Highest incarnation of each peer, as stored when the store was opened."""
+
+    async def load(self, group: GroupId) -> StoredGroup:
+        """A group's log bounds and hard state."""
+
+    async def read_entries(self, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:
+        """Entries `first..last`, both included, cut after `bytes_max` bytes but never empty if `first` is held.
+
+        Raises:
+            StorageError: `first` is not held, or an entry is corrupt.
+        """
+
+    async def read_rows(self, group: GroupId) -> Sequence[Row]:
+        """All rows of a group, ordered by keyspace, table and key."""
+
+    async def write(self, batch: WriteBatch) -> None:
+        """Make a batch durable. See the class for what is promised."""
+
+    async def close(self) -> None:
+        """Wait for writes under way, then release the data directory."""

@@ -1,0 +1,1 @@
+"""Topology files: regions, zones, links and keyspaces; derived replicas and predicted latencies."""

@@ -1,0 +1,1 @@
+"""What crosses a process boundary: messages, codecs, gRPC streams and link shaping."""

@@ -1,0 +1,204 @@
+"""Message dataclasses: log entries, Raft messages and the envelope in which they travel.
+
+Everything here is frozen. An entry is encoded once, when the leader appends it (`wire.entries`); the same bytes go to
+the log and to every peer.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from isochrone.ids import (
+    ClusterId,
+    GroupId,
+    Incarnation,
+    KeyspaceId,
+    LogIndex,
+    NodeId,
+    ReplicaRole,
+    StoreId,
+    Term,
+    Timestamp,
+)
+
+PROTOCOL_VERSION = 1
+"""Version of the peer and session protocols. A handshake with another major version is refused."""
+FEATURE_LEVEL = 1
+"""What this release can read in logs and messages; the lower of two peers' levels governs what they send."""
+
+
+class EntryKind(IntEnum):
+    """What an entry's data is."""
+
+    NOOP = 0
+    """Empty; the barrier that each new leader appends."""
+    COMMANDS = 1
+    """A batch of commands for one keyspace, for the state machine."""
+    CONFIGURATION = 2
+    """A `Configuration`, active as soon as it is appended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One log entry.
+
+    It holds a batch of `count` commands and so a range of timestamps: command number i has timestamp + i. Every
+    timestamp in an entry exceeds every timestamp before it in its log.
+    """
+
+    index: LogIndex
+    term: Term
+    kind: EntryKind
+    timestamp: Timestamp
+    count: int
+    """How many timestamps the entry takes: the number of its commands, at least 1."""
+    keyspace: KeyspaceId
+    """Keyspace of the commands; empty for the kinds that belong to none."""
+    trace: bytes
+    """Trace context of the command that is traced (W3C trace id, span id and flags, 25 bytes), else empty."""
+    data: bytes
+    encoded: bytes = field(default=b"", compare=False, repr=False)
+    """The stored and sent form: CRC32C of the body, then the body."""
+
+    @property
+    def last_timestamp(self) -> Timestamp:
+        """The largest timestamp that the entry takes."""
+        return Timestamp(self.timestamp + self.count - 1)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Member:
+    """One replica of a group: a node with one particular store."""
+
+    node: NodeId
+    store: StoreId
+    role: ReplicaRole
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Who belongs to a group.
+
+    `outgoing` is empty unless the configuration is joint; then decisions need a quorum of both halves.
+    """
+
+    members: tuple[Member, ...]
+    outgoing: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HardState:
+    """What a replica may not forget: one record, written atomically."""
+
+    term: Term = Term(0)
+    vote: NodeId | None = None
+    commit: LogIndex = LogIndex(0)
+    """Highest index known to be committed; may lag, as it can be learned again."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRequest:
+    """Asks for a vote, or with `pre` only whether one would be given."""
+
+    term: Term
+    last_index: LogIndex
+    last_term: Term
+    pre: bool
+    transfer: bool
+    """Sent at the leader's own wish: voters do not hold on to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoteResponse:
+    """Answer to a `VoteRequest`. A granted pre-vote carries the request's term, a refusal the voter's."""
+
+    term: Term
+    granted: bool
+    pre: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRequest:
+    """Replicates entries after `(previous_index, previous_term)`; empty ones probe or carry a commit index."""
+
+    term: Term
+    previous_index: LogIndex
+    previous_term: Term
+    entries: tuple[Entry, ...]
+    commit: LogIndex
+    truncate_to: LogIndex
+    """No witness needs entries up to and including this index: every full voter has them durably."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResponse:
+    """Answer to an `AppendRequest`.
+
+    Accepted: `index` is the last index known to match, durably. Refused: `index` and `hint_term` say where the
+    follower's log may still match (largest index up to the probed one whose term is not above the leader's
+    there), and `rejected_index` repeats the probed index so that stale refusals can be told apart.
+    """
+
+    term: Term
+    accepted: bool
+    index: LogIndex
+    hint_term: Term
+    rejected_index: LogIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Renews leadership; `round` is the ReadIndex round that an answer confirms."""
+
+    term: Term
+    commit: LogIndex
+    """Never above what the receiver is known to hold."""
+    round: int
+    truncate_to: LogIndex
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatResponse:
+    """Answer to a `Heartbeat`; repeats its round."""
+
+    term: Term
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNow:
+    """The leader asks the receiver to campaign at once."""
+
+    term: Term
+
+
+RaftMessage = VoteRequest | VoteResponse | AppendRequest | AppendResponse | Heartbeat | HeartbeatResponse | TimeoutNow
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMessage:
+    """A Raft message and the group that it belongs to."""
+
+    group: GroupId
+    message: RaftMessage
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHello:
+    """First frame of a peer stream. The receiver refuses another cluster, protocol, or an outdated incarnation."""
+
+    protocol_version: int
+    feature_level: int
+    cluster: ClusterId
+    node: NodeId
+    store: StoreId
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the host receives from a peer: who sent it, as which store and incarnation, and the messages."""
+
+    sender: NodeId
+    store: StoreId
+    incarnation: Incarnation
+    messages: tuple[GroupMessage, ...]

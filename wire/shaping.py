@@ -1,7 +1,7 @@
 """Link shaping, the pure part: when a frame that is sent now arrives, if it does.
 
-A link is directed, from zone to zone, and FIFO: jitter never reorders. A frame that is lost, or that meets a cut, vanishes
-without a trace; so does every frame that is on its way when a cut begins.
+A link is directed, from zone to zone, and FIFO: jitter never reorders. A frame that is lost, or that meets a
+cut, vanishes without a trace; so does every frame that is on its way when a cut begins.
 """
 
 import random

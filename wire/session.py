@@ -5,6 +5,10 @@ One bidirectional stream for each (client, node). The client opens it with `Clie
 changes leader, so that clients need not poll. Requests are answered in any order; `request` ties an answer to
 its request.
 
+Links may lose frames without a reset, so a client that has heard nothing for a while sends a `Ping`. The node
+answers at once: first a `LeaderChanged` for each of its groups, as at the start of a stream (a lost push is made
+good that way), then the `Pong`. A client that gets no sign of life opens the stream anew.
+
 A frame is a msgpack array of messages `[tag, field, …]`: what has gathered while the previous write was pending.
 """
 
@@ -123,6 +127,20 @@ class Refusal:
     """For `NotLeader`: who leads, if known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks for a sign of life, and for the leaders that the node knows."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Answer to a `Ping`; it follows a `LeaderChanged` for each group of the node."""
+
+    request: int
+
+
 SessionMessage = (
     ClientHello
     | NodeHello
@@ -133,6 +151,8 @@ SessionMessage = (
     | ReadRequest
     | Answer
     | Refusal
+    | Ping
+    | Pong
 )
 
 _TAG_BY_TYPE: dict[type[Any], int] = {
@@ -145,6 +165,8 @@ _TAG_BY_TYPE: dict[type[Any], int] = {
     ReadRequest: 7,
     Answer: 8,
     Refusal: 9,
+    Ping: 10,
+    Pong: 11,
 }
 _TYPE_BY_TAG = {tag: cls for cls, tag in _TAG_BY_TYPE.items()}
 

@@ -33,8 +33,6 @@ class EntryKind(IntEnum):
     """Empty; the barrier that each new leader appends."""
     COMMANDS = 1
     """A batch of commands for one keyspace, for the state machine."""
-    CONFIGURATION = 2
-    """A `Configuration`, active as soon as it is appended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +145,10 @@ class AppendResponse:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Renews leadership; `round` is the ReadIndex round that an answer confirms."""
+    """Renews leadership; `round` is the ReadIndex round that an answer confirms.
+
+    Round 0 only tells a commit index and wants no answer.
+    """
 
     term: Term
     commit: LogIndex

@@ -1,0 +1,42 @@
+"""Settings of one replica of one group."""
+
+from dataclasses import dataclass
+
+from isochrone.ids import GroupId, Nanos, NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftConfig:
+    """Settings of one replica. Times are nanoseconds."""
+
+    group: GroupId
+    node: NodeId
+    heartbeat_ns: Nanos
+    """How often a leader renews its leadership. Below the links' round trip it only adds traffic."""
+    election_timeout_ns: Nanos
+    """Base T. Timeouts are drawn from [T, 1.5 T]; a leader that hears no quorum for T steps down.
+
+    Too small: a slow link deposes healthy leaders. Too large: a failed leader is missed late.
+    """
+    append_bytes_max: int = 1 << 20
+    """Most entry bytes in one append request (one entry may exceed it)."""
+    inflight_messages_max: int = 128
+    """Most unacknowledged append requests to one peer."""
+    inflight_bytes_max: int = 16 << 20
+    """Most unacknowledged entry bytes to one peer. By Little's law this over the round trip bounds the throughput."""
+    uncommitted_bytes_max: int = 64 << 20
+    """Most entry bytes that a leader holds uncommitted; beyond, proposals are refused with `QueueFull`."""
+    cache_bytes_max: int = 32 << 20
+    """Entries kept in memory for peers that are behind; older ones are read from storage."""
+    apply_bytes_max: int = 4 << 20
+    """Most entry bytes handed out at once to be applied."""
+    truncate_entries_min: int = 1024
+    """A witness drops its prefix once this many entries can go."""
+
+    def __post_init__(self) -> None:
+        """Refuse relations that cannot work; a fault of whoever built the configuration."""
+        if not 0 < self.heartbeat_ns < self.election_timeout_ns:
+            raise ValueError(
+                f"heartbeat of {self.heartbeat_ns} ns must be positive and below the election timeout of "
+                f"{self.election_timeout_ns} ns"
+            )

@@ -1,0 +1,331 @@
+"""`RaftNode`: one replica of one group; synchronous, single-threaded, without I/O, clock or randomness of its own.
+
+The host feeds messages, proposals and time in, and takes a `Ready` out: messages to send, work to make durable,
+entries to apply, reads to answer. `next_deadline` says when `tick` is needed next; nothing happens in between.
+
+Dispatch stands here and nowhere else, and so does the handling of terms (`_settle_term`). What a message then
+does is in `election`, `replication`, `reading` and `relay`.
+
+Source: Diego Ongaro, "Consensus: Bridging Theory and Practice" (2014); the surface follows etcd's raft library,
+with time as an argument and durability as a type.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from isochrone.errors import NotLeader, check
+from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
+from isochrone.ports import StoredGroup
+from isochrone.regions.raft import election, reading, relay, replication
+from isochrone.regions.raft.config import RaftConfig
+from isochrone.regions.raft.log import RaftLog
+from isochrone.regions.raft.ready import AppendToken, AppendWork, EventName, Proposal, Ready
+from isochrone.regions.raft.state import Office, Outbox, new_state
+from isochrone.wire.messages import (
+    AppendRequest,
+    AppendResponse,
+    Entry,
+    Heartbeat,
+    HeartbeatResponse,
+    RaftMessage,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RaftStatus:
+    """A snapshot of one replica."""
+
+    role: ReplicaRole
+    office: Office
+    leader: NodeId | None
+    term: Term
+    commit: LogIndex
+    applied: LogIndex
+    first: LogIndex
+    last: LogIndex
+    match: dict[NodeId, LogIndex]
+    """On the leader: how far each replica is known to be durable, itself included."""
+    relay: bool
+
+
+class RaftNode:
+    """One replica of one group. See the module for how to drive it."""
+
+    def __init__(
+        self,
+        config: RaftConfig,
+        stored: StoredGroup,
+        tail: Sequence[Entry],
+        *,
+        rng: random.Random,
+        now: Nanos,
+    ) -> None:
+        """Start as a follower from what storage holds.
+
+        Args:
+            config: settings.
+            stored: what the store says of the group.
+            tail: the last stored entries: always the very last one, and all from `applied + 1` on (on a witness from
+                `commit + 1` on); empty for an empty log.
+            rng: draws election timeouts.
+            now: monotonic time.
+        """
+        last_timestamp = tail[-1].last_timestamp if tail else Timestamp(0)
+        log = RaftLog(stored, tail)
+        self._state = new_state(
+            config, stored.configuration, log, stored.hard_state, stored.applied, last_timestamp, rng
+        )
+        state = self._state
+        if state.role is ReplicaRole.WITNESS:
+            state.applied = state.handed_to_apply = state.commit
+        complete = log.cache_first <= state.applied + 1 or state.applied >= log.last_index
+        check(complete, "the tail in memory must start after what is applied")
+        election.reset_election_timer(state, now)
+
+    # ---- what the host asks for
+
+    def propose(self, proposals: Sequence[Proposal]) -> list[LogIndex]:
+        """Append one entry for each proposal and return their indexes. All of them or none.
+
+        A proposal is committed when it comes out of `ready().committed` at its index with this replica's
+        present term.
+
+        Raises:
+            NotLeader: this replica does not lead, or leads only as a relay.
+            QueueFull: too many bytes are uncommitted.
+        """
+        self._require_leader()
+        return replication.propose(self._state, proposals)
+
+    def read_index(self, context: int) -> None:
+        """Ask when a linearizable read may be answered; `context` comes back in `Ready.reads` or `refused_reads`.
+
+        Raises:
+            NotLeader: this replica does not lead, or leads only as a relay.
+        """
+        self._require_leader()
+        self._state.new_reads.append(context)
+
+    def campaign(self, now: Nanos) -> None:
+        """Campaign at once instead of waiting for the timer; without effect on a leader or a non-voter."""
+        if not self._state.is_leader and self._state.may_campaign:
+            election.campaign(self._state, now)
+
+    def _require_leader(self) -> None:
+        state = self._state
+        if not state.is_leader or state.is_relay:
+            raise NotLeader(state.config.group, None if state.is_leader else state.leader)
+
+    # ---- what happens to it
+
+    def step(self, sender: NodeId, message: RaftMessage, now: Nanos) -> None:
+        """Take one message from `sender`. Unknown senders and stale messages are dropped with an event."""
+        state = self._state
+        if sender not in state.members or sender == state.node:
+            state.event(EventName.STALE_MESSAGE, peer=sender)
+            return
+        if not self._settle_term(sender, message, now):
+            return
+        match message:
+            case AppendRequest():
+                self._heard_leader(sender, now)
+                replication.on_append_request(state, sender, message)
+            case Heartbeat():
+                self._heard_leader(sender, now)
+                replication.advance_commit(state, LogIndex(min(message.commit, state.log.last_index)))
+                replication.apply_truncation(state, message.truncate_to)
+                if message.round:
+                    state.reply(sender, HeartbeatResponse(state.term, message.round))
+            case VoteRequest():
+                election.on_vote_request(state, sender, message, now)
+            case VoteResponse():
+                election.on_vote_response(state, sender, message, now)
+            case AppendResponse():
+                if state.is_leader:
+                    state.progress[sender].last_contact = now
+                    replication.on_append_response(state, sender, message)
+            case HeartbeatResponse():
+                if state.is_leader:
+                    progress = state.progress[sender]
+                    progress.last_contact = now
+                    progress.acked_round = max(progress.acked_round, message.round)
+                    replication.on_heartbeat_response(state, sender)
+                    reading.release_confirmed(state)
+            case TimeoutNow():
+                if state.office is Office.FOLLOWER and state.role is ReplicaRole.FULL and state.may_campaign:
+                    election.campaign_for_real(state, now, transfer=True)
+        if state.is_relay:
+            relay.hand_over(state, now)
+
+    def _settle_term(self, sender: NodeId, message: RaftMessage, now: Nanos) -> bool:
+        """Compare terms, once for all messages. Returns whether the message is to be handled any further."""
+        state = self._state
+        if isinstance(message, VoteRequest) and message.term >= state.term:
+            if election.ignores_vote_request(state, message, now):
+                state.event(EventName.VOTE_IGNORED, message.last_index, sender)
+                return False
+            if message.pre:
+                return True
+        if message.term > state.term:
+            if isinstance(message, VoteResponse) and message.pre and message.granted:
+                return True  # It repeats the term that we asked about; it is nobody's term yet.
+            leader = sender if isinstance(message, AppendRequest | Heartbeat) else None
+            election.become_follower(state, message.term, leader, now)
+        elif message.term < state.term:
+            state.event(EventName.STALE_MESSAGE, peer=sender)
+            self._answer_stale(sender, message)
+            return False
+        return True
+
+    def _answer_stale(self, sender: NodeId, message: RaftMessage) -> None:
+        """Tell a sender of an old term about ours: it may be a leader that nobody follows, or stuck behind."""
+        state = self._state
+        match message:
+            case AppendRequest():
+                hint = AppendResponse(state.term, False, LogIndex(0), Term(0), message.previous_index)
+                state.reply(sender, hint)
+            case Heartbeat():
+                state.reply(sender, HeartbeatResponse(state.term, message.round))
+            case VoteRequest():
+                state.reply(sender, VoteResponse(state.term, granted=False, pre=message.pre))
+            case _:
+                pass
+
+    def _heard_leader(self, leader: NodeId, now: Nanos) -> None:
+        state = self._state
+        check(not state.is_leader, f"{leader} leads group {state.config.group} in term {state.term}, and so do we")
+        if state.leader != leader or state.office is not Office.FOLLOWER:
+            election.become_follower(state, state.term, leader, now)
+        else:
+            state.leader_contact = now
+            election.reset_election_timer(state, now)
+
+    def tick(self, now: Nanos) -> None:
+        """Do what time demands. Harmless when called early or often."""
+        state = self._state
+        if state.is_leader:
+            election.check_quorum(state, now)
+        if state.is_leader:
+            if now >= state.heartbeat_deadline:
+                reading.start_round(state, now)
+            if state.is_relay:
+                relay.hand_over(state, now)
+        elif state.election_deadline is not None and now >= state.election_deadline:
+            election.timed_out(state, now)
+
+    def next_deadline(self) -> Nanos | None:
+        """When `tick` is needed next, None if only a message can change anything."""
+        state = self._state
+        if state.is_leader:
+            return min(state.heartbeat_deadline, election.quorum_deadline(state))
+        return state.election_deadline
+
+    # ---- what it wants done
+
+    def ready(self, now: Nanos) -> Ready:
+        """Everything that has gathered. May be called at any time; empty when there is nothing to do."""
+        state = self._state
+        if state.is_leader:
+            replication.flush(state)
+            reading.flush(state, now)
+        append = self._append_work()
+        committed = self._take_committed()
+        out, state.out = state.out, Outbox()
+        return Ready(
+            messages=tuple(out.free),
+            append=append,
+            committed=committed,
+            reads=tuple(out.reads),
+            refused_reads=tuple(out.refused_reads),
+            fetches=tuple(out.fetches),
+            events=tuple(out.events),
+        )
+
+    def _append_work(self) -> AppendWork | None:
+        state, out = self._state, self._state.out
+        entries = tuple(state.log.take_unhanded())
+        hard_state = state.hard_state()
+        must_store = (hard_state.term, hard_state.vote) != (state.stored.term, state.stored.vote)
+        stores = bool(entries) or must_store or out.truncate_to is not None
+        if not stores and not out.when_durable:
+            return None
+        # A risen commit index alone is not worth a write; it goes along with the next one.
+        changed = stores and hard_state != state.stored
+        if changed:
+            state.stored = hard_state
+        return AppendWork(
+            AppendToken(state.term, state.log.last_index, state.log.epoch),
+            hard_state if changed else None,
+            entries,
+            out.truncate_to,
+            tuple(out.when_durable),
+        )
+
+    def _take_committed(self) -> tuple[Entry, ...]:
+        state = self._state
+        if state.role is ReplicaRole.WITNESS:
+            state.applied = state.handed_to_apply = state.commit
+            self._trim_cache()
+            return ()
+        if state.handed_to_apply >= state.commit:
+            return ()
+        first = LogIndex(state.handed_to_apply + 1)
+        entries = state.log.cached_up_to(first, state.commit, state.config.apply_bytes_max)
+        state.handed_to_apply = entries[-1].index
+        return tuple(entries)
+
+    def persisted(self, token: AppendToken, now: Nanos) -> None:
+        """An `AppendWork` is durable. Call this before sending what it releases, in the order of the works."""
+        state = self._state
+        if not state.log.mark_durable(token.last_index, token.epoch):
+            state.event(EventName.STALE_WRITE_REPORT, token.last_index)
+        state.durable_term = max(state.durable_term, token.term)
+        if token.term != state.term:
+            return
+        if state.is_leader:
+            replication.maybe_commit(state)
+        else:
+            election.own_vote_durable(state, now)
+
+    def applied(self, index: LogIndex) -> None:
+        """The entries of `ready().committed` up to `index` are applied in memory."""
+        state = self._state
+        check(state.applied <= index <= state.handed_to_apply, "entries are applied in order")
+        state.applied = index
+        self._trim_cache()
+
+    def fetched(self, peer: NodeId, entries: Sequence[Entry]) -> None:
+        """The entries of a `Fetch` have been read; empty if they are gone."""
+        if self._state.is_leader:
+            replication.on_fetched(self._state, peer, entries)
+
+    def _trim_cache(self) -> None:
+        """Forget applied entries beyond the bytes allowed, in steps, keeping all that peers are likely to ask for."""
+        state = self._state
+        if state.log.cached_bytes <= state.config.cache_bytes_max:
+            return
+        low = min([state.applied, *(progress.match for progress in state.progress.values())])
+        state.log.evict(LogIndex(low))
+        if state.log.cached_bytes > 2 * state.config.cache_bytes_max:
+            state.log.evict(state.applied)
+
+    def status(self) -> RaftStatus:
+        """A snapshot for people and tests."""
+        state = self._state
+        match_ = {node: replication.match_of(state, node) for node in state.members} if state.is_leader else {}
+        return RaftStatus(
+            role=state.role,
+            office=state.office,
+            leader=state.leader,
+            term=state.term,
+            commit=state.commit,
+            applied=state.applied,
+            first=state.log.first_index,
+            last=state.log.last_index,
+            match=match_,
+            relay=state.is_relay,
+        )

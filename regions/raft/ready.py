@@ -1,0 +1,122 @@
+"""What a `RaftNode` asks its host to do, with the durability contract as types.
+
+The host may send `Ready.messages` at once. It must make `Ready.append` durable, in the order in which the works
+were handed out, before it sends that work's `release` and calls `persisted` with its token. There is no other
+way to get at those messages, so the order cannot be mistaken.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from isochrone.ids import KeyspaceId, LogIndex, NodeId, Term, Timestamp
+from isochrone.wire.messages import Entry, HardState, RaftMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message and whom it is for."""
+
+    to: NodeId
+    message: RaftMessage
+
+
+@dataclass(frozen=True, slots=True)
+class AppendToken:
+    """Names one `AppendWork` when it has ended."""
+
+    term: Term
+    """Term of the replica when the work was handed out."""
+    last_index: LogIndex
+    """Everything up to here is durable once this work is."""
+    epoch: int
+    """Of the log; a report under an older epoch was overtaken."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppendWork:
+    """Something to make durable, and the messages that may leave only then."""
+
+    token: AppendToken
+    hard_state: HardState | None
+    entries: tuple[Entry, ...]
+    """They replace everything from the first one's index on."""
+    truncate_to: LogIndex | None
+    """Drop entries up to and including this one."""
+    release: tuple[Outgoing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Entries that a peer needs and memory no longer holds: read them, then call `fetched`."""
+
+    peer: NodeId
+    first: LogIndex
+    last: LogIndex
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReady:
+    """The reads named by `contexts` may be answered from state that reflects the log up to `index`."""
+
+    contexts: tuple[int, ...]
+    index: LogIndex
+
+
+class EventName(StrEnum):
+    """Names of trace events: the one vocabulary of people, checkers and telemetry."""
+
+    BECAME_FOLLOWER = "became_follower"
+    BECAME_PRE_CANDIDATE = "became_pre_candidate"
+    BECAME_CANDIDATE = "became_candidate"
+    BECAME_LEADER = "became_leader"
+    LEADER_CHANGED = "leader_changed"
+    QUORUM_LOST = "quorum_lost"
+    VOTE_GRANTED = "vote_granted"
+    VOTE_REFUSED = "vote_refused"
+    VOTE_IGNORED = "vote_ignored"
+    SUFFIX_REPLACED = "suffix_replaced"
+    APPEND_REFUSED = "append_refused"
+    STALE_WRITE_REPORT = "stale_write_report"
+    WITNESS_ARMED = "witness_armed"
+    RELAY_HANDED_OVER = "relay_handed_over"
+    RELAY_CANNOT_FEED = "relay_cannot_feed"
+    STALE_MESSAGE = "stale_message"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for traces and counters. Nothing depends on it."""
+
+    name: EventName
+    term: Term
+    index: LogIndex
+    peer: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Everything that has gathered since the last call."""
+
+    messages: tuple[Outgoing, ...]
+    append: AppendWork | None
+    committed: tuple[Entry, ...]
+    """To apply, in order. Call `applied` afterwards. Always empty on a witness."""
+    reads: tuple[ReadReady, ...]
+    refused_reads: tuple[int, ...]
+    """Contexts of reads that can no longer be answered here: this replica does not lead any more."""
+    fetches: tuple[Fetch, ...]
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Commands to append as one entry."""
+
+    keyspace: KeyspaceId
+    data: bytes
+    count: int
+    """How many commands `data` holds, so how many timestamps the entry takes."""
+    timestamp: Timestamp
+    """Lower bound for the entry's timestamp: the host's hybrid logical clock."""
+    trace: bytes = b""

@@ -1,0 +1,228 @@
+"""Replication: appending, feeding peers, matching logs, committing, and what a witness may drop.
+
+Rules (Ongaro's thesis, sections 3.5, 3.6 and 10.2.1):
+- A follower replaces entries only on a conflict of terms, never because a request is short or late.
+- It acknowledges an index only when everything up to it is durable. A leader sends entries while its own write
+is under way, and counts itself only when that write is durable. - Only entries of the leader's own term are
+committed by counting; older ones by implication. - A witness drops entries only up to `truncate_to`: committed,
+and durable on every full voter. So whichever full voter survives, the witness can feed it everything that it
+lacks.
+"""
+
+from collections.abc import Sequence
+
+from isochrone.errors import QueueFull, check
+from isochrone.ids import KeyspaceId, LogIndex, NodeId, ReplicaRole, Timestamp
+from isochrone.regions.raft.progress import Feed, Progress
+from isochrone.regions.raft.quorum import agreed_value
+from isochrone.regions.raft.ready import EventName, Fetch, Proposal
+from isochrone.regions.raft.state import RaftState
+from isochrone.wire.entries import make_entry
+from isochrone.wire.messages import AppendRequest, AppendResponse, Entry, EntryKind, Heartbeat
+
+
+def append_entry(state: RaftState, kind: EntryKind, proposal: Proposal | None = None) -> Entry:
+    """On the leader: add one entry to the log, with a timestamp above every one before it."""
+    floor = Timestamp(state.last_timestamp + 1)
+    entry = make_entry(
+        index=LogIndex(state.log.last_index + 1),
+        term=state.term,
+        kind=kind,
+        timestamp=max(floor, proposal.timestamp) if proposal else floor,
+        count=proposal.count if proposal else 1,
+        keyspace=proposal.keyspace if proposal else KeyspaceId(""),
+        trace=proposal.trace if proposal else b"",
+        data=proposal.data if proposal else b"",
+    )
+    state.log.append((entry,))
+    state.last_timestamp = entry.last_timestamp
+    state.uncommitted_bytes += len(entry.encoded)
+    state.broadcast = True
+    return entry
+
+
+def propose(state: RaftState, proposals: Sequence[Proposal]) -> list[LogIndex]:
+    """On the leader: append one entry for each proposal; all of them or none."""
+    size_bytes = sum(len(proposal.data) for proposal in proposals)
+    if state.uncommitted_bytes and state.uncommitted_bytes + size_bytes > state.config.uncommitted_bytes_max:
+        raise QueueFull(f"group {state.config.group} holds {state.uncommitted_bytes} uncommitted bytes")
+    return [append_entry(state, EntryKind.COMMANDS, proposal).index for proposal in proposals]
+
+
+def flush(state: RaftState) -> None:
+    """On the leader: send what has gathered, once for each `Ready` rather than once for each proposal."""
+    if not (state.broadcast or state.commit_news):
+        return
+    for peer, progress in state.progress.items():
+        sent = send_entries(state, peer, progress)
+        witness = state.members[peer].role is ReplicaRole.WITNESS
+        if state.commit_news and not sent and not witness and progress.feed is Feed.REPLICATE:
+            state.send(peer, heartbeat_to(state, progress, round_=0))
+    state.broadcast = state.commit_news = False
+
+
+def heartbeat_to(state: RaftState, progress: Progress, round_: int) -> Heartbeat:
+    """A heartbeat that never tells a peer of a commit index beyond what it is known to hold."""
+    return Heartbeat(state.term, min(state.commit, progress.match), round_, truncation_bound(state))
+
+
+def send_entries(state: RaftState, peer: NodeId, progress: Progress, *, even_if_empty: bool = False) -> bool:
+    """Send whatever the peer lacks, as far as its window allows. Returns whether anything was sent."""
+    config = state.config
+    sent = False
+    while progress.can_send(config.inflight_messages_max, config.inflight_bytes_max):
+        if progress.next > state.log.last_index and not (even_if_empty and not sent):
+            break
+        if progress.next <= state.log.truncated_index:
+            # By the truncation rule only a peer that lost acknowledged entries can be here.
+            state.event(EventName.RELAY_CANNOT_FEED, progress.next, peer)
+            break
+        if progress.next < state.log.cache_first:
+            progress.fetching = True
+            last = LogIndex(state.log.cache_first - 1)
+            state.out.fetches.append(Fetch(peer, progress.next, last, config.append_bytes_max))
+            break
+        entries = state.log.cached_up_to(progress.next, state.log.last_index, config.append_bytes_max)
+        _send_append(state, peer, progress, entries)
+        sent = True
+        if not entries:
+            break
+    return sent
+
+
+def on_fetched(state: RaftState, peer: NodeId, entries: Sequence[Entry]) -> None:
+    """Entries read from storage for a peer; stale ones are dropped, and the peer is looked at anew."""
+    progress = state.progress.get(peer)
+    if progress is None:
+        return
+    progress.fetching = False
+    current = bool(entries) and entries[0].index == progress.next
+    if current and all(state.log.term_at(entry.index) == entry.term for entry in entries):
+        _send_append(state, peer, progress, list(entries))
+    send_entries(state, peer, progress)
+
+
+def _send_append(state: RaftState, peer: NodeId, progress: Progress, entries: list[Entry]) -> None:
+    previous = LogIndex(progress.next - 1)
+    previous_term = state.log.term_at(previous)
+    check(previous_term is not None, "a peer is fed only from entries that are held")
+    if previous_term is None:
+        return
+    state.send(
+        peer,
+        AppendRequest(state.term, previous, previous_term, tuple(entries), state.commit, truncation_bound(state)),
+    )
+    if entries:
+        progress.sent(entries[-1].index, sum(len(entry.encoded) for entry in entries))
+    elif progress.feed is Feed.PROBE:
+        progress.probing = True
+
+
+def on_append_request(state: RaftState, sender: NodeId, request: AppendRequest) -> None:
+    """On a follower: match, store, acknowledge once durable."""
+    log = state.log
+    if request.previous_index < state.commit:
+        # A late or repeated request. What is committed matches in any case.
+        state.send_when_durable(sender, AppendResponse(state.term, True, state.commit, state.term, LogIndex(0)))
+        return
+    if log.term_at(request.previous_index) != request.previous_term:
+        hint = log.last_index_with_term_at_most(request.previous_index, request.previous_term)
+        hint_term = log.term_at(hint)
+        check(hint_term is not None, "a hint lies within the log")
+        state.event(EventName.APPEND_REFUSED, request.previous_index, sender)
+        state.reply(sender, AppendResponse(state.term, False, hint, hint_term or state.term, request.previous_index))
+        return
+    _store_new_entries(state, request.entries)
+    last = LogIndex(request.previous_index + len(request.entries))
+    advance_commit(state, min(request.commit, last))
+    apply_truncation(state, request.truncate_to)
+    state.send_when_durable(sender, AppendResponse(state.term, True, last, state.term, LogIndex(0)))
+
+
+def _store_new_entries(state: RaftState, entries: Sequence[Entry]) -> None:
+    for position, entry in enumerate(entries):
+        held = state.log.term_at(entry.index)
+        if held == entry.term:
+            continue
+        check(entry.index > state.commit, f"entry {entry.index} conflicts with a committed one")
+        if held is not None:
+            state.event(EventName.SUFFIX_REPLACED, entry.index)
+        state.log.replace_suffix(entry.index, entries[position:])
+        state.last_timestamp = max(state.last_timestamp, entries[-1].last_timestamp)
+        return
+
+
+def on_append_response(state: RaftState, sender: NodeId, response: AppendResponse) -> None:
+    """On the leader: move a peer's progress, and with it perhaps the commit index."""
+    progress = state.progress[sender]
+    if response.accepted:
+        check(response.index <= state.log.last_index, f"{sender} acknowledges entries that were never sent")
+        if progress.accepted(response.index):
+            maybe_commit(state)
+    else:
+        hint = state.log.last_index_with_term_at_most(response.index, response.hint_term)
+        if not progress.refused(response.rejected_index, hint):
+            return
+        send_entries(state, sender, progress, even_if_empty=True)
+        return
+    send_entries(state, sender, progress)
+
+
+def on_heartbeat_response(state: RaftState, sender: NodeId) -> None:
+    """On the leader: a peer that lost a message is noticed here, since nothing else may follow to reveal it."""
+    progress = state.progress[sender]
+    progress.probing = False
+    if progress.match < state.log.last_index or progress.feed is Feed.PROBE:
+        _reopen_window(state, sender, progress)
+
+
+def _reopen_window(state: RaftState, peer: NodeId, progress: Progress) -> None:
+    """Send what is left to send, and at least a probe of what was sent: if that was lost, the refusal will show it."""
+    if send_entries(state, peer, progress, even_if_empty=True) or progress.fetching:
+        return
+    # The window is full. If its requests are lost, only a request beyond them brings the answer that says so.
+    _send_append(state, peer, progress, [])
+
+
+def maybe_commit(state: RaftState) -> None:
+    """On the leader: commit what a quorum of every half holds durably."""
+    index = LogIndex(agreed_value(state.halves, lambda node: match_of(state, node)))
+    if index > state.commit and state.log.term_at(index) == state.term:
+        advance_commit(state, index)
+        state.commit_news = True
+
+
+def match_of(state: RaftState, node: NodeId) -> LogIndex:
+    """On the leader: up to where `node` is known to hold the log durably."""
+    return state.log.durable_index if node == state.node else state.progress[node].match
+
+
+def advance_commit(state: RaftState, index: LogIndex) -> None:
+    """Raise the commit index; never beyond the log."""
+    if index <= state.commit:
+        return
+    check(index <= state.log.last_index, "nothing beyond the log is committed")
+    if state.is_leader:
+        state.uncommitted_bytes -= bytes_between(state, state.commit, index)
+    state.commit = index
+
+
+def bytes_between(state: RaftState, low: LogIndex, high: LogIndex) -> int:
+    """Encoded bytes of the entries above `low` up to `high`. Uncommitted entries are always in memory."""
+    return sum(len(entry.encoded) for entry in state.log.cached(LogIndex(low + 1), high))
+
+
+def truncation_bound(state: RaftState) -> LogIndex:
+    """On the leader: everything up to here is committed and durable on every full voter of both halves."""
+    full = (node for node, member in state.members.items() if member.role is ReplicaRole.FULL)
+    return min([state.commit, *(match_of(state, node) for node in full)])
+
+
+def apply_truncation(state: RaftState, bound: LogIndex) -> None:
+    """On a witness: drop what no full voter can need. Full voters keep their log."""
+    if state.role is not ReplicaRole.WITNESS:
+        return
+    target = LogIndex(min(bound, state.commit, state.log.durable_index))
+    if target - state.log.truncated_index >= state.config.truncate_entries_min:
+        state.log.truncate_prefix(target)
+        state.out.truncate_to = target

@@ -1,0 +1,183 @@
+"""The mutable state of one replica, shared by the verb families (`election`, `replication`, `reading`, `relay`).
+
+Only those modules and `node` touch it. Messages are queued in one of two lists, which decides what must be durable
+first: `send` for what depends on nothing that is not durable yet, `send_when_durable` for everything else.
+"""
+
+import random
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
+from isochrone.regions.raft.config import RaftConfig
+from isochrone.regions.raft.log import RaftLog
+from isochrone.regions.raft.progress import Progress
+from isochrone.regions.raft.quorum import voter_halves
+from isochrone.regions.raft.ready import Event, EventName, Fetch, Outgoing, ReadReady
+from isochrone.wire.messages import Configuration, HardState, Member, RaftMessage
+
+
+class Office(StrEnum):
+    """What a replica is doing about leadership."""
+
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+@dataclass(slots=True)
+class WaitingRead:
+    """Reads that wait for a heartbeat round to be confirmed by a quorum."""
+
+    round: int
+    index: LogIndex
+    contexts: list[int]
+
+
+@dataclass(slots=True)
+class Outbox:
+    """What has gathered for the next `Ready`."""
+
+    free: list[Outgoing] = field(default_factory=list)
+    when_durable: list[Outgoing] = field(default_factory=list)
+    reads: list[ReadReady] = field(default_factory=list)
+    refused_reads: list[int] = field(default_factory=list)
+    fetches: list[Fetch] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    truncate_to: LogIndex | None = None
+
+
+@dataclass(slots=True)
+class RaftState:
+    """One replica. Invariant: applied <= handed_to_apply <= commit <= last index of the log."""
+
+    config: RaftConfig
+    configuration: Configuration
+    log: RaftLog
+    rng: random.Random
+    term: Term
+    vote: NodeId | None
+    commit: LogIndex
+    applied: LogIndex
+    handed_to_apply: LogIndex
+    role: ReplicaRole
+    members: dict[NodeId, Member]
+    halves: tuple[tuple[NodeId, ...], ...]
+    stored: HardState
+    """The hard state last handed out to be stored."""
+    durable_term: Term
+    """Term of the last hard state known to be durable."""
+    last_timestamp: Timestamp
+    """Largest timestamp that this log has ever held; entries appended here go above it."""
+    office: Office = Office.FOLLOWER
+    leader: NodeId | None = None
+    leader_contact: Nanos = Nanos(0)
+    """When this replica last heard from a leader of its term."""
+    election_deadline: Nanos | None = None
+    """When to campaign; None on a witness that has no reason to."""
+    transferring: bool = False
+    """This campaign is at the old leader's wish."""
+    votes: dict[NodeId, bool] = field(default_factory=dict)
+    progress: dict[NodeId, Progress] = field(default_factory=dict)
+    """On the leader: every other member, in order of name."""
+    term_start: LogIndex = LogIndex(0)
+    """On the leader: index of its no-op. Reads wait until it is committed."""
+    uncommitted_bytes: int = 0
+    heartbeat_deadline: Nanos = Nanos(0)
+    round: int = 0
+    waiting_reads: list[WaitingRead] = field(default_factory=list)
+    new_reads: list[int] = field(default_factory=list)
+    """Contexts of reads that no round has been started for."""
+    broadcast: bool = False
+    """There are new entries to send."""
+    commit_news: bool = False
+    """The commit index rose; peers that get no entries are told by a heartbeat that wants no answer."""
+    handed_over: dict[NodeId, Nanos] = field(default_factory=dict)
+    """On a relay: when each replica was last told to take over."""
+    out: Outbox = field(default_factory=Outbox)
+
+    @property
+    def node(self) -> NodeId:
+        """Name of this replica's node."""
+        return self.config.node
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this replica leads, be it as a relay."""
+        return self.office is Office.LEADER
+
+    @property
+    def is_relay(self) -> bool:
+        """Whether this replica is a witness that leads only to feed a full replica and hand over."""
+        return self.is_leader and self.role is ReplicaRole.WITNESS
+
+    @property
+    def may_campaign(self) -> bool:
+        """Whether this replica may ever ask for votes."""
+        return self.role is not ReplicaRole.LEARNER and any(self.node in half for half in self.halves)
+
+    def send(self, to: NodeId, message: RaftMessage) -> None:
+        """Queue a message that depends on nothing that is not durable."""
+        self.out.free.append(Outgoing(to, message))
+
+    def send_when_durable(self, to: NodeId, message: RaftMessage) -> None:
+        """Queue a message that may leave only after everything in memory now is durable."""
+        self.out.when_durable.append(Outgoing(to, message))
+
+    def reply(self, to: NodeId, message: RaftMessage) -> None:
+        """Queue an answer that depends on the term only: it may leave at once if the term is durable."""
+        if self.durable_term == self.term:
+            self.send(to, message)
+        else:
+            self.send_when_durable(to, message)
+
+    def event(self, name: EventName, index: LogIndex | None = None, peer: NodeId | None = None) -> None:
+        """Note a trace event."""
+        self.out.events.append(Event(name, self.term, self.log.last_index if index is None else index, peer))
+
+    def hard_state(self) -> HardState:
+        """What must not be forgotten, as of now."""
+        return HardState(self.term, self.vote, self.commit)
+
+    def draw_election_timeout(self) -> Nanos:
+        """A timeout from [T, 1.5 T]."""
+        base = self.config.election_timeout_ns
+        return Nanos(base + self.rng.randrange(base // 2 + 1))
+
+
+def new_state(
+    config: RaftConfig,
+    configuration: Configuration,
+    log: RaftLog,
+    stored: HardState,
+    applied: LogIndex,
+    last_timestamp: Timestamp,
+    rng: random.Random,
+) -> RaftState:
+    """State of a replica that has just started as a follower.
+
+    Raises:
+        ValueError: the node is not a member of the group; the caller's fault.
+    """
+    members = {member.node: member for member in (*configuration.outgoing, *configuration.members)}
+    if config.node not in members:
+        raise ValueError(f"node {config.node} is not a member of group {config.group}")
+    commit = max(stored.commit, applied)
+    return RaftState(
+        config=config,
+        configuration=configuration,
+        log=log,
+        rng=rng,
+        term=stored.term,
+        vote=stored.vote,
+        commit=commit,
+        applied=applied,
+        handed_to_apply=applied,
+        role=members[config.node].role,
+        members=dict(sorted(members.items())),
+        halves=voter_halves(configuration),
+        stored=stored,
+        durable_term=stored.term,
+        last_timestamp=last_timestamp,
+    )

@@ -1,0 +1,342 @@
+"""A small deterministic cluster of `RaftNode`s: seeded network, disks that lose unsynced writes, virtual time.
+
+It checks what must always hold while it runs: one leader per term, equal applied prefixes, terms and votes that
+never fall back, and that nothing acknowledged is ever missing from what is applied.
+"""
+
+import heapq
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
+from isochrone.ports import StoredGroup, TermRun
+from isochrone.regions.raft.config import RaftConfig
+from isochrone.regions.raft.node import RaftNode
+from isochrone.regions.raft.ready import AppendWork, Event, EventName, Proposal
+from isochrone.wire.messages import Configuration, Entry, EntryKind, HardState, Member, RaftMessage
+
+MS = 1_000_000
+HEARTBEAT_MS = 100
+ELECTION_MS = 1000
+
+
+@dataclass
+class Disk:
+    """What survives a crash."""
+
+    hard_state: HardState = field(default_factory=HardState)
+    truncated_index: LogIndex = LogIndex(0)
+    truncated_term: Term = Term(0)
+    entries: list[Entry] = field(default_factory=list)
+    highest: tuple[int, str | None] = (0, None)
+
+    def write(self, work: AppendWork) -> None:
+        if work.hard_state is not None:
+            assert work.hard_state.term >= self.hard_state.term, "a stored term fell"
+            if work.hard_state.term == self.hard_state.term and self.hard_state.vote is not None:
+                assert work.hard_state.vote == self.hard_state.vote, "a stored vote changed within its term"
+            self.hard_state = work.hard_state
+        if work.entries:
+            keep = work.entries[0].index - self.truncated_index - 1
+            assert 0 <= keep <= len(self.entries), "a hole in the stored log"
+            del self.entries[keep:]
+            self.entries.extend(work.entries)
+        if work.truncate_to is not None:
+            count = work.truncate_to - self.truncated_index
+            self.truncated_term = self.entries[count - 1].term
+            self.truncated_index = work.truncate_to
+            del self.entries[:count]
+
+    def load(self, configuration: Configuration) -> StoredGroup:
+        runs: list[TermRun] = []
+        for entry in self.entries:
+            if not runs or runs[-1].term != entry.term:
+                runs.append(TermRun(entry.index, entry.term))
+        return StoredGroup(
+            configuration=configuration,
+            hard_state=self.hard_state,
+            truncated_index=self.truncated_index,
+            truncated_term=self.truncated_term,
+            last_index=LogIndex(self.truncated_index + len(self.entries)),
+            term_runs=tuple(runs),
+            applied=LogIndex(0),
+        )
+
+
+@dataclass
+class Replica:
+    """One node: its core while it is up, its disk, and writes that are on their way to it."""
+
+    disk: Disk
+    core: RaftNode | None = None
+    pending: list[AppendWork] = field(default_factory=list)
+    applied: list[tuple[int, int, bytes]] = field(default_factory=list)
+    reads: dict[int, int] = field(default_factory=dict)
+    refused_reads: list[int] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    life: int = 0
+
+
+class Cluster:
+    """See the module."""
+
+    def __init__(
+        self,
+        roles: dict[str, ReplicaRole] | Iterable[str],
+        seed: int = 1,
+        *,
+        delay_ms: Callable[[str, str], float] = lambda _a, _b: 10.0,
+        jitter_ms: float = 2.0,
+        loss: float = 0.0,
+        disk_ms: float = 1.0,
+        **config: int,
+    ) -> None:
+        roles = roles if isinstance(roles, dict) else dict.fromkeys(roles, ReplicaRole.FULL)
+        self.rng = random.Random(seed)
+        self.now = 0
+        self.delay_ms, self.jitter_ms, self.loss, self.disk_ms = delay_ms, jitter_ms, loss, disk_ms
+        self.config = config
+        self.configuration = Configuration(
+            tuple(Member(NodeId(name), StoreId(f"store-{name}"), role) for name, role in roles.items())
+        )
+        self.roles = roles
+        self.replicas = {name: Replica(Disk()) for name in roles}
+        self.cut: set[tuple[str, str]] = set()
+        self.hold_disk: set[str] = set()
+        self.sent: list[tuple[str, str, RaftMessage]] = []
+        self.leaders: dict[int, str] = {}
+        self.chain: list[tuple[int, int, bytes]] = []
+        self.acknowledged: dict[int, bytes] = {}
+        self._proposed: dict[int, tuple[int, bytes]] = {}
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._sequence = 0
+        for name in roles:
+            self.start(name)
+
+    # ---- faults
+
+    def start(self, name: str) -> None:
+        replica = self.replicas[name]
+        assert replica.core is None
+        config = RaftConfig(
+            group=GroupId("g"),
+            node=NodeId(name),
+            heartbeat_ns=Nanos(HEARTBEAT_MS * MS),
+            election_timeout_ns=Nanos(ELECTION_MS * MS),
+            **self.config,
+        )
+        replica.life += 1
+        replica.applied = []
+        rng = random.Random(f"{name}/{replica.life}/{self.rng.random()}")
+        stored = replica.disk.load(self.configuration)
+        replica.core = RaftNode(config, stored, replica.disk.entries, rng=rng, now=Nanos(self.now))
+        self.drain(name)
+
+    def crash(self, name: str, *, keep: int = 0) -> None:
+        """Stop at once; the first `keep` of the writes under way still reach the disk."""
+        replica = self.replicas[name]
+        replica.core = None
+        replica.life += 1
+        for work in replica.pending[:keep]:
+            replica.disk.write(work)
+        replica.pending.clear()
+
+    def isolate(self, *names: str) -> None:
+        """Cut the links between `names` and everyone else, both ways."""
+        others = [other for other in self.replicas if other not in names]
+        self.cut |= {pair for a in names for b in others for pair in ((a, b), (b, a))}
+
+    def cut_between(self, a: str, b: str) -> None:
+        self.cut |= {(a, b), (b, a)}
+
+    def heal(self) -> None:
+        self.cut.clear()
+
+    # ---- running
+
+    def at(self, time: int, action: Callable[[], None]) -> None:
+        self._sequence += 1
+        heapq.heappush(self._queue, (time, self._sequence, action))
+
+    def run(self, duration_ms: float) -> None:
+        self.run_until(lambda: False, duration_ms)
+
+    def run_until(self, condition: Callable[[], bool], limit_ms: float) -> bool:
+        """Run until the condition holds; returns whether it did within `limit_ms`."""
+        end = self.now + round(limit_ms * MS)
+        while not condition():
+            time, tick = self._next(end)
+            if time > end:
+                self.now = end
+                return condition()
+            self.now = max(self.now, time)
+            if tick is None:
+                heapq.heappop(self._queue)[2]()
+            else:
+                core = self.replicas[tick].core
+                assert core is not None
+                core.tick(Nanos(self.now))
+                self.drain(tick)
+        return True
+
+    def _next(self, end: int) -> tuple[int, str | None]:
+        best: tuple[int, str | None] = (self._queue[0][0], None) if self._queue else (end + 1, None)
+        for name, replica in self.replicas.items():
+            deadline = replica.core.next_deadline() if replica.core else None
+            if deadline is not None and max(deadline, self.now) < best[0]:
+                best = (max(deadline, self.now), name)
+        return best
+
+    def drain(self, name: str) -> None:
+        """Do what the replica wants done."""
+        replica = self.replicas[name]
+        while (core := replica.core) is not None:
+            ready = core.ready(Nanos(self.now))
+            replica.events.extend(ready.events)
+            for event in ready.events:
+                if event.name is EventName.BECAME_LEADER:
+                    assert self.leaders.setdefault(event.term, name) == name, f"two leaders in term {event.term}"
+            for outgoing in ready.messages:
+                self._transmit(name, outgoing.to, outgoing.message)
+            if ready.append is not None:
+                replica.pending.append(ready.append)
+                self._schedule_disk(name)
+            for entry in ready.committed:
+                self._apply(replica, entry)
+            if ready.committed:
+                core.applied(ready.committed[-1].index)
+            for read in ready.reads:
+                replica.reads.update(dict.fromkeys(read.contexts, read.index))
+            replica.refused_reads.extend(ready.refused_reads)
+            for fetch in ready.fetches:
+                first = fetch.first - replica.disk.truncated_index - 1
+                last = fetch.last - replica.disk.truncated_index
+                core.fetched(fetch.peer, replica.disk.entries[first:last][:10])
+            if not (ready.committed or ready.fetches):
+                return
+
+    def _apply(self, replica: Replica, entry: Entry) -> None:
+        record = (entry.index, entry.term, entry.data)
+        assert entry.index == len(replica.applied) + 1, "applied out of order"
+        replica.applied.append(record)
+        if len(self.chain) < entry.index:
+            self.chain.append(record)
+        assert self.chain[entry.index - 1] == record, f"replicas applied different entries at {entry.index}"
+        proposed = self._proposed.get(entry.index)
+        if proposed == (entry.term, entry.data):
+            self.acknowledged[entry.index] = entry.data
+
+    def _schedule_disk(self, name: str) -> None:
+        life = self.replicas[name].life
+
+        def complete() -> None:
+            replica = self.replicas[name]
+            if replica.life != life or name in self.hold_disk or not replica.pending:
+                return
+            self.complete_write(name)
+
+        self.at(self.now + round(self.disk_ms * MS), complete)
+
+    def complete_write(self, name: str) -> None:
+        """The oldest write under way becomes durable."""
+        replica = self.replicas[name]
+        work = replica.pending.pop(0)
+        replica.disk.write(work)
+        assert replica.core is not None
+        replica.core.persisted(work.token, Nanos(self.now))
+        for outgoing in work.release:
+            self._transmit(name, outgoing.to, outgoing.message)
+        self.drain(name)
+
+    def _transmit(self, source: str, target: str, message: RaftMessage) -> None:
+        self.sent.append((source, target, message))
+        if (source, target) in self.cut or self.rng.random() < self.loss:
+            return
+        delay = self.delay_ms(source, target) + self.rng.uniform(0, self.jitter_ms)
+
+        def deliver() -> None:
+            core = self.replicas[target].core
+            if core is not None and (source, target) not in self.cut:
+                core.step(NodeId(source), message, Nanos(self.now))
+                self.drain(target)
+
+        self.at(self.now + round(delay * MS), deliver)
+
+    # ---- use
+
+    def leader(self) -> str | None:
+        """The live leader of the highest term that a quorum could follow, if any."""
+        best: tuple[int, str] | None = None
+        for name, replica in self.replicas.items():
+            if replica.core is not None and replica.core.status().match:
+                best = max(best or (0, ""), (replica.core.status().term, name))
+        return best[1] if best else None
+
+    def elect(self, name: str) -> None:
+        core = self.replicas[name].core
+        assert core is not None
+        core.campaign(Nanos(self.now))
+        self.drain(name)
+        assert self.run_until(lambda: self.leader() == name, 5_000), f"{name} was not elected"
+
+    def propose(self, name: str, data: bytes) -> int:
+        """Propose at a leader; returns the index."""
+        core = self.replicas[name].core
+        assert core is not None
+        proposal = Proposal(KeyspaceId("k/"), data, 1, Timestamp(self.now))
+        index = core.propose([proposal])[0]
+        self._proposed[index] = (core.status().term, data)
+        self.drain(name)
+        return index
+
+    def committed(self, index: int) -> bool:
+        return index in self.acknowledged
+
+    def status(self, name: str):  # type: ignore[no-untyped-def]
+        core = self.replicas[name].core
+        assert core is not None
+        return core.status()
+
+    def count(self, name: EventName) -> int:
+        return sum(event.name is name for replica in self.replicas.values() for event in replica.events)
+
+    def check_nothing_lost(self) -> None:
+        """Everything acknowledged is in the applied chain of every live full replica that is up to date."""
+        for index, data in self.acknowledged.items():
+            assert self.chain[index - 1][2] == data
+        for name, replica in self.replicas.items():
+            if replica.core is not None and self.roles[name] is ReplicaRole.FULL:
+                applied = {index: data for index, _, data in replica.applied}
+                missing = [index for index in self.acknowledged if applied.get(index) != self.acknowledged[index]]
+                assert not missing, f"{name} lacks acknowledged entries {missing}"
+
+    def settle(self, limit_ms: float = 30_000) -> None:
+        """Heal everything, then wait until a leader has brought all live replicas up to date."""
+        self.heal()
+        self.loss = 0.0
+        self.hold_disk.clear()
+        for name, replica in self.replicas.items():
+            if replica.core is None:
+                self.start(name)
+            elif replica.pending:
+                self.complete_write(name)
+
+        def caught_up() -> bool:
+            leader = self.leader()
+            if leader is None or self.status(leader).relay:
+                return False
+            status = self.status(leader)
+            return status.commit == status.last and all(
+                self.status(name).commit == status.commit and self.status(name).last == status.last
+                for name in self.replicas
+            )
+
+        for replica_name in self.replicas:
+            while len(self.replicas[replica_name].pending) > 0:
+                self.complete_write(replica_name)
+        assert self.run_until(caught_up, limit_ms), "no progress on a healed cluster"
+
+
+def noops(entries: Iterable[Entry]) -> int:
+    return sum(entry.kind is EntryKind.NOOP for entry in entries)

@@ -1,0 +1,70 @@
+"""Random faults against the core: crashes at any write, cuts, loss, isolation; then a healed cluster must converge.
+
+The harness checks safety all the time; these tests add that nothing acknowledged is lost and that progress returns.
+"""
+
+import random
+
+import pytest
+from raft_cluster import Cluster
+
+from isochrone.errors import IsochroneError
+from isochrone.ids import ReplicaRole
+
+FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
+SHAPES: dict[str, dict[str, ReplicaRole]] = {
+    "three full": {"a": FULL, "b": FULL, "c": FULL},
+    "two full and a witness": {"a": FULL, "b": FULL, "w": WITNESS},
+    "four full and a witness": {"a": FULL, "b": FULL, "c": FULL, "d": FULL, "w": WITNESS},
+}
+
+
+def _random_fault(cluster: Cluster, rng: random.Random) -> None:
+    names = list(cluster.replicas)
+    name = rng.choice(names)
+    match rng.randrange(8):
+        case 0 | 1:
+            replica = cluster.replicas[name]
+            if replica.core is not None:
+                cluster.crash(name, keep=rng.randrange(len(replica.pending) + 1))
+        case 2 | 3:
+            if cluster.replicas[name].core is None:
+                cluster.start(name)
+        case 4:
+            cluster.isolate(name)
+        case 5:
+            a, b = rng.sample(names, 2)
+            cluster.cut.add((a, b))
+        case 6:
+            cluster.heal()
+        case 7:
+            cluster.loss = rng.choice([0.0, 0.0, 0.05, 0.3])
+
+
+def _propose_somewhere(cluster: Cluster, rng: random.Random, number: int) -> None:
+    for name, replica in cluster.replicas.items():
+        if replica.core is not None and replica.core.status().match and rng.random() < 0.9:
+            try:
+                cluster.propose(name, b"v%d" % number)
+            except IsochroneError:
+                continue
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(40))
+def test_nothing_acknowledged_is_lost(shape: str, seed: int) -> None:
+    print(f"seed {seed}")
+    rng = random.Random(f"faults/{shape}/{seed}")
+    cluster = Cluster(
+        SHAPES[shape], seed, disk_ms=rng.choice([0.1, 5, 60]), truncate_entries_min=3, cache_bytes_max=400
+    )
+    for number in range(80):
+        cluster.run(rng.choice([5, 50, 400, 1500]))
+        if rng.random() < 0.5:
+            _random_fault(cluster, rng)
+        for _ in range(rng.randrange(4)):
+            _propose_somewhere(cluster, rng, number)
+    cluster.settle()
+    cluster.run(1_000)
+    cluster.check_nothing_lost()
+    assert cluster.chain, "the run did nothing"

@@ -4,6 +4,8 @@ A frame on a peer stream is a msgpack value `[incarnation, message, …]`; a mes
 Entries inside append requests travel in their stored form (`wire.entries`). Frames are self-delimiting, so a
 stream may join several into one gRPC message. The sender's name and store are known from the stream's
 `PeerHello`.
+
+What arrives is checked down to the type of every field, so nothing but well-formed messages reaches the core.
 """
 
 from collections.abc import Iterable
@@ -28,16 +30,17 @@ from isochrone.wire.messages import (
 )
 from isochrone.wire.pack import pack
 
-_TAG_BY_TYPE: dict[type[Any], int] = {
-    VoteRequest: 1,
-    VoteResponse: 2,
-    AppendRequest: 3,
-    AppendResponse: 4,
-    Heartbeat: 5,
-    HeartbeatResponse: 6,
-    TimeoutNow: 7,
+_FORMS: dict[int, tuple[type[Any], tuple[type, ...]]] = {
+    1: (VoteRequest, (int, int, int, bool, bool)),
+    2: (VoteResponse, (int, bool, bool)),
+    3: (AppendRequest, (int, int, int, list, int, int)),
+    4: (AppendResponse, (int, bool, int, int, int)),
+    5: (Heartbeat, (int, int, int, int)),
+    6: (HeartbeatResponse, (int, int)),
+    7: (TimeoutNow, (int,)),
 }
-_TYPE_BY_TAG = {tag: cls for cls, tag in _TAG_BY_TYPE.items()}
+"""Class and types of the fields by tag. Tags are never given a second meaning."""
+_TAG_BY_TYPE = {cls: tag for tag, (cls, _) in _FORMS.items()}
 
 FRAME_BYTES_MAX = 64 << 20
 
@@ -61,12 +64,19 @@ def encode_hello(hello: PeerHello) -> bytes:
 
 
 def decode_hello(data: bytes) -> PeerHello:
-    """Parse the first frame of a peer stream. Raises `MalformedFrame`."""
+    """Parse the first frame of a peer stream. Raises `MalformedFrame`.
+
+    Fields that a later protocol version may have added are ignored, so that the version itself can be refused.
+    """
     try:
-        version, level, cluster, node, store, incarnation = msgpack.unpackb(data)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        fields = msgpack.unpackb(data, use_list=False)
+        version, level, cluster, node, store, incarnation = fields[:6]
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise MalformedFrame("the first frame of a peer stream is not a hello") from error
-    return PeerHello(version, level, ClusterId(cluster), NodeId(node), StoreId(store), Incarnation(incarnation))
+    match version, level, cluster, node, store, incarnation:
+        case int(), int(), str(), str(), str(), int():
+            return PeerHello(version, level, ClusterId(cluster), NodeId(node), StoreId(store), Incarnation(incarnation))
+    raise MalformedFrame("the hello of a peer stream has fields of wrong types")
 
 
 def encode_frame(incarnation: Incarnation, messages: Iterable[GroupMessage]) -> bytes:
@@ -78,7 +88,7 @@ def decode_frames(data: bytes) -> list[tuple[Incarnation, tuple[GroupMessage, ..
     """Parse one or more joined frames.
 
     Raises:
-        MalformedFrame: the bytes are not frames of this protocol.
+        MalformedFrame: the bytes are not frames of this protocol, or end within one.
         CorruptEntry: an entry inside does not match its checksum.
     """
     unpacker = msgpack.Unpacker(use_list=True, max_buffer_size=FRAME_BYTES_MAX)
@@ -86,9 +96,13 @@ def decode_frames(data: bytes) -> list[tuple[Incarnation, tuple[GroupMessage, ..
     try:
         unpacker.feed(data)
         for incarnation, *messages in unpacker:
-            frames.append((Incarnation(incarnation), tuple(_unpack(item) for item in messages)))
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException, msgpack.BufferFull) as error:
+            if type(incarnation) is not int:
+                raise TypeError("incarnation")
+            frames.append((Incarnation(incarnation), tuple([_unpack(*item) for item in messages])))
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise MalformedFrame(f"malformed peer frame of {len(data)} bytes") from error
+    if unpacker.tell() != len(data):
+        raise MalformedFrame(f"peer frame of {len(data)} bytes is cut off after {unpacker.tell()}")
     return frames
 
 
@@ -112,9 +126,14 @@ def _pack(group: GroupId, message: RaftMessage) -> tuple[Any, ...]:
             return (tag, group, term)
 
 
-def _unpack(fields: list[Any]) -> GroupMessage:
-    tag, group, *rest = fields
-    cls = _TYPE_BY_TAG[tag]
+def _unpack(tag: int, group: str, *fields: Any) -> GroupMessage:
+    cls, types = _FORMS[tag]
+    if type(group) is not str or tuple(map(type, fields)) != types:
+        raise TypeError(f"fields of {cls.__name__}")
     if cls is AppendRequest:
-        rest[3] = tuple(decode_entry(encoded) for encoded in rest[3])
-    return GroupMessage(GroupId(group), cls(*rest))
+        term, previous_index, previous_term, entries, commit, truncate_to = fields
+        decoded = tuple([decode_entry(encoded) for encoded in entries])
+        message: RaftMessage = AppendRequest(term, previous_index, previous_term, decoded, commit, truncate_to)
+    else:
+        message = cls(*fields)
+    return GroupMessage(GroupId(group), message)

@@ -151,6 +151,8 @@ def decode_command(data: bytes) -> Command:
         version, session, sequence, acknowledged, kind, *rest = msgpack.unpackb(data, use_list=False)
         if version != COMMAND_VERSION:
             raise InvalidRequest(f"command version {version!r} is not known; this release knows {COMMAND_VERSION}")
+        if not all(isinstance(number, int) and 0 <= number < 1 << 63 for number in (session, sequence, acknowledged)):
+            raise InvalidRequest("session, sequence and acknowledged mark must be integers of 63 bits")
         return Command(session, sequence, acknowledged, _operation(kind, rest))
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise InvalidRequest(f"malformed command of {len(data)} bytes") from error

@@ -9,17 +9,18 @@ Links may lose frames without a reset, so a client that has heard nothing for a 
 answers at once: first a `LeaderChanged` for each of its groups, as at the start of a stream (a lost push is made
 good that way), then the `Pong`. A client that gets no sign of life opens the stream anew.
 
-A frame is a msgpack array of messages `[tag, field, …]`: what has gathered while the previous write was pending.
+A frame is a msgpack array of messages `[tag, field, …]`: what has gathered in one turn of the sender's loop. Frames
+are self-delimiting, so a stream joins those that wait while its previous write is pending.
 """
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
 from isochrone.ids import ClusterId, GroupId, KeyspaceId, NodeId, Term
-from isochrone.wire.codec import MalformedFrame
+from isochrone.wire.codec import FRAME_BYTES_MAX, MalformedFrame
 from isochrone.wire.pack import pack
 
 
@@ -155,20 +156,23 @@ SessionMessage = (
     | Pong
 )
 
-_TAG_BY_TYPE: dict[type[Any], int] = {
-    ClientHello: 1,
-    NodeHello: 2,
-    LeaderChanged: 3,
-    DirectoryRequest: 4,
-    DirectoryResponse: 5,
-    WriteRequest: 6,
-    ReadRequest: 7,
-    Answer: 8,
-    Refusal: 9,
-    Ping: 10,
-    Pong: 11,
+_NODE_OR_NONE = (str, type(None))
+_FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
+    1: (ClientHello, (int, str, str, str)),
+    2: (NodeHello, (int, str, str, str, str)),
+    3: (LeaderChanged, (str, int, _NODE_OR_NONE)),
+    4: (DirectoryRequest, (int,)),
+    5: (DirectoryResponse, (int, tuple)),
+    6: (WriteRequest, (int, str, str, int, bytes, bytes)),
+    7: (ReadRequest, (int, str, str, int, bytes)),
+    8: (Answer, (int, str, int, bytes)),
+    9: (Refusal, (int, str, str, str, _NODE_OR_NONE)),
+    10: (Ping, (int,)),
+    11: (Pong, (int,)),
 }
-_TYPE_BY_TAG = {tag: cls for cls, tag in _TAG_BY_TYPE.items()}
+"""Class and types of the fields by tag. Tags are never given a second meaning."""
+_ROUTE_FORM = (str, bytes, str, tuple)
+_REPLICA_FORM = (str, str, str, str, str)
 
 
 def encode_session_frame(messages: Iterable[SessionMessage]) -> bytes:
@@ -176,28 +180,74 @@ def encode_session_frame(messages: Iterable[SessionMessage]) -> bytes:
     return pack([_pack(message) for message in messages])
 
 
-def decode_session_frame(data: bytes) -> tuple[SessionMessage, ...]:
-    """Parse a frame. Raises `MalformedFrame`."""
+def session_message_bytes(message: SessionMessage) -> int:
+    """About how many bytes a message takes in a frame."""
+    match message:
+        case WriteRequest(command=payload) | ReadRequest(query=payload) | Answer(payload=payload):
+            return 64 + len(payload)
+        case DirectoryResponse(routes=routes):
+            return 64 + 1024 * len(routes)
+        case _:
+            return 128
+
+
+def decode_session_frames(data: bytes) -> list[SessionMessage]:
+    """Parse one or more joined frames into their messages, in order. Raises `MalformedFrame`."""
+    unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=FRAME_BYTES_MAX)
     try:
-        return tuple(_unpack(fields) for fields in msgpack.unpackb(data, use_list=False))
-    except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
+        unpacker.feed(data)
+        messages = [_unpack(*fields) for frame in unpacker for fields in frame]
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise MalformedFrame(f"malformed session frame of {len(data)} bytes") from error
+    if unpacker.tell() != len(data):
+        raise MalformedFrame(f"session frame of {len(data)} bytes is cut off after {unpacker.tell()}")
+    return messages
 
 
 def _pack(message: SessionMessage) -> tuple[object, ...]:
-    tag = _TAG_BY_TYPE[type(message)]
     match message:
         case WriteRequest(request, group, keyspace, timeout_ms, trace, command):
-            return (tag, request, group, keyspace, timeout_ms, trace, command)
+            return (6, request, group, keyspace, timeout_ms, trace, command)
         case Answer(request, node, revision, payload):
-            return (tag, request, node, revision, payload)
-        case _:
-            return (tag, *astuple(message))
+            return (8, request, node, revision, payload)
+        case ReadRequest(request, group, keyspace, timeout_ms, query):
+            return (7, request, group, keyspace, timeout_ms, query)
+        case Refusal(request, node, error, text, leader):
+            return (9, request, node, error, text, leader)
+        case LeaderChanged(group, term, leader):
+            return (3, group, term, leader)
+        case Ping(request):
+            return (10, request)
+        case Pong(request):
+            return (11, request)
+        case DirectoryRequest(request):
+            return (4, request)
+        case DirectoryResponse(request, routes):
+            return (5, request, [(route.keyspace, route.prefix, route.group, route.replicas) for route in routes])
+        case ClientHello(protocol_version, region, zone, client):
+            return (1, protocol_version, region, zone, client)
+        case NodeHello(protocol_version, cluster, node, region, zone):
+            return (2, protocol_version, cluster, node, region, zone)
 
 
-def _unpack(fields: tuple[Any, ...]) -> SessionMessage:
-    cls = _TYPE_BY_TAG[fields[0]]
+def _unpack(tag: int, *fields: Any) -> SessionMessage:
+    cls, types = _FORMS[tag]
+    _check_types(fields, types)
     if cls is DirectoryResponse:
-        return DirectoryResponse(fields[1], tuple(KeyspaceRoute(*route) for route in fields[2]))
-    message: SessionMessage = cls(*fields[1:])
+        request, routes = fields
+        return DirectoryResponse(request, tuple([_unpack_route(*route) for route in routes]))
+    message: SessionMessage = cls(*fields)
     return message
+
+
+def _unpack_route(*fields: Any) -> KeyspaceRoute:
+    _check_types(fields, _ROUTE_FORM)
+    for replica in fields[3]:
+        _check_types(replica, _REPLICA_FORM)
+    return KeyspaceRoute(*fields)
+
+
+def _check_types(values: tuple[object, ...], types: tuple[type | tuple[type, ...], ...]) -> None:
+    for value, expected in zip(values, types, strict=True):
+        if not isinstance(value, expected):
+            raise TypeError(f"{type(value).__name__} where {expected} belongs")

@@ -1,0 +1,132 @@
+"""The admin channel: status, link changes and an orderly stop, as unary calls. It is never shaped.
+
+Requests and answers are msgpack values.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, cast, final
+
+import grpc
+import grpc.aio
+import msgpack
+
+from isochrone.errors import DeadlineExceeded, InvalidRequest, IsochroneError, Unavailable, status_of
+from isochrone.ids import ZoneId
+from isochrone.wire.pack import pack
+from isochrone.wire.shaping import LinkShape
+from isochrone.wire.status import NodeStatus, status_from_plain, status_to_plain
+from isochrone.wire.streams_grpc import CHANNEL_OPTIONS, SERVICE
+
+Links = Mapping[tuple[ZoneId, ZoneId], LinkShape]
+
+
+class AdminHandler(Protocol):
+    """What a node does on the admin channel. Called in the loop's thread; must not block."""
+
+    def status(self) -> NodeStatus:
+        """The node's state now."""
+
+    def set_links(self, links: Links) -> None:
+        """Change how the links named are shaped; the others stay as they are."""
+
+    def request_stop(self) -> None:
+        """Begin an orderly stop. The node answers this call before it is gone."""
+
+
+@final
+class AdminClient:
+    """Talks to one node over the admin channel.
+
+    All calls raise `Unavailable` when nobody answers at the address, `DeadlineExceeded` when no answer came in time
+    (a change may have been made then) and `InvalidRequest` when the node refuses what was asked.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Prepare calls to the node at `address` (`host:port`). Use in `async with`."""
+        self._address = address
+        self._channel: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._channel = grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    async def status(self, timeout_s: float) -> NodeStatus:
+        """What the node says of itself."""
+        return status_from_plain(msgpack.unpackb(await self._call("Status", b"", timeout_s)))
+
+    async def set_links(self, links: Links, timeout_s: float) -> None:
+        """Change how frames that the node sends are shaped, on the links named; the others stay as they are."""
+        await self._call("SetLinks", encode_links(links), timeout_s)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Ask the node to stop. Returns when it has agreed, not when it is gone."""
+        await self._call("Stop", b"", timeout_s)
+
+    async def _call(self, method: str, request: bytes, timeout_s: float) -> bytes:
+        try:
+            return cast("bytes", await self._channel.unary_unary(f"/{SERVICE}/{method}")(request, timeout=timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise self._error_of(method, error, timeout_s) from error
+
+    def _error_of(self, method: str, error: grpc.aio.AioRpcError, timeout_s: float) -> IsochroneError:
+        match error.code():
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                return DeadlineExceeded(f"node at {self._address} did not answer {method} within {timeout_s:g} s")
+            case grpc.StatusCode.INVALID_ARGUMENT:
+                return InvalidRequest(f"node at {self._address} refuses {method}: {error.details()}")
+            case _:
+                return Unavailable(f"node at {self._address} does not answer: {error.details()}")
+
+
+def encode_links(links: Links) -> bytes:
+    """Encode link shapes for the admin channel."""
+    return pack(
+        [
+            (source, target, shape.delay_ms, shape.jitter_ms, shape.loss, shape.cut)
+            for (source, target), shape in links.items()
+        ]
+    )
+
+
+def decode_links(data: bytes) -> dict[tuple[ZoneId, ZoneId], LinkShape]:
+    """Parse link shapes. Raises `InvalidRequest` for bytes that are none, and for impossible figures."""
+    links = {}
+    try:
+        for source, target, delay_ms, jitter_ms, loss, cut in msgpack.unpackb(data):
+            shape = LinkShape(float(delay_ms), float(jitter_ms), float(loss), bool(cut))
+            times_ms = (shape.delay_ms, shape.jitter_ms)
+            if not (all(math.isfinite(time_ms) and time_ms >= 0 for time_ms in times_ms) and 0 <= shape.loss <= 1):
+                raise InvalidRequest(f"link {source} to {target}: {shape} is impossible")
+            links[ZoneId(source), ZoneId(target)] = shape
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise InvalidRequest(f"malformed links of {len(data)} bytes") from error
+    return links
+
+
+@final
+class AdminService:
+    """Takes admin calls for an `AdminHandler`."""
+
+    def __init__(self, handler: AdminHandler) -> None:
+        self._handler = handler
+
+    async def status(self, _: bytes, context: Any) -> bytes:
+        """Handler of `Status`."""
+        return pack(status_to_plain(self._handler.status()))
+
+    async def set_links(self, request: bytes, context: Any) -> bytes:
+        """Handler of `SetLinks`."""
+        try:
+            self._handler.set_links(decode_links(request))
+        except IsochroneError as error:
+            await context.abort(grpc.StatusCode[status_of(error)], str(error))
+        return b""
+
+    async def stop(self, _: bytes, context: Any) -> bytes:
+        """Handler of `Stop`."""
+        self._handler.request_stop()
+        return b""

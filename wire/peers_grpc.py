@@ -1,0 +1,279 @@
+"""The `Transport` port over gRPC: one outgoing stream to every peer, one incoming stream from every peer.
+
+**Theory of operation.** A stream opens with a `PeerHello` each way; the receiver refuses another cluster, another
+protocol version or a process that has been replaced, and its reason reaches the sender's log. After that only the
+sender speaks. Messages go through an `Outbox` (natural batching, link shaping). A stream that breaks is opened again
+after a jittered, growing pause, at once when the peer itself has just connected to us.
+
+Invariants:
+
+1. `send` never blocks and never raises; what cannot be delivered is dropped and counted. At most `QUEUE_BYTES_MAX`
+   wait for a stream that is up but slow (a stopped process sends no reset), `AWAY_BYTES_MAX` for a peer that is away;
+   the oldest are dropped first. What waited when a stream broke is dropped with it.
+2. An envelope is delivered only from an accepted stream, with the identity of its hello; a newer stream of the same
+   sender ends the older one.
+3. Bytes that are not well-formed frames, or damaged entries, end the stream; they are counted and logged.
+
+The hello is not shaped: it says who speaks, and carries nothing that the groups agree on.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import grpc
+import grpc.aio
+
+from isochrone.ids import NodeId, ZoneId
+from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello, encode_frame, encode_hello
+from isochrone.wire.entries import CorruptEntry
+from isochrone.wire.messages import AppendRequest, Envelope, GroupMessage, PeerHello
+from isochrone.wire.shaper_os import Shaper
+from isochrone.wire.streams_grpc import (
+    CHANNEL_OPTIONS,
+    HANDSHAKE_TIMEOUT_S,
+    PEER_METHOD,
+    Outbox,
+    run_until_first,
+    text_of,
+)
+
+logger = logging.getLogger(__name__)
+
+QUEUE_BYTES_MAX = 32 << 20
+"""Most bytes that wait for a peer whose stream is up; about a second of a full gigabit link."""
+AWAY_BYTES_MAX = 64 << 10
+"""Most bytes that wait for a peer without a stream: enough for the votes and heartbeats of many groups."""
+_BACKOFF_S_MIN = 0.05
+_BACKOFF_S_MAX = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """Where a peer listens (`host:port`), and the zone by which its link is shaped."""
+
+    address: str
+    zone: ZoneId
+
+
+class _Peer:
+    """The outgoing side towards one peer."""
+
+    __slots__ = ("address", "name", "outbox", "retry", "task", "trouble")
+
+    def __init__(self, name: NodeId, address: str, outbox: Outbox[GroupMessage]) -> None:
+        self.name = name
+        self.address = address
+        self.outbox = outbox
+        self.retry = asyncio.Event()
+        """Set when the peer has shown that it is alive."""
+        self.trouble = ""
+        """Why there is no stream, as last logged; empty while one is up."""
+        self.task: asyncio.Task[None] | None = None
+
+
+@final
+class GrpcTransport:
+    """`isochrone.ports.Transport` over gRPC. `serve` takes the peers' streams and belongs into a `NodeServer`."""
+
+    def __init__(
+        self,
+        hello: PeerHello,
+        zone: ZoneId,
+        peers: Mapping[NodeId, PeerAddress],
+        *,
+        shaper: Shaper,
+        accept: Callable[[PeerHello], str | None],
+        rng: random.Random,
+    ) -> None:
+        """Make a transport, in a running loop.
+
+        Args:
+            hello: who this node is.
+            zone: where it is.
+            peers: all other nodes.
+            shaper: shapes what leaves.
+            accept: decides whether a peer may be heard: None, or the reason why not (`wire.handshake`). It is asked
+                about incoming streams, and about who answered an outgoing one.
+            rng: source of the jitter of reconnections.
+        """
+        self._hello = hello
+        self._accept = accept
+        self._rng = rng
+        self._receive: Callable[[Envelope], None] | None = None
+        self._incoming: dict[NodeId, object] = {}
+        """The newest stream of each sender."""
+        self._counters = dict.fromkeys(
+            (
+                "peer_messages_unroutable",
+                "peer_messages_received",
+                "peer_grpc_messages_received",
+                "peer_frames_malformed",
+                "peer_streams_opened",
+                "peer_streams_accepted",
+                "peer_streams_refused",
+            ),
+            0,
+        )
+        self._peers = {}
+        for name, peer in peers.items():
+            outbox: Outbox[GroupMessage] = Outbox(
+                encode=partial(encode_frame, hello.incarnation),
+                size_of=_size_of,
+                ship=partial(shaper.submit, zone, peer.zone),
+                bytes_max=AWAY_BYTES_MAX,
+                overflow=partial(self._overflow, name),
+            )
+            self._peers[name] = _Peer(name, peer.address, outbox)
+
+    def start(self, receive: Callable[[Envelope], None]) -> None:
+        """Begin to connect and to deliver; see the port. `receive` must not raise."""
+        self._receive = receive
+        for peer in self._peers.values():
+            peer.task = asyncio.create_task(self._keep_connected(peer), name=f"peer {peer.name}")
+
+    def send(self, to: NodeId, messages: Sequence[GroupMessage]) -> None:
+        """Queue messages to a peer; see the port."""
+        peer = self._peers.get(to)
+        if peer is None:
+            self._counters["peer_messages_unroutable"] += len(messages)
+        else:
+            peer.outbox.put(messages)
+
+    def counters(self) -> dict[str, int]:
+        """What has passed and what has not, since the start."""
+        outboxes = [peer.outbox for peer in self._peers.values()]
+        return self._counters | {
+            "peer_messages_written": sum(outbox.messages_written for outbox in outboxes),
+            "peer_messages_dropped": sum(outbox.messages_dropped for outbox in outboxes),
+            "peer_grpc_messages_written": sum(outbox.writes for outbox in outboxes),
+            "peer_bytes_waiting": sum(outbox.bytes_waiting for outbox in outboxes),
+        }
+
+    async def close(self) -> None:
+        """End all outgoing streams. Incoming ones end with the server."""
+        tasks = [peer.task for peer in self._peers.values() if peer.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _overflow(self, name: NodeId) -> None:
+        self._peers[name].outbox.drop_oldest()
+
+    async def _keep_connected(self, peer: _Peer) -> None:
+        """Open a stream to the peer, again and again."""
+        loop = asyncio.get_running_loop()
+        backoff_s = _BACKOFF_S_MIN
+        while True:
+            began = loop.time()
+            trouble = await self._run_stream(peer)
+            if trouble != peer.trouble:
+                logger.warning("no stream from %s to %s (%s): %s", self._hello.node, peer.name, peer.address, trouble)
+                peer.trouble = trouble
+            backoff_s = _BACKOFF_S_MIN if loop.time() - began > _BACKOFF_S_MAX else min(2 * backoff_s, _BACKOFF_S_MAX)
+            peer.retry.clear()
+            try:
+                async with asyncio.timeout(backoff_s * self._rng.uniform(0.5, 1.0)):
+                    await peer.retry.wait()
+            except TimeoutError:
+                continue
+
+    async def _run_stream(self, peer: _Peer) -> str:
+        """Open one stream and feed it until it ends. Returns why it ended."""
+        async with grpc.aio.insecure_channel(peer.address, options=CHANNEL_OPTIONS) as channel:
+            call = channel.stream_stream(PEER_METHOD)()
+            try:
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                    await call.write(encode_hello(self._hello))
+                    answer = await call.read()
+                if answer is grpc.aio.EOF:
+                    return "it closed the stream"
+                if refusal := self._refusal_of_answer(peer, decode_hello(answer)):
+                    return refusal
+                self._counters["peer_streams_opened"] += 1
+                peer.trouble = ""
+                logger.info("stream from %s to %s is up", self._hello.node, peer.name)
+                peer.outbox.bytes_max = QUEUE_BYTES_MAX
+                await run_until_first(call.read(), peer.outbox.write_to(call.write))
+                return "it closed the stream"
+            except TimeoutError:
+                return f"no answer within {HANDSHAKE_TIMEOUT_S:g} s"
+            except MalformedFrame as error:
+                return str(error)
+            except grpc.aio.AioRpcError as error:
+                return text_of(error)
+            except asyncio.InvalidStateError:
+                return "the stream broke"
+            finally:
+                if peer.outbox.bytes_max == QUEUE_BYTES_MAX:
+                    peer.outbox.clear()
+                    peer.outbox.bytes_max = AWAY_BYTES_MAX
+                call.cancel()
+
+    def _refusal_of_answer(self, peer: _Peer, hello: PeerHello) -> str | None:
+        if hello.node != peer.name:
+            return f"{hello.node} answers at its address"
+        return self._accept(hello)
+
+    async def serve(self, _: object, context: Any) -> None:
+        """Handler of a peer's incoming stream."""
+        hello = await self._accept_stream(context)
+        stream = object()
+        self._incoming[hello.node] = stream
+        self._counters["peer_streams_accepted"] += 1
+        if peer := self._peers.get(hello.node):
+            peer.retry.set()
+        try:
+            await context.write(encode_hello(self._hello))
+            while (data := await context.read()) is not grpc.aio.EOF:
+                if self._incoming.get(hello.node) is not stream:
+                    await context.abort(grpc.StatusCode.ABORTED, "a newer stream has taken over")
+                await self._deliver(hello, data, context)
+        finally:
+            if self._incoming.get(hello.node) is stream:
+                del self._incoming[hello.node]
+
+    async def _accept_stream(self, context: Any) -> PeerHello:
+        """Read and judge the hello; ends the stream unless the peer may be heard."""
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                data = await context.read()
+            hello = decode_hello(b"" if data is grpc.aio.EOF else data)
+            refusal = "the node is starting" if self._receive is None else self._accept(hello)
+        except TimeoutError:
+            refusal = f"no hello within {HANDSHAKE_TIMEOUT_S:g} s"
+        except MalformedFrame as error:
+            refusal = str(error)
+        if refusal is not None:
+            self._counters["peer_streams_refused"] += 1
+            logger.warning("%s refused a peer stream: %s", self._hello.node, refusal)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
+        return hello
+
+    async def _deliver(self, hello: PeerHello, data: bytes, context: Any) -> None:
+        try:
+            frames = decode_frames(data)
+            if any(incarnation != hello.incarnation for incarnation, _ in frames):
+                raise MalformedFrame(f"a frame of {hello.node} has another incarnation than its stream")
+        except (MalformedFrame, CorruptEntry) as error:
+            self._counters["peer_frames_malformed"] += 1
+            logger.error("%s ends the stream of %s: %s", self._hello.node, hello.node, error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        else:
+            messages = tuple(message for _, group in frames for message in group)
+            self._counters["peer_grpc_messages_received"] += 1
+            self._counters["peer_messages_received"] += len(messages)
+            assert self._receive is not None
+            self._receive(Envelope(hello.node, hello.store, hello.incarnation, messages))
+
+
+def _size_of(message: GroupMessage) -> int:
+    match message.message:
+        case AppendRequest(entries=entries):
+            return 64 + sum(len(entry.encoded) + 5 for entry in entries)
+        case _:
+            return 64

@@ -1,0 +1,160 @@
+"""The node's side of session streams: one for each client that is connected.
+
+A client opens the stream with `ClientHello`, the node answers `NodeHello`; after that both speak at will. Answers go
+through an `Outbox`: they batch naturally and are shaped from the node's zone to the client's. A client that stops
+reading is cut off when `SESSION_BYTES_MAX` wait for it. What comes in is bounded by gRPC's flow control: a stream's
+next message is read when the handler has taken the one before.
+"""
+
+import asyncio
+import logging
+from functools import partial
+from typing import Any, Protocol, final
+
+import grpc
+import grpc.aio
+
+from isochrone.ids import ZoneId
+from isochrone.wire.codec import MalformedFrame
+from isochrone.wire.handshake import client_refusal
+from isochrone.wire.session import (
+    ClientHello,
+    NodeHello,
+    SessionMessage,
+    decode_session_frames,
+    encode_session_frame,
+    session_message_bytes,
+)
+from isochrone.wire.shaper_os import Shaper
+from isochrone.wire.streams_grpc import HANDSHAKE_TIMEOUT_S, Outbox, run_until_first
+
+logger = logging.getLogger(__name__)
+
+SESSION_BYTES_MAX = 32 << 20
+"""Most bytes that wait for one client."""
+_ABORT_TIMEOUT_S = 1.0
+
+
+@final
+class Session:
+    """One connected client."""
+
+    def __init__(self, hello: ClientHello, node: NodeHello, shaper: Shaper) -> None:
+        self.region = hello.region
+        self.zone = hello.zone
+        self.client = hello.client
+        self.outbox: Outbox[SessionMessage] = Outbox(
+            encode=encode_session_frame,
+            size_of=session_message_bytes,
+            ship=partial(shaper.submit, ZoneId(node.zone), ZoneId(hello.zone)),
+            bytes_max=SESSION_BYTES_MAX,
+            overflow=self._overflow,
+        )
+        self.given_up = asyncio.Event()
+        """Set when the client reads too slowly; ends the stream."""
+
+    def send(self, message: SessionMessage) -> None:
+        """Send a message. Never blocks; messages keep their order. What is sent to a session that ends is dropped."""
+        self.outbox.put((message,))
+
+    def _overflow(self) -> None:
+        self.outbox.clear()
+        self.given_up.set()
+
+
+class SessionHandler(Protocol):
+    """What serves the sessions. Called in the loop's thread; must not block and must not raise."""
+
+    def opened(self, session: Session) -> None:
+        """A client has connected. Called once, before anything else of the session."""
+
+    def received(self, session: Session, message: SessionMessage) -> None:
+        """The client has sent a message; messages come in its order."""
+
+    def closed(self, session: Session) -> None:
+        """The stream has ended, for whatever reason. Called once, after everything else of the session."""
+
+
+@final
+class SessionService:
+    """Takes session streams for a `SessionHandler`."""
+
+    def __init__(self, node: NodeHello, shaper: Shaper, handler: SessionHandler) -> None:
+        self._node = node
+        self._shaper = shaper
+        self._handler = handler
+        self._open = 0
+        self._opened = 0
+        self._malformed = 0
+        self._given_up = 0
+
+    def counters(self) -> dict[str, int]:
+        """Sessions open now, opened since the start, and ended for a fault of the client."""
+        return {
+            "sessions_open": self._open,
+            "sessions_opened": self._opened,
+            "sessions_malformed": self._malformed,
+            "sessions_given_up": self._given_up,
+        }
+
+    async def serve(self, _: object, context: Any) -> None:
+        """Handler of a session stream."""
+        session = Session(await self._accept_stream(context), self._node, self._shaper)
+        self._open += 1
+        self._opened += 1
+        session.send(self._node)
+        self._handler.opened(session)
+        try:
+            await run_until_first(
+                self._read(session, context),
+                session.outbox.write_to(context.write),
+                session.given_up.wait(),
+            )
+        except MalformedFrame as error:
+            self._malformed += 1
+            logger.warning("ending the session of client %s: %s", session.client, error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except grpc.aio.BaseError:
+            # The client went away while an answer was being written.
+            return
+        finally:
+            self._open -= 1
+            self._handler.closed(session)
+        if session.given_up.is_set():
+            await self._give_up(session, context)
+
+    async def _read(self, session: Session, context: Any) -> None:
+        while (data := await context.read()) is not grpc.aio.EOF:
+            for message in decode_session_frames(data):
+                self._handler.received(session, message)
+
+    async def _accept_stream(self, context: Any) -> ClientHello:
+        """Read and judge the hello; ends the stream unless the client may be served."""
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                data = await context.read()
+            match decode_session_frames(b"" if data is grpc.aio.EOF else data):
+                case [ClientHello() as hello]:
+                    refusal = client_refusal(hello)
+                    if refusal is None:
+                        return hello
+                case _:
+                    refusal = "the first frame of a session is not a hello"
+        except TimeoutError:
+            refusal = f"no hello within {HANDSHAKE_TIMEOUT_S:g} s"
+        except MalformedFrame as error:
+            refusal = str(error)
+        logger.warning("refused a session: %s", refusal)
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
+        raise AssertionError("abort returned")
+
+    async def _give_up(self, session: Session, context: Any) -> None:
+        """End the stream of a client that does not read; the status may have to wait behind what it has not read."""
+        self._given_up += 1
+        text = f"client {session.client} reads too slowly: more than {SESSION_BYTES_MAX} bytes wait for it"
+        logger.warning(text)
+        try:
+            async with asyncio.timeout(_ABORT_TIMEOUT_S):
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        except TimeoutError:
+            return

@@ -1,0 +1,481 @@
+"""The host: drives all groups of one node. The same class runs in every mode; only its ports differ.
+
+**Theory of operation.** One task runs turns. A turn: 1. take what has come in (messages, finished writes,
+entries read);
+2. propose the commands that have gathered; 3. tick the groups whose deadline has passed; 4. collect from every
+   group that
+changed: messages leave, writes join one batch, committed entries are applied and their requests answered; 5. if
+no write is under way, hand the batch to the store. What gathers meanwhile is the next batch: batches grow with
+the load, nothing waits for a timer, and one sync covers every group.
+
+Invariants:
+1. A message that depends on a write leaves after that write has ended; releases leave in the order of the writes.
+2. Rows that come from applying entry i are written in the batch of entry i or a later one. They ride along with
+   log writes; a restart replays what they lack from the log.
+3. A message of a peer's new incarnation is handled after that incarnation is durable here, so no later message
+   of the old process, a zombie, can be taken after a restart.
+4. An error of the store ends the host: it sends nothing more, and everyone who waits is told.
+
+HAZARD: entries whose timestamps are further ahead of this node's clock than the maximum offset are not taken. A
+node whose clock is slow thus looks unreachable to its leaders, rather than serving times that have not come.
+"""
+
+import asyncio
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+
+from isochrone.clocks.hlc import HybridLogicalClock
+from isochrone.errors import (
+    ClockUnsynchronized,
+    InvalidRequest,
+    InvariantViolation,
+    IsochroneError,
+    LeadershipLost,
+    NotLeader,
+    QueueFull,
+    StorageError,
+    Unavailable,
+)
+from isochrone.ids import (
+    NS_PER_S,
+    GroupId,
+    Incarnation,
+    KeyspaceId,
+    LogIndex,
+    Nanos,
+    NodeId,
+    ReplicaRole,
+    Revision,
+    Term,
+    Timestamp,
+)
+from isochrone.ports import Clock, Row, Store, Transport, WriteBatch
+from isochrone.regions.raft.config import RaftConfig
+from isochrone.regions.raft.node import RaftNode
+from isochrone.regions.raft.ready import Fetch, Outgoing
+from isochrone.regions.replica import Done, Outcome, Read, Release, Replica, Turn, Write
+from isochrone.regions.state.machine import GroupState
+from isochrone.regions.state.model import Handlers
+from isochrone.wire.messages import AppendRequest, Entry, Envelope, GroupMessage
+from isochrone.wire.status import GroupStatus
+
+QUEUED_WRITES_MAX = 16_384
+"""Most commands that wait to be proposed in one group; beyond, `QueueFull`."""
+INBOX_MAX = 65_536
+"""Most peer messages that wait for a turn; beyond, new ones are dropped, as a network would."""
+ROWS_MAX = 50_000
+"""Rows that may wait for a log write; beyond, they are written on their own."""
+TAIL_BYTES_MAX = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSettings:
+    """What a host must know of a group besides what the store holds."""
+
+    raft: RaftConfig
+    keyspaces: tuple[KeyspaceId, ...]
+    campaign_first: bool
+    """This node campaigns at once while the group's log is still empty."""
+
+
+@dataclass(slots=True)
+class _WriteUnderWay:
+    batch: WriteBatch
+    releases: list[Release]
+
+
+class Host:
+    """All groups of one node. Create it, `start` it, and await `closed`; everything runs in one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        transport: Transport,
+        clock: Clock,
+        settings: Mapping[GroupId, GroupSettings],
+        *,
+        handlers: Handlers,
+        rng: random.Random,
+        offset_max_ns: int,
+        leader_changed: Callable[[GroupId, Term, NodeId | None], None],
+    ) -> None:
+        """Take the ports; nothing starts yet.
+
+        Args:
+            store: open; its groups are those that this node serves.
+            transport: not started yet.
+            clock: drives timers and stamps entries.
+            settings: of every group in the store.
+            handlers: the registered command families.
+            rng: draws election timeouts.
+            offset_max_ns: how far ahead of this node's clock an entry's timestamp may be.
+            leader_changed: called when a group's leader changes, None while nobody that clients can use leads.
+        """
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._settings = settings
+        self._handlers = handlers
+        self._rng = rng
+        self._hlc = HybridLogicalClock(offset_max_ns)
+        self._leader_changed = leader_changed
+        self.replicas: dict[GroupId, Replica] = {}
+        self.counters: Counter[str] = Counter()
+        self._inbox: deque[tuple[NodeId, GroupMessage]] = deque()
+        self._held: list[Envelope] = []
+        self._incarnations: dict[NodeId, Incarnation] = dict(store.incarnations)
+        self._durable_incarnations: dict[NodeId, Incarnation] = dict(store.incarnations)
+        self._finished: deque[_WriteUnderWay] = deque()
+        self._fetched: deque[tuple[GroupId, NodeId, tuple[Entry, ...]]] = deque()
+        self._turn = Turn()
+        self._rows: dict[tuple[GroupId, KeyspaceId, int, bytes], Row] = {}
+        self._writing = False
+        self._stopping = False
+        self._dirty: dict[GroupId, None] = {}
+        self._wakeup = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: asyncio.Future[None] | None = None
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Load every group and begin. Raises `StorageError` for a store that cannot be used."""
+        now = self._clock.monotonic()
+        for group in self._store.groups:
+            self.replicas[group] = await self._load(group, now)
+            self._dirty[group] = None
+        self._failure = asyncio.get_running_loop().create_future()
+        self._transport.start(self._receive)
+        for group, replica in self.replicas.items():
+            if self._settings[group].campaign_first and replica.core.status().last == 0:
+                replica.core.campaign(now)
+        self._spawn(self._run())
+
+    async def _load(self, group: GroupId, now: Nanos) -> Replica:
+        stored = await self._store.load(group)
+        settings = self._settings.get(group)
+        if settings is None:
+            raise StorageError(f"the store holds group {group}, which the topology does not know")
+        member = next((m for m in stored.configuration.members if m.node == self._store.identity.node), None)
+        if member is None or member.store != self._store.identity.store:
+            raise StorageError(
+                f"the store {self._store.identity.store} of node {self._store.identity.node} is not a replica of group "
+                f"{group}; it must rejoin as a learner"
+            )
+        witness = member.role is ReplicaRole.WITNESS
+        base = max(stored.hard_state.commit, stored.truncated_index) if witness else stored.applied
+        first = LogIndex(min(base + 1, stored.last_index))
+        tail: tuple[Entry, ...] = ()
+        if stored.last_index > stored.truncated_index:
+            tail = await self._store.read_entries(group, first, stored.last_index, TAIL_BYTES_MAX)
+        machine = None
+        if not witness:
+            machine = GroupState(group, settings.keyspaces, self._handlers)
+            machine.restore(await self._store.read_rows(group))
+        if tail:
+            self._hlc.restore(tail[-1].last_timestamp)
+        core = RaftNode(settings.raft, stored, tail, rng=self._rng, now=now)
+        return Replica(group, stored.configuration, core, machine, self._hlc)
+
+    async def closed(self) -> None:
+        """Return when the host has stopped. Raises what ended it, if it did not end by `stop`."""
+        if self._failure is None:
+            raise InvariantViolation("the host was never started")
+        await asyncio.shield(self._failure)
+
+    async def stop(self) -> None:
+        """Stop after the write under way. Requests that are still open are answered with an error. Idempotent."""
+        self._stopping = True
+        self._wakeup.set()
+        for task in tuple(self._tasks):
+            if task is not asyncio.current_task():
+                await asyncio.gather(task, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._refuse_everything("the node is stopping")
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_result(None)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the host: nothing is sent or acknowledged after this."""
+        self._stopping = True
+        self._wakeup.set()
+        self._refuse_everything(f"the node has stopped: {error}")
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_exception(error)
+
+    def _refuse_everything(self, text: str) -> None:
+        for replica in self.replicas.values():
+            replica.fail_all(Unavailable(text), LeadershipLost(text))
+
+    # ---- requests
+
+    def write(
+        self, group: GroupId, keyspace: KeyspaceId, command: bytes, trace: bytes, timeout_ns: Nanos, done: Done
+    ) -> None:
+        """Propose a command; `done` is called once, in the loop's thread, perhaps before this returns.
+
+        The result is answered after the command is committed and applied in memory. It is never proposed later than
+        `timeout_ns` from now.
+        """
+        replica = self._replica(group, done)
+        if replica is None:
+            return
+        if replica.queued_writes >= QUEUED_WRITES_MAX:
+            error = QueueFull(f"{replica.queued_writes} commands wait in group {group}")
+            done(Outcome(b"", replica.revision, error))
+            return
+        deadline = Nanos(self._clock.monotonic() + timeout_ns)
+        replica.write(Write(keyspace, command, trace, deadline, done))
+        self._mark(group)
+
+    def read(self, group: GroupId, keyspace: KeyspaceId, query: bytes, done: Done) -> None:
+        """Answer a linearizable query (ReadIndex); `done` is called once, perhaps before this returns."""
+        replica = self._replica(group, done)
+        if replica is None:
+            return
+        try:
+            replica.read(Read(keyspace, query, done))
+        except NotLeader:
+            done(Outcome(b"", replica.revision, NotLeader(group, replica.known_leader())))
+            return
+        self._mark(group)
+
+    def _replica(self, group: GroupId, done: Done) -> Replica | None:
+        replica = self.replicas.get(group)
+        if self._stopping:
+            done(Outcome(b"", replica.revision if replica else Revision(0), Unavailable("the node is stopping")))
+            return None
+        if replica is None:
+            done(Outcome(b"", Revision(0), InvalidRequest(f"this node has no replica of group {group}")))
+        return replica
+
+    def accepts_incarnation(self, node: NodeId, incarnation: Incarnation) -> bool:
+        """Whether a process of `node` is not older than one that was seen before."""
+        return incarnation >= self._incarnations.get(node, 0)
+
+    def leaders(self) -> list[tuple[GroupId, Term, NodeId | None]]:
+        """For each group: the term and the leader that clients can use, as known here."""
+        return [(group, replica.core.term, replica.known_leader()) for group, replica in self.replicas.items()]
+
+    def group_statuses(self) -> tuple[GroupStatus, ...]:
+        """The status of every replica here."""
+        return tuple(_group_status(group, replica) for group, replica in sorted(self.replicas.items()))
+
+    # ---- the loop
+
+    def _receive(self, envelope: Envelope) -> None:
+        known = self._incarnations.get(envelope.sender, Incarnation(0))
+        if envelope.incarnation < known:
+            self.counters["messages_of_old_incarnations"] += len(envelope.messages)
+            return
+        if envelope.incarnation > self._durable_incarnations.get(envelope.sender, Incarnation(0)):
+            self._incarnations[envelope.sender] = envelope.incarnation
+            self._held.append(envelope)
+        else:
+            self._accept(envelope)
+        self._wakeup.set()
+
+    def _accept(self, envelope: Envelope) -> None:
+        for item in envelope.messages:
+            replica = self.replicas.get(item.group)
+            member = replica.members.get(envelope.sender) if replica else None
+            if member is None or member.store != envelope.store:
+                self.counters["messages_of_strangers"] += 1
+            elif len(self._inbox) >= INBOX_MAX:
+                self.counters["messages_over_the_inbox"] += 1
+            else:
+                self._inbox.append((envelope.sender, item))
+
+    def _mark(self, group: GroupId) -> None:
+        self._dirty[group] = None
+        self._wakeup.set()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.append(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            self._wakeup.clear()
+            self._one_turn()
+            if self._dirty or self._inbox:
+                await asyncio.sleep(0)
+            else:
+                self._arm_timer()
+                await self._wakeup.wait()
+
+    def _arm_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadlines = [d for replica in self.replicas.values() if (d := replica.core.next_deadline()) is not None]
+        if deadlines:
+            delay_s = max(0, min(deadlines) - self._clock.monotonic()) / NS_PER_S
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._wakeup.set)
+
+    def _one_turn(self) -> None:
+        now = self._clock.monotonic()
+        self._take_finished(now)
+        self._take_inbox(now)
+        for group, replica in self.replicas.items():
+            deadline = replica.core.next_deadline()
+            if deadline is not None and deadline <= now:
+                replica.core.tick(now)
+                self._dirty[group] = None
+        self._propose(now)
+        dirty, self._dirty = self._dirty, {}
+        for group in dirty:
+            self.replicas[group].collect(now, self._turn)
+        messages, self._turn.messages = self._turn.messages, []
+        self._send(messages)
+        self._note_events()
+        self._start_fetches()
+        self._keep_rows()
+        if not self._writing:
+            self._begin_write()
+
+    def _take_finished(self, now: Nanos) -> None:
+        while self._finished:
+            write = self._finished.popleft()
+            self._durable_incarnations.update(write.batch.incarnations)
+            self._end_write(write.releases, now)
+        held, self._held = self._held, []
+        for envelope in held:
+            if envelope.incarnation == self._durable_incarnations.get(envelope.sender):
+                self._accept(envelope)
+            elif envelope.incarnation == self._incarnations[envelope.sender]:
+                self._held.append(envelope)
+        while self._fetched:
+            group, peer, entries = self._fetched.popleft()
+            self.replicas[group].core.fetched(peer, entries)
+            self._dirty[group] = None
+
+    def _end_write(self, releases: list[Release], now: Nanos) -> None:
+        messages: list[tuple[GroupId, Outgoing]] = []
+        for release in releases:
+            self.replicas[release.group].core.persisted(release.token, now)
+            self._dirty[release.group] = None
+            messages.extend((release.group, outgoing) for outgoing in release.messages)
+        self._send(messages)
+
+    def _take_inbox(self, now: Nanos) -> None:
+        inbox, self._inbox = self._inbox, deque()
+        for sender, item in inbox:
+            if isinstance(item.message, AppendRequest) and self._ahead_of_clock(item.message):
+                self.counters["entries_ahead_of_clock"] += len(item.message.entries)
+                continue
+            self.replicas[item.group].core.step(sender, item.message, now)
+            self._dirty[item.group] = None
+
+    def _ahead_of_clock(self, request: AppendRequest) -> bool:
+        if not request.entries:
+            return False
+        try:
+            limit = self._clock.now().latest + self._hlc.offset_max_ns
+        except ClockUnsynchronized:
+            return True
+        return request.entries[-1].last_timestamp > limit
+
+    def _propose(self, now: Nanos) -> None:
+        latest: Timestamp | IsochroneError | None = None
+        for group in self._dirty:
+            if self.replicas[group].queued_writes:
+                if latest is None:
+                    latest = self._latest()
+                self.replicas[group].propose_queued(now, latest)
+
+    def _latest(self) -> Timestamp | IsochroneError:
+        try:
+            return self._clock.now().latest
+        except ClockUnsynchronized as error:
+            return error
+
+    def _send(self, messages: list[tuple[GroupId, Outgoing]]) -> None:
+        by_peer: dict[NodeId, list[GroupMessage]] = {}
+        for group, outgoing in messages:
+            by_peer.setdefault(outgoing.to, []).append(GroupMessage(group, outgoing.message))
+        for peer, batch in by_peer.items():
+            self._transport.send(peer, batch)
+
+    def _note_events(self) -> None:
+        events, self._turn.events = self._turn.events, []
+        changed: dict[GroupId, None] = {}
+        for group, event in events:
+            self.counters[f"raft_{event.name}"] += 1
+            if event.name == "leader_changed":
+                changed[group] = None
+        for group in changed:
+            replica = self.replicas[group]
+            self._leader_changed(group, replica.core.term, replica.known_leader())
+
+    # ---- storage
+
+    def _keep_rows(self) -> None:
+        for row in self._turn.rows:
+            self._rows[row.group, row.keyspace, row.table, row.key] = row
+        self._turn.rows = []
+
+    def _begin_write(self) -> None:
+        turn = self._turn
+        fresh = {
+            node: incarnation
+            for node, incarnation in self._incarnations.items()
+            if incarnation > self._durable_incarnations.get(node, 0)
+        }
+        if not (turn.logs or fresh or len(self._rows) > ROWS_MAX):
+            # Nothing to store and nothing under way: everything that the releases depend on is durable.
+            releases, turn.releases = turn.releases, []
+            self._end_write(releases, self._clock.monotonic())
+            return
+        batch = WriteBatch(tuple(turn.logs), tuple(self._rows.values()), turn.applied, fresh)
+        self._turn, self._rows = Turn(), {}
+        self._writing = True
+        self.counters["writes"] += 1
+        self._spawn(self._write(_WriteUnderWay(batch, turn.releases)))
+
+    async def _write(self, write: _WriteUnderWay) -> None:
+        await self._store.write(write.batch)
+        self._writing = False
+        self._finished.append(write)
+        self._wakeup.set()
+
+    def _start_fetches(self) -> None:
+        fetches, self._turn.fetches = self._turn.fetches, []
+        for group, fetch in fetches:
+            self._spawn(self._fetch(group, fetch))
+
+    async def _fetch(self, group: GroupId, fetch: Fetch) -> None:
+        try:
+            entries = await self._store.read_entries(group, fetch.first, fetch.last, fetch.bytes_max)
+        except StorageError:
+            if self.replicas[group].core.status().first <= fetch.first:
+                raise
+            entries = ()  # The prefix was dropped meanwhile, so this replica leads no more.
+        self._fetched.append((group, fetch.peer, entries))
+        self._wakeup.set()
+
+
+def _group_status(group: GroupId, replica: Replica) -> GroupStatus:
+    status = replica.core.status()
+    return GroupStatus(
+        group=group,
+        role=status.role,
+        leader=status.leader,
+        term=status.term,
+        commit=status.commit,
+        applied=status.applied,
+        first=status.first,
+        last=status.last,
+        match=status.match,
+        relay=status.relay,
+    )

@@ -1,0 +1,280 @@
+"""One replica inside a host: the Raft core, the state machine, and who waits for what.
+
+Pure apart from the callbacks that it calls. The host feeds it and carries out what it collects in a `Turn`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from isochrone.clocks.hlc import HybridLogicalClock
+from isochrone.errors import InvariantViolation, IsochroneError, LeadershipLost, NotLeader, Unavailable
+from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Revision, Term, Timestamp
+from isochrone.ports import LogWrite, Row
+from isochrone.regions.raft.node import RaftNode
+from isochrone.regions.raft.ready import AppendToken, Event, EventName, Fetch, Outgoing, Proposal
+from isochrone.regions.state.machine import GroupState
+from isochrone.wire.commands import encode_batch
+from isochrone.wire.messages import Configuration, Entry
+
+BATCH_COMMANDS_MAX = 512
+"""Most commands in one entry."""
+BATCH_BYTES_MAX = 1 << 20
+"""Command bytes after which an entry is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one request: a result, or an error that says whether it may have had effect."""
+
+    payload: bytes
+    revision: Revision
+    error: IsochroneError | None = None
+
+
+Done = Callable[[Outcome], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A command that waits to be proposed."""
+
+    keyspace: KeyspaceId
+    command: bytes
+    trace: bytes
+    deadline: Nanos
+    done: Done
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A query that waits until it may be answered."""
+
+    keyspace: KeyspaceId
+    query: bytes
+    done: Done
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What follows when one piece of a group's log has become durable."""
+
+    group: GroupId
+    token: AppendToken
+    messages: tuple[Outgoing, ...]
+
+
+@dataclass(slots=True)
+class Turn:
+    """What the replicas of a node want done. What concerns storage gathers here while a write is under way."""
+
+    messages: list[tuple[GroupId, Outgoing]] = field(default_factory=list)
+    logs: list[LogWrite] = field(default_factory=list)
+    releases: list[Release] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    applied: dict[GroupId, LogIndex] = field(default_factory=dict)
+    fetches: list[tuple[GroupId, Fetch]] = field(default_factory=list)
+    events: list[tuple[GroupId, Event]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Pending:
+    term: Term
+    dones: list[Done]
+
+
+class Replica:
+    """See the module."""
+
+    def __init__(
+        self,
+        group: GroupId,
+        configuration: Configuration,
+        core: RaftNode,
+        machine: GroupState | None,
+        clock: HybridLogicalClock,
+    ) -> None:
+        """`machine` is None on a witness."""
+        self.group = group
+        self.core = core
+        self.machine = machine
+        self.members = {member.node: member for member in configuration.members}
+        self._clock = clock
+        self._writes: deque[Write] = deque()
+        self._pending: dict[LogIndex, _Pending] = {}
+        self._reads: dict[int, Read] = {}
+        self._read_number = 0
+        self._ready_reads: deque[tuple[LogIndex, tuple[int, ...]]] = deque()
+        self.leader: NodeId | None = None
+        self.term = Term(0)
+
+    @property
+    def revision(self) -> Revision:
+        """The group's revision as applied here."""
+        return self.machine.revision if self.machine else Revision(0)
+
+    # ---- requests
+
+    def write(self, write: Write) -> None:
+        """Queue a command for the next turn."""
+        self._writes.append(write)
+
+    @property
+    def queued_writes(self) -> int:
+        """How many commands wait to be proposed."""
+        return len(self._writes)
+
+    def read(self, read: Read) -> None:
+        """Queue a query. Raises `NotLeader`."""
+        self._read_number += 1
+        self.core.read_index(self._read_number)
+        self._reads[self._read_number] = read
+
+    def propose_queued(self, now: Nanos, latest: Timestamp | IsochroneError) -> None:
+        """Propose the queued commands, one entry for each run of commands of one keyspace.
+
+        `latest` bounds true time from above; an error instead refuses everything, since no timestamp can be given.
+        """
+        writes = self._take_writes(now)
+        while writes:
+            batch = _next_batch(writes)
+            try:
+                if isinstance(latest, IsochroneError):
+                    raise latest
+                self._propose(batch, latest)
+            except IsochroneError as error:
+                for write in batch:
+                    write.done(Outcome(b"", self.revision, error))
+
+    def _take_writes(self, now: Nanos) -> deque[Write]:
+        writes, self._writes = self._writes, deque()
+        if not any(write.deadline <= now for write in writes):
+            return writes
+        late = Unavailable("the deadline passed before the command was proposed; it was not applied")
+        for write in writes:
+            if write.deadline <= now:
+                write.done(Outcome(b"", self.revision, late))
+        return deque(write for write in writes if write.deadline > now)
+
+    def _propose(self, batch: list[Write], latest: Timestamp) -> None:
+        proposal = Proposal(
+            keyspace=batch[0].keyspace,
+            data=encode_batch([write.command for write in batch]),
+            count=len(batch),
+            timestamp=self._clock.now(latest, len(batch)),
+            trace=next((write.trace for write in batch if write.trace), b""),
+        )
+        index = self.core.propose([proposal])[0]
+        self._pending[index] = _Pending(self.core.term, [write.done for write in batch])
+
+    # ---- one turn
+
+    def collect(self, now: Nanos, turn: Turn) -> None:
+        """Take everything that is ready, until nothing is."""
+        while True:
+            ready = self.core.ready(now)
+            turn.messages.extend((self.group, outgoing) for outgoing in ready.messages)
+            turn.fetches.extend((self.group, fetch) for fetch in ready.fetches)
+            for event in ready.events:
+                self._note(event, turn)
+            if ready.append is not None:
+                work = ready.append
+                if work.hard_state or work.entries or work.truncate_to is not None:
+                    turn.logs.append(LogWrite(self.group, work.hard_state, work.entries, work.truncate_to))
+                turn.releases.append(Release(self.group, work.token, work.release))
+            self._refuse_reads(ready.refused_reads)
+            self._ready_reads.extend((read.index, read.contexts) for read in ready.reads)
+            if ready.committed:
+                self._apply(ready.committed, turn)
+            self._answer_reads()
+            if not ready.committed:
+                return
+
+    def _note(self, event: Event, turn: Turn) -> None:
+        turn.events.append((self.group, event))
+        if event.name is EventName.LEADER_CHANGED:
+            lost = self.leader is not None and event.peer != self.leader
+            self.leader, self.term = event.peer, event.term
+            if lost:
+                self._fail_pending()
+
+    def _fail_pending(self) -> None:
+        """This replica, if it led, leads no more: what it proposed may still be committed by its successor."""
+        pending, self._pending = self._pending, {}
+        error = LeadershipLost(f"the leader of group {self.group} lost its office before the outcome was known")
+        for waiting in pending.values():
+            for done in waiting.dones:
+                done(Outcome(b"", self.revision, error))
+
+    def _refuse_reads(self, contexts: Sequence[int]) -> None:
+        for context in contexts:
+            error = NotLeader(self.group, self.known_leader())
+            self._reads.pop(context).done(Outcome(b"", self.revision, error))
+
+    def known_leader(self) -> NodeId | None:
+        """The leader that clients can use: None while nobody, or only a relaying witness, leads."""
+        member = self.members.get(self.leader) if self.leader else None
+        return self.leader if member and member.role is ReplicaRole.FULL else None
+
+    def _apply(self, entries: Sequence[Entry], turn: Turn) -> None:
+        if self.machine is None:
+            raise InvariantViolation(f"a witness of group {self.group} was asked to apply")
+        for entry in entries:
+            self._clock.restore(entry.last_timestamp)
+            applied = self.machine.apply(entry)
+            turn.rows.extend(applied.rows)
+            pending = self._pending.pop(entry.index, None)
+            if pending is None:
+                continue
+            if pending.term != entry.term:
+                raise InvariantViolation(f"entry {entry.index} of group {self.group} is not the one proposed here")
+            for done, outcome in zip(pending.dones, applied.outcomes, strict=True):
+                if isinstance(outcome, bytes):
+                    done(Outcome(outcome, self.machine.revision))
+                else:
+                    done(Outcome(b"", self.machine.revision, outcome))
+        self.core.applied(entries[-1].index)
+        turn.applied[self.group] = entries[-1].index
+
+    def _answer_reads(self) -> None:
+        applied = self.core.applied_index
+        while self._ready_reads and self._ready_reads[0][0] <= applied:
+            for context in self._ready_reads.popleft()[1]:
+                read = self._reads.pop(context)
+                read.done(self._query(read))
+
+    def _query(self, read: Read) -> Outcome:
+        if self.machine is None:
+            raise InvariantViolation(f"a witness of group {self.group} was asked to read")
+        try:
+            return Outcome(self.machine.query(read.keyspace, read.query), self.machine.revision)
+        except IsochroneError as error:
+            return Outcome(b"", self.revision, error)
+
+    def fail_all(self, error: IsochroneError, undecided: IsochroneError) -> None:
+        """The host stops: `error` for what was never proposed, `undecided` for what may still be committed."""
+        for write in self._writes:
+            write.done(Outcome(b"", self.revision, error))
+        self._writes.clear()
+        for read in self._reads.values():
+            read.done(Outcome(b"", self.revision, error))
+        self._reads.clear()
+        self._ready_reads.clear()
+        pending, self._pending = self._pending, {}
+        for waiting in pending.values():
+            for done in waiting.dones:
+                done(Outcome(b"", self.revision, undecided))
+
+
+def _next_batch(writes: deque[Write]) -> list[Write]:
+    batch = [writes.popleft()]
+    size_bytes = len(batch[0].command)
+    while (
+        writes
+        and writes[0].keyspace == batch[0].keyspace
+        and len(batch) < BATCH_COMMANDS_MAX
+        and size_bytes < BATCH_BYTES_MAX
+    ):
+        batch.append(writes.popleft())
+        size_bytes += len(batch[-1].command)
+    return batch

@@ -313,6 +313,16 @@ class RaftNode:
         if state.log.cached_bytes > 2 * state.config.cache_bytes_max:
             state.log.evict(state.applied)
 
+    @property
+    def term(self) -> Term:
+        """The present term."""
+        return self._state.term
+
+    @property
+    def applied_index(self) -> LogIndex:
+        """Up to where the log is applied; on a witness, committed."""
+        return self._state.applied
+
     def status(self) -> RaftStatus:
         """A snapshot for people and tests."""
         state = self._state

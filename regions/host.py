@@ -253,9 +253,10 @@ class Host:
             done(Outcome(b"", Revision(0), InvalidRequest(f"this node has no replica of group {group}")))
         return replica
 
-    def accepts_incarnation(self, node: NodeId, incarnation: Incarnation) -> bool:
-        """Whether a process of `node` is not older than one that was seen before."""
-        return incarnation >= self._incarnations.get(node, 0)
+    @property
+    def incarnations(self) -> Mapping[NodeId, Incarnation]:
+        """Highest incarnation seen of each peer; an older process is a zombie and must not be heard."""
+        return self._incarnations
 
     def leaders(self) -> list[tuple[GroupId, Term, NodeId | None]]:
         """For each group: the term and the leader that clients can use, as known here."""

@@ -1,0 +1,252 @@
+"""One node: store, clock, links, transport, host and server, put together and taken apart.
+
+The order of the start: the data directory is locked and its store checked first, so a second process, a foreign
+or a missing store is found before anything else; the server listens last, so whoever reaches a node meets one
+that can answer. The order of the end is the reverse. A fatal error of the host (a failed disk, a broken
+invariant) ends the node.
+"""
+
+import asyncio
+import logging
+import os
+import random
+from pathlib import Path
+from typing import Self, final
+
+from isochrone.node.config import NodeConfig
+from isochrone.regions.storage.directory_os import open_store
+from isochrone.regions.storage.store_lmdb import LmdbStore
+
+from isochrone.clocks.system_os import SystemClock, kernel_bound_ns
+from isochrone.errors import ClockUnsynchronized, InvalidRequest
+from isochrone.ids import NS_PER_MS, GroupId, Nanos, NodeId
+from isochrone.node.service import ClientService
+from isochrone.regions.host import GroupSettings, Host
+from isochrone.regions.raft.config import RaftConfig
+from isochrone.regions.state.kv import HANDLERS
+from isochrone.topology import ClockSpec, Group, Topology, load_topology
+from isochrone.wire.admin_grpc import Links
+from isochrone.wire.handshake import peer_refusal
+from isochrone.wire.messages import FEATURE_LEVEL, PROTOCOL_VERSION, PeerHello
+from isochrone.wire.peers_grpc import GrpcTransport, PeerAddress
+from isochrone.wire.server_grpc import NodeServer
+from isochrone.wire.session import KeyspaceRoute, NodeHello
+from isochrone.wire.shaper_os import Shaper
+from isochrone.wire.status import NodeStatus
+
+logger = logging.getLogger(__name__)
+
+CLOCK_BOUND_MAX_MS = 1_000.0
+"""A configured bound above this is refused; no timestamp would be worth anything."""
+
+
+@final
+class Node:
+    """A running node. Made by `open`."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        store: LmdbStore,
+        shaper: Shaper,
+        transport: GrpcTransport,
+        host: Host,
+        server: NodeServer,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._shaper = shaper
+        self._transport = transport
+        self._host = host
+        self._server = server
+        self._task: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, config: NodeConfig) -> Self:
+        """Start a node; returns when it listens.
+
+        Raises:
+            StorageError: the data directory is missing, foreign, locked or damaged.
+            ClockUnsynchronized: the clock source of the topology gives no usable bound here.
+            Unavailable: the address cannot be listened on.
+            TopologyError: the topology file is wrong.
+        """
+        topology = load_topology(Path(config.topology_file))
+        clock = system_clock(topology.clock, config.clock_offset_ms)
+        clock.now()  # A clock without a bound is refused before anything starts.
+        store = await open_store(
+            Path(config.data_directory), cluster=config.cluster, node=config.node, store=config.store
+        )
+        rng = random.Random(config.seed)
+        shaper = Shaper(rng)
+        if config.local:
+            shaper.set_links(topology.links())
+        hello = PeerHello(
+            PROTOCOL_VERSION, FEATURE_LEVEL, config.cluster, config.node, config.store, store.identity.incarnation
+        )
+        transport = GrpcTransport(
+            hello,
+            config.zone,
+            _peer_addresses(config, topology),
+            shaper=shaper,
+            accept=lambda peer: peer_refusal(hello, peer, host.incarnations),
+            rng=rng,
+        )
+        service = ClientService(config.node, routes(topology, config))
+        host = Host(
+            store,
+            transport,
+            clock,
+            {group: _settings(config, topology, group) for group in store.groups},
+            handlers=HANDLERS,
+            rng=rng,
+            offset_max_ns=round(topology.clock.offset_max_ms * NS_PER_MS),
+            leader_changed=service.leader_changed,
+        )
+        service.attach(host)
+        node_hello = NodeHello(PROTOCOL_VERSION, config.cluster, config.node, config.region, config.zone)
+        admin = _Admin()
+        server = NodeServer(node_hello, shaper=shaper, transport=transport, sessions=service, admin=admin)
+        node = cls(config, store, shaper, transport, host, server)
+        admin.node = node
+        await node._start()
+        return node
+
+    async def _start(self) -> None:
+        try:
+            await self._host.start()
+            address = await self._server.start(self._config.listen)
+        except BaseException:
+            await self._shut_down()
+            raise
+        logger.info("node %s listens on %s", self._config.node, address)
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"node {self._config.node}")
+
+    async def _run(self) -> None:
+        try:
+            await self._host.closed()
+        finally:
+            await self._shut_down()
+
+    async def _shut_down(self) -> None:
+        await self._server.stop()
+        await self._transport.close()
+        await self._host.stop()
+        await self._store.close()
+        self._shaper.close()
+
+    async def wait_closed(self) -> None:
+        """Return when the node has stopped. Raises the error that ended it, if it was not stopped."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def stop(self) -> None:
+        """Stop in an orderly way and wait for the end. Idempotent. Raises the error that ended the node, if any."""
+        await self._host.stop()
+        await self.wait_closed()
+
+    # ---- what operators ask
+
+    def status(self) -> NodeStatus:
+        """The node's state now."""
+        config = self._config
+        counters = {
+            **self._host.counters,
+            **self._transport.counters(),
+            **self._server.counters(),
+            **self._shaper.counters(),
+            "commits": self._store.commits,
+        }
+        return NodeStatus(
+            node=config.node,
+            region=config.region,
+            zone=config.zone,
+            store=config.store,
+            incarnation=self._store.identity.incarnation,
+            pid=os.getpid(),
+            groups=self._host.group_statuses(),
+            counters=counters,
+        )
+
+    def set_links(self, links: Links) -> None:
+        """Change how frames that this node sends are shaped. Raises `InvalidRequest` outside local mode."""
+        if not self._config.local:
+            raise InvalidRequest("links are shaped in local mode only")
+        self._shaper.set_links(links)
+
+    def request_stop(self) -> None:
+        """Begin an orderly stop."""
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._host.stop(), name="stop")
+
+
+class _Admin:
+    """Stands in for the node while it is being put together; the server needs a handler first."""
+
+    node: Node
+
+    def status(self) -> NodeStatus:
+        return self.node.status()
+
+    def set_links(self, links: Links) -> None:
+        self.node.set_links(links)
+
+    def request_stop(self) -> None:
+        self.node.request_stop()
+
+
+def system_clock(spec: ClockSpec, offset_ms: float) -> SystemClock:
+    """The clock that a topology asks for."""
+    bound_max_ns = round(CLOCK_BOUND_MAX_MS * NS_PER_MS)
+    if spec.source == "kernel":
+        return SystemClock(kernel_bound_ns, bound_max_ns=round(spec.bound_ms * NS_PER_MS), offset_ms=offset_ms)
+    if spec.source != "bound":
+        raise ClockUnsynchronized(f"clock source {spec.source!r} is not known; known are kernel and bound")
+    bound_ns = round(spec.bound_ms * NS_PER_MS)
+    return SystemClock(lambda: bound_ns, bound_max_ns=bound_max_ns, offset_ms=offset_ms)
+
+
+def _peer_addresses(config: NodeConfig, topology: Topology) -> dict[NodeId, PeerAddress]:
+    return {
+        node.id: PeerAddress(config.addresses[node.id], node.zone) for node in topology.nodes if node.id != config.node
+    }
+
+
+def _settings(config: NodeConfig, topology: Topology, name: GroupId) -> GroupSettings:
+    group: Group = next(group for group in topology.groups if group.id == name)
+    raft = RaftConfig(
+        group=group.id,
+        node=config.node,
+        heartbeat_ns=Nanos(group.heartbeat_ms * NS_PER_MS),
+        election_timeout_ns=Nanos(group.election_timeout_ms * NS_PER_MS),
+    )
+    return GroupSettings(
+        raft=raft,
+        keyspaces=tuple(keyspace.id for keyspace in topology.keyspaces if keyspace.group == group.id),
+        campaign_first=group.replicas[0].node == config.node,
+    )
+
+
+def routes(topology: Topology, config: NodeConfig) -> tuple[KeyspaceRoute, ...]:
+    """The directory as clients see it: static, from the topology."""
+    nodes = {node.id: node for node in topology.nodes}
+    groups = {group.id: group for group in topology.groups}
+    return tuple(
+        KeyspaceRoute(
+            keyspace.id,
+            keyspace.prefix,
+            keyspace.group,
+            tuple(
+                (
+                    replica.node,
+                    config.addresses[replica.node],
+                    nodes[replica.node].region,
+                    nodes[replica.node].zone,
+                    replica.role,
+                )
+                for replica in groups[keyspace.group].replicas
+            ),
+        )
+        for keyspace in topology.keyspaces
+    )

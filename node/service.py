@@ -1,0 +1,132 @@
+"""What a node does for its clients: answers session messages from the host, and tells clients who leads.
+
+A driver without tasks of its own: everything happens in callbacks of the session streams and of the host.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Protocol
+
+from isochrone.errors import InvalidRequest, IsochroneError, NotLeader, Unavailable
+from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Nanos, NodeId, Revision, Term
+from isochrone.regions.host import Host
+from isochrone.regions.replica import Outcome
+from isochrone.wire.commands import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from isochrone.wire.session import (
+    Answer,
+    DirectoryRequest,
+    DirectoryResponse,
+    KeyspaceRoute,
+    LeaderChanged,
+    Ping,
+    Pong,
+    ReadRequest,
+    Refusal,
+    SessionMessage,
+    WriteRequest,
+)
+
+COMMAND_BYTES_MAX = KEY_BYTES_MAX + 2 * VALUE_BYTES_MAX + 1024
+"""No valid command is larger."""
+TIMEOUT_MS_MAX = 3_600_000
+
+
+class ClientSession(Protocol):
+    """One connected client."""
+
+    def send(self, message: SessionMessage) -> None:
+        """Queue a message; never blocks."""
+
+
+class ClientService:
+    """Serves every session of one node."""
+
+    def __init__(self, node: NodeId, routes: Iterable[KeyspaceRoute]) -> None:
+        """`attach` the host before the first session opens."""
+        self._node = node
+        self._routes = tuple(routes)
+        self._group_of: dict[KeyspaceId, GroupId] = {route.keyspace: route.group for route in self._routes}
+        self._sessions: dict[int, ClientSession] = {}
+        self._host: Host | None = None
+
+    def attach(self, host: Host) -> None:
+        """Serve from this host."""
+        self._host = host
+
+    @property
+    def host(self) -> Host:
+        """The host; a session before `attach` is a fault of the composition."""
+        if self._host is None:
+            raise RuntimeError("a session was opened before the node was composed")
+        return self._host
+
+    def leader_changed(self, group: GroupId, term: Term, leader: NodeId | None) -> None:
+        """Tell every client."""
+        for session in self._sessions.values():
+            session.send(LeaderChanged(group, term, leader))
+
+    def opened(self, session: ClientSession) -> None:
+        """A client has connected: tell it who leads."""
+        self._sessions[id(session)] = session
+        self._tell_leaders(session)
+
+    def closed(self, session: ClientSession) -> None:
+        """A client is gone. What it asked for goes on."""
+        del self._sessions[id(session)]
+
+    def received(self, session: ClientSession, message: SessionMessage) -> None:
+        """Handle one message of a client."""
+        match message:
+            case WriteRequest():
+                self._write(session, message)
+            case ReadRequest():
+                self._read(session, message)
+            case DirectoryRequest(request):
+                session.send(DirectoryResponse(request, self._routes))
+            case Ping(request):
+                self._tell_leaders(session)
+                session.send(Pong(request))
+            case _:
+                pass  # Messages that only nodes send; a client that sends them gets no answer.
+
+    def _tell_leaders(self, session: ClientSession) -> None:
+        for group, term, leader in self.host.leaders():
+            session.send(LeaderChanged(group, term, leader))
+
+    def _write(self, session: ClientSession, request: WriteRequest) -> None:
+        done = partial(self._answer, session, request.request)
+        if len(request.command) > COMMAND_BYTES_MAX:
+            text = f"command has {len(request.command)} bytes; at most {COMMAND_BYTES_MAX} are allowed"
+            done(_refused(InvalidRequest(text)))
+        elif error := self._wrong_target(request):
+            done(_refused(error))
+        else:
+            timeout_ns = Nanos(min(request.timeout_ms, TIMEOUT_MS_MAX) * NS_PER_MS)
+            self.host.write(request.group, request.keyspace, request.command, request.trace, timeout_ns, done)
+
+    def _read(self, session: ClientSession, request: ReadRequest) -> None:
+        done = partial(self._answer, session, request.request)
+        if error := self._wrong_target(request):
+            done(_refused(error))
+        else:
+            self.host.read(request.group, request.keyspace, request.query, done)
+
+    def _wrong_target(self, request: WriteRequest | ReadRequest) -> IsochroneError | None:
+        group = self._group_of.get(request.keyspace)
+        if group != request.group:
+            return InvalidRequest(f"keyspace {request.keyspace!r} lies in group {group}, not in {request.group}")
+        if request.timeout_ms <= 0:
+            return Unavailable("the deadline passed before the request arrived; it was not applied")
+        return None
+
+    def _answer(self, session: ClientSession, request: int, outcome: Outcome) -> None:
+        error = outcome.error
+        if error is None:
+            session.send(Answer(request, self._node, outcome.revision, outcome.payload))
+            return
+        leader = error.leader if isinstance(error, NotLeader) else None
+        session.send(Refusal(request, self._node, type(error).__name__, str(error), leader))
+
+
+def _refused(error: IsochroneError) -> Outcome:
+    return Outcome(b"", Revision(0), error)

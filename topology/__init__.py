@@ -1,1 +1,34 @@
-"""Topology files: regions, zones, links and keyspaces; derived replicas and predicted latencies."""
+"""Regions, zones, links and keyspaces; survival goals to derived replicas; timers; predicted latencies.
+
+`load_topology` reads a file into a `Topology`. All but `load_os` is pure.
+"""
+
+from isochrone.topology.load_os import load_topology
+from isochrone.topology.model import (
+    ClockSpec,
+    Group,
+    Keyspace,
+    NodeSpec,
+    Ordering,
+    Problem,
+    Region,
+    Replica,
+    SurvivalGoal,
+    Topology,
+    TopologyError,
+)
+
+__all__ = [
+    "ClockSpec",
+    "Group",
+    "Keyspace",
+    "NodeSpec",
+    "Ordering",
+    "Problem",
+    "Region",
+    "Replica",
+    "SurvivalGoal",
+    "Topology",
+    "TopologyError",
+    "load_topology",
+]

@@ -1,0 +1,233 @@
+"""From a checked document to a `Topology`: names, links, replicas and timers, in that order.
+
+Each step runs only on what the earlier ones found sound, so one fault does not cause a second report; every fault that
+can be known is reported in one run.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from isochrone.ids import GroupId, KeyspaceId, NodeId, RegionId, ZoneId
+from isochrone.topology.derive import Goal, UnsatisfiableError, derive_voters, placement_faults
+from isochrone.topology.latency import LatencyMatrix, Place
+from isochrone.topology.links import Links, build_links
+from isochrone.topology.model import (
+    Group,
+    Keyspace,
+    NodeSpec,
+    Ordering,
+    Problem,
+    Region,
+    Replica,
+    SurvivalGoal,
+    Topology,
+    TopologyError,
+)
+from isochrone.topology.resolve import (
+    Faults,
+    check_home,
+    check_prefixes,
+    one_of,
+    resolve_clock,
+    resolve_nodes,
+    resolve_overrides,
+    resolve_placement,
+    resolve_regions,
+)
+from isochrone.topology.schema import KeyspaceSection, ReadDocument, TimersSection
+from isochrone.topology.survival import Voter
+from isochrone.topology.timers import Timers, derive_timers, timer_faults
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Measured data that a topology rests on. `matrix` is None where the one asked for cannot be read."""
+
+    matrix: LatencyMatrix | None
+    places: Mapping[RegionId, Place]
+    zone_rtts: Mapping[RegionId, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _GroupPlan:
+    """A group before its nodes and timers are known."""
+
+    id: GroupId
+    home: RegionId
+    goal: SurvivalGoal
+    ordering: Ordering
+    voters: tuple[Voter, ...]
+
+
+def build_topology(read: ReadDocument, reference: Reference, file: str, earlier: Sequence[Problem] = ()) -> Topology:
+    """The topology of a document. `earlier` are faults that the caller has found already.
+
+    Raises:
+        TopologyError: there is any fault, an earlier one included; it carries all of them.
+    """
+    document, faulty = read.document, read.faulty
+    faults = Faults(file, [*earlier, *read.problems])
+    clock = resolve_clock(document.clock, faults)
+    if "keyspaces" not in faulty:
+        check_prefixes(document.keyspaces, faults)
+    if "regions" in faulty:
+        raise TopologyError(tuple(faults.problems))
+    before = len(faults.problems)
+    regions = resolve_regions(document.regions, reference.places, faults)
+    nodes = resolve_nodes(document.nodes, regions, faults)
+    overrides = resolve_overrides(document.links, regions, faults)
+    placed = len(faults.problems) == before and not faulty & {"nodes", "links", "latencies"}
+    links: Links | None = None
+    if placed and reference.matrix is not None:
+        links = build_links(regions, reference.matrix, reference.zone_rtts, overrides)
+        regions = [replace(region, zone_rtt_assumed=region.id in links.assumed) for region in regions]
+        _check_missing(links, regions, reference.matrix, faults)
+        placed = not links.missing
+    plans = _plan_groups(document.keyspaces, regions, links if placed else None, faults)
+    groups: list[Group] = []
+    if links is not None and placed and len(plans) == len(document.keyspaces):
+        groups = _groups(list(plans.values()), nodes, links, document.timers, faults)
+    if faults.problems:
+        raise TopologyError(tuple(faults.problems))
+    assert links is not None
+    return Topology(
+        document.name,
+        document.latencies,
+        tuple(regions),
+        tuple(nodes),
+        tuple(_keyspace(section, plans[section.prefix]) for section in document.keyspaces),
+        tuple(groups),
+        clock,
+        links.shapes,
+    )
+
+
+def _check_missing(links: Links, regions: Sequence[Region], matrix: LatencyMatrix, faults: Faults) -> None:
+    """Report regions that no figure ties to others, once each, then single pairs without a figure."""
+    unknown = [region.id for region in regions if region.id not in matrix.regions]
+    for position, region in enumerate(regions):
+        lacks = [b if a == region.id else a for a, b in links.missing if region.id in (a, b)]
+        if region.id in unknown and lacks:
+            allowed = f"{one_of(region.id, matrix.regions, f'region of the {matrix.name} matrix')}; or links both ways"
+            faults.add(f"regions[{position}].name", region.id, allowed)
+    for a, b in links.missing:
+        if a not in unknown and b not in unknown:
+            found = f"no delay from {a} to {b} in the {matrix.name} matrix"
+            faults.add("links", found, "an override with its delay_ms")
+
+
+def _plan_groups(
+    sections: Sequence[KeyspaceSection], regions: Sequence[Region], links: Links | None, faults: Faults
+) -> dict[str, _GroupPlan]:
+    """The group of each keyspace whose home and voters are sound, by prefix. Without links only names are checked."""
+    rtts = _region_rtts(regions, links) if links is not None else {}
+    sites = [region.id for region in regions if region.witness_site]
+    plans: dict[str, _GroupPlan] = {}
+    for position, section in enumerate(sections):
+        path = f"keyspaces[{position}]"
+        goal = Goal(RegionId(section.home), SurvivalGoal(section.survive), section.witness)
+        home_known = check_home(section, path, regions, faults)
+        voters: Sequence[Voter] | None = None
+        if section.placement is not None:
+            below = f"{path}.placement"
+            voters = resolve_placement(section.placement, goal.home, below, regions, faults)
+            wrong = placement_faults(voters, goal, sites) if voters is not None and home_known else []
+            for found, allowed in wrong:
+                faults.add(below, found, allowed)
+            if section.witness:
+                faults.add(f"{path}.witness", "true beside placement", "witnesses named in placement.witnesses")
+        elif home_known and links is not None:
+            try:
+                voters = derive_voters(goal, regions, rtts)
+            except UnsatisfiableError as error:
+                faults.add(f"{path}.survive", f"{section.survive} with {error.found}", error.allowed)
+        if voters is not None:
+            plans[section.prefix] = _GroupPlan(
+                group_name(section), goal.home, goal.survive, Ordering(section.ordering), tuple(voters)
+            )
+    return plans
+
+
+def _region_rtts(regions: Sequence[Region], links: Links) -> dict[tuple[RegionId, RegionId], float]:
+    """Median round trips between the first zones of regions."""
+    first = {region.id: region.zones[0] for region in regions}
+    return {
+        (a, b): links.shapes[first[a], first[b]].delay_ms + links.shapes[first[b], first[a]].delay_ms
+        for a in first
+        for b in first
+        if a != b
+    }
+
+
+def group_name(section: KeyspaceSection) -> GroupId:
+    """The name that equal homes, goals, orderings and overrides share: `us-east-1.zone`, `us-east-1.zone.external`.
+
+    A placement by hand is named by a short digest of its zones, so that it does not depend on the rest of the file.
+    """
+    parts = [section.home, section.survive]
+    if section.ordering != "linearizable":
+        parts.append(section.ordering)
+    if section.witness:
+        parts.append("witness")
+    if section.placement is not None:
+        placement = f"{sorted(section.placement.voters)} {sorted(section.placement.witnesses)}"
+        parts.append(f"placed-{hashlib.blake2b(placement.encode(), digest_size=4).hexdigest()}")
+    return GroupId(".".join(parts))
+
+
+def _groups(
+    plans: Sequence[_GroupPlan],
+    nodes: Sequence[NodeSpec],
+    links: Links,
+    timers: Mapping[str, TimersSection],
+    faults: Faults,
+) -> list[Group]:
+    """The distinct groups, in the order of the file, each zone's voters spread over its nodes."""
+    distinct = {plan.id: plan for plan in plans}
+    for name in timers:
+        if name not in distinct:
+            faults.add(f"timers.{name}", "no such group", one_of(name, distinct, "group"))
+    load: dict[NodeId, int] = {node.id: 0 for node in nodes}
+    groups: list[Group] = []
+    for plan in distinct.values():
+        replicas: list[Replica] = []
+        for voter in plan.voters:
+            node = _least_loaded(voter.zone, nodes, load)
+            load[node] += 1
+            replicas.append(Replica(node, voter.role))
+        chosen = _timers(plan, links, timers.get(plan.id), faults)
+        groups.append(
+            Group(
+                plan.id,
+                plan.home,
+                plan.goal,
+                plan.ordering,
+                tuple(replicas),
+                chosen.heartbeat_ms,
+                chosen.election_timeout_ms,
+            )
+        )
+    return groups
+
+
+def _least_loaded(zone: ZoneId, nodes: Sequence[NodeSpec], load: Mapping[NodeId, int]) -> NodeId:
+    return min((node.id for node in nodes if node.zone == zone), key=lambda node: load[node])
+
+
+def _timers(plan: _GroupPlan, links: Links, section: TimersSection | None, faults: Faults) -> Timers:
+    zones = [voter.zone for voter in plan.voters]
+    tail_rtt_ms = max((links.tail_rtt_ms[a, b] for a in zones for b in zones if a != b), default=0.0)
+    across_regions = len({voter.region for voter in plan.voters}) > 1
+    if section is None:
+        return derive_timers(tail_rtt_ms, across_regions)
+    chosen = derive_timers(tail_rtt_ms, across_regions, section.heartbeat_ms)
+    if section.election_timeout_ms is not None:
+        chosen = Timers(chosen.heartbeat_ms, section.election_timeout_ms)
+    for field, found, allowed in timer_faults(chosen, tail_rtt_ms, across_regions):
+        faults.add(f"timers.{plan.id}.{field}", found, allowed)
+    return chosen
+
+
+def _keyspace(section: KeyspaceSection, plan: _GroupPlan) -> Keyspace:
+    return Keyspace(KeyspaceId(section.prefix), section.prefix.encode(), plan.home, plan.goal, plan.ordering, plan.id)

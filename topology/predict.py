@@ -1,0 +1,72 @@
+"""Predicted latencies of a group, from the round trips alone.
+
+With d(a, b) the round trip and Q(L, k) the round trip from L to its k-th nearest voter::
+
+    commit     = d(client, L) + Q(L, quorum - 1)
+    read index = d(client, L) + Q(L, quorum - 1)
+
+Both lack the software's own time: a commit adds the sync of the log and the work of client and leader. A witness
+counts in Q, for it acknowledges like any voter, but it never leads (except as a relay, which takes no proposals).
+"""
+
+from dataclasses import dataclass
+
+from isochrone.ids import NodeId, RegionId, ReplicaRole, ZoneId
+from isochrone.topology.model import Group, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Latencies seen by a client in the first zone of its region while the first full voter of a region leads."""
+
+    client_region: RegionId
+    leader_region: RegionId
+    leader: NodeId
+    commit_ms: float
+    read_index_ms: float
+
+
+def quorum_rtt_ms(topology: Topology, group: Group, leader: NodeId) -> float:
+    """Q(L, quorum - 1): the round trip after which a leader and its nearest peers are a quorum.
+
+    Raises:
+        ValueError: `leader` is no full voter of the group.
+    """
+    if leader not in [voter.node for voter in group.voters() if voter.role is ReplicaRole.FULL]:
+        raise ValueError(f"{leader} is no full voter of {group.id} and cannot lead it")
+    home = topology.node(leader).zone
+    distances = sorted(
+        topology.rtt_ms(home, topology.node(voter.node).zone) for voter in group.voters() if voter.node != leader
+    )
+    return distances[group.quorum() - 2] if group.quorum() > 1 else 0.0
+
+
+def predicted_commit_ms(topology: Topology, group: Group, client_zone: ZoneId, leader_node: NodeId) -> float:
+    """From the client's call to its answer, for a write. Raises `ValueError` for a node that cannot lead."""
+    # One round trip to the leader, one from the leader to a quorum: a read index differs only in what is synced.
+    return predicted_read_index_ms(topology, group, client_zone, leader_node)
+
+
+def predicted_read_index_ms(topology: Topology, group: Group, client_zone: ZoneId, leader_node: NodeId) -> float:
+    """From the client's call to its answer, for a linearizable read. Raises `ValueError` like a commit's."""
+    leader_zone = topology.node(leader_node).zone
+    return topology.rtt_ms(client_zone, leader_zone) + quorum_rtt_ms(topology, group, leader_node)
+
+
+def predictions(topology: Topology, group: Group) -> tuple[Prediction, ...]:
+    """One for each region of clients and each region that could lead, in the order of the file."""
+    leaders: dict[RegionId, NodeId] = {}
+    for voter in group.voters():
+        if voter.role is ReplicaRole.FULL:
+            leaders.setdefault(topology.node(voter.node).region, voter.node)
+    return tuple(
+        Prediction(
+            client.id,
+            leader_region,
+            leader,
+            predicted_commit_ms(topology, group, client.zones[0], leader),
+            predicted_read_index_ms(topology, group, client.zones[0], leader),
+        )
+        for client in topology.regions
+        for leader_region, leader in leaders.items()
+    )

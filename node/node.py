@@ -20,6 +20,7 @@ from isochrone.regions.storage.store_lmdb import LmdbStore
 from isochrone.clocks.system_os import SystemClock, kernel_bound_ns
 from isochrone.errors import ClockUnsynchronized, InvalidRequest
 from isochrone.ids import NS_PER_MS, GroupId, Nanos, NodeId
+from isochrone.node.files_os import load_links
 from isochrone.node.service import ClientService
 from isochrone.regions.host import GroupSettings, Host
 from isochrone.regions.raft.config import RaftConfig
@@ -81,7 +82,7 @@ class Node:
         rng = random.Random(config.seed)
         shaper = Shaper(rng)
         if config.local:
-            shaper.set_links(topology.links())
+            shaper.set_links(topology.links() | load_links(config.links_file))
         hello = PeerHello(
             PROTOCOL_VERSION, FEATURE_LEVEL, config.cluster, config.node, config.store, store.identity.incarnation
         )

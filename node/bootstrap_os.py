@@ -1,0 +1,157 @@
+"""Bootstrap: the one moment at which a cluster and its stores come into being.
+
+Theory of operation. Bootstrap draws the cluster id and every store id, writes each store with the first
+configuration of its groups into an empty directory, and then, outside the stores, a record that this was done. A
+later start finds the record and never makes a store: a disk that was wiped is not taken for a new voter, which
+would forget its votes.
+
+Invariants:
+1. The record is written last and durably. A directory with stores and no record never served anybody.
+2. A directory is used again only with an equal topology.
+3. Nothing but bootstrap makes a store.
+"""
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from isochrone.errors import IsochroneError, StorageError
+from isochrone.ids import ClusterId, GroupId, NodeId, StoreId
+from isochrone.node.config import NodeConfig, encode_config
+from isochrone.node.files_os import write_durably
+from isochrone.node.layout import Layout
+from isochrone.regions.storage.directory_os import bootstrap_store
+from isochrone.topology import Topology, load_topology
+from isochrone.wire.messages import Configuration, Member
+
+RECORD_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapRecord:
+    """What was drawn at bootstrap."""
+
+    cluster: ClusterId
+    stores: Mapping[NodeId, StoreId]
+
+
+def bootstrap(topology_file: Path, directory: Path, progress: Callable[[str], None]) -> BootstrapRecord:
+    """Make a cluster's stores in `directory`, or find them there as an earlier bootstrap left them.
+
+    Raises:
+        TopologyError: the topology file is wrong; nothing was made.
+        StorageError: the directory holds another topology's cluster, or stores without a record, or cannot be
+            written. What this call made is removed again.
+    """
+    topology = load_topology(topology_file)
+    layout = Layout(directory.absolute())
+    if layout.bootstrap_record.exists():
+        record = read_record(layout)
+        _check_same_topology(topology, layout)
+        return record
+    _check_empty(layout)
+    progress(f"bootstrapping {len(topology.nodes)} stores in {layout.root}")
+    record = _draw(topology)
+    try:
+        _write_stores(topology, layout, record)
+        _copy_topology(topology_file, topology, layout)
+        write_durably(layout.bootstrap_record, _encode_record(record))
+    except BaseException:
+        shutil.rmtree(layout.root / "data", ignore_errors=True)
+        raise
+    return record
+
+
+def read_record(layout: Layout) -> BootstrapRecord:
+    """What an earlier bootstrap recorded.
+
+    Raises:
+        StorageError: there is no record, or it cannot be read.
+    """
+    try:
+        plain = json.loads(layout.bootstrap_record.read_text(encoding="utf-8"))
+        if plain["version"] != RECORD_VERSION:
+            raise ValueError(f"version {plain['version']}")
+        stores = {NodeId(node): StoreId(store) for node, store in plain["stores"].items()}
+        return BootstrapRecord(ClusterId(plain["cluster"]), stores)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"{layout.bootstrap_record} is no bootstrap record of this release: {error}") from error
+
+
+def write_configs(
+    topology: Topology, layout: Layout, record: BootstrapRecord, addresses: Mapping[NodeId, str], *, local: bool
+) -> None:
+    """Write every node's configuration, for the addresses given."""
+    for spec in topology.nodes:
+        config = NodeConfig(
+            node=spec.id,
+            region=spec.region,
+            zone=spec.zone,
+            cluster=record.cluster,
+            store=record.stores[spec.id],
+            data_directory=layout.node_data(spec.id),
+            listen=addresses[spec.id],
+            addresses=addresses,
+            topology_file=layout.topology,
+            local=local,
+            links_file=layout.links if local else None,
+        )
+        write_durably(layout.node_config(spec.id), encode_config(config))
+
+
+def _draw(topology: Topology) -> BootstrapRecord:
+    stores = {spec.id: StoreId(secrets.token_hex(8)) for spec in topology.nodes}
+    return BootstrapRecord(ClusterId(secrets.token_hex(8)), stores)
+
+
+def _write_stores(topology: Topology, layout: Layout, record: BootstrapRecord) -> None:
+    configurations = {
+        group.id: Configuration(
+            tuple(sorted(Member(each.node, record.stores[each.node], each.role) for each in group.replicas))
+        )
+        for group in topology.groups
+    }
+    for spec in topology.nodes:
+        own: dict[GroupId, Configuration] = {
+            group: configuration
+            for group, configuration in configurations.items()
+            if any(member.node == spec.id for member in configuration.members)
+        }
+        bootstrap_store(layout.node_data(spec.id), record.cluster, spec.id, record.stores[spec.id], own)
+
+
+def _copy_topology(topology_file: Path, topology: Topology, layout: Layout) -> None:
+    # A matrix of the topology's own stands beside its file, and has to move along.
+    matrix = topology_file.parent / topology.latencies
+    if matrix.is_file():
+        write_durably(layout.root / matrix.name, matrix.read_text(encoding="utf-8"))
+    write_durably(layout.topology, topology_file.read_text(encoding="utf-8"))
+
+
+def _check_same_topology(topology: Topology, layout: Layout) -> None:
+    try:
+        bootstrapped = load_topology(layout.topology)
+    except IsochroneError as error:
+        raise StorageError(f"the topology kept in {layout.topology} can no longer be read: {error}") from error
+    if topology != bootstrapped:
+        raise StorageError(
+            f"{layout.root} was bootstrapped with another topology ({bootstrapped.name}, kept in {layout.topology}); "
+            "use another directory, or remove this one and its data"
+        )
+
+
+def _check_empty(layout: Layout) -> None:
+    data = layout.root / "data"
+    if data.exists() and any(data.iterdir()):
+        raise StorageError(
+            f"{data} holds stores, but {layout.bootstrap_record} is missing: a bootstrap was cut short, or the "
+            "record is lost. Restore the record, or remove the directory if nothing in it matters"
+        )
+
+
+def _encode_record(record: BootstrapRecord) -> str:
+    plain = {"version": RECORD_VERSION, "cluster": record.cluster, "stores": dict(record.stores)}
+    return json.dumps(plain, indent=2) + "\n"

@@ -1,0 +1,114 @@
+"""Processes of ours: told apart from others by pid and start time, found by session, killed for certain.
+
+Theory of operation. A Ray head is started as leader of a session of its own, and everything that Ray starts
+stays in that session, whatever process group or parent it gets. So the members of that session are exactly what a
+deployment owns on this machine: they, and no others, are killed when it is taken down. The system does not give a pid
+away while a session of that number has members; start times tell whether the session is still ours.
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from isochrone.errors import StorageError
+
+_CLOCK_TICK_S = 0.05
+"""Start times are read in clock ticks (10 ms); two readings of one may differ by rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process for good: its pid may be given to another one, its pid with its start time may not."""
+
+    pid: int
+    started: float
+    """Seconds since the Unix epoch, as the system tells it."""
+
+    def find(self) -> psutil.Process | None:
+        """The process, if it still lives."""
+        try:
+            process = psutil.Process(self.pid)
+            alive = (
+                abs(process.create_time() - self.started) < _CLOCK_TICK_S and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except psutil.NoSuchProcess:
+            return None
+        return process if alive else None
+
+
+def this_process() -> ProcessId:
+    """The calling process."""
+    return process_id(os.getpid())
+
+
+def process_id(pid: int) -> ProcessId:
+    """Identify a process that lives now. Raises `psutil.NoSuchProcess`."""
+    return ProcessId(pid, psutil.Process(pid).create_time())
+
+
+def send(process: ProcessId, number: signal.Signals) -> bool:
+    """Send a signal to a process; False when it is gone."""
+    found = process.find()
+    if found is None:
+        return False
+    try:
+        found.send_signal(number)
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def kill_and_wait(processes: Sequence[ProcessId], timeout_s: float) -> None:
+    """Kill processes with SIGKILL and return when they are gone.
+
+    Raises:
+        StorageError: one still lives after `timeout_s`: it hangs in the kernel, on a disk as a rule.
+    """
+    found = [each for each in (process.find() for process in processes) if each is not None]
+    for each in found:
+        try:
+            each.kill()
+        except psutil.NoSuchProcess:
+            continue
+    _, alive = psutil.wait_procs(found, timeout=timeout_s)
+    left = [each.pid for each in alive if _lives(each)]
+    if left:
+        raise StorageError(f"processes {', '.join(map(str, left))} did not end within {timeout_s:g} s of SIGKILL")
+
+
+def kill_session(leader: ProcessId, timeout_s: float) -> None:
+    """Kill every process of the session that `leader` began, itself included, and return when they are gone.
+
+    Raises:
+        StorageError: one still lives after `timeout_s`.
+    """
+    # The leader's children die with it, but their children may start others until they notice: look again until
+    # a look finds nobody.
+    while members := session_members(leader):
+        kill_and_wait(members, timeout_s)
+
+
+def session_members(leader: ProcessId) -> list[ProcessId]:
+    """The live processes of the session that `leader` began; the leader first, if it lives."""
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) != leader.pid or process.create_time() < leader.started - _CLOCK_TICK_S:
+                continue
+            if process.status() != psutil.STATUS_ZOMBIE:
+                members.append(ProcessId(process.pid, process.create_time()))
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            continue
+    if any(member.pid == leader.pid and member.find() and leader.find() is None for member in members):
+        return []  # The number was given away: the session of that leader is over.
+    return sorted(members, key=lambda member: (member.pid != leader.pid, member.pid))
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,1 +1,13 @@
-"""The SDK."""
+"""The SDK: a typed asyncio client that finds leaders, repeats what was lost, and says what is certain.
+
+::
+
+    async with await Client.connect(["127.0.0.1:7001"], region="us-east-1") as client:
+        await client.put("orders/1", "new")
+        result = await client.get("orders/1")
+"""
+
+from isochrone.client.client import Client
+from isochrone.client.results import Provenance, ReadResult, Statistics, WriteResult
+
+__all__ = ["Client", "Provenance", "ReadResult", "Statistics", "WriteResult"]

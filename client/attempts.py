@@ -1,0 +1,223 @@
+"""One call, from its first attempt to its outcome: a state machine without I/O.
+
+A call is sent to whoever leads its group, and again when the leader changes, when the connection breaks, or when no
+answer comes for a while: links may lose frames. That is safe for writes because every attempt repeats session and
+sequence. The driver asks `next` what to do now, and reports what happened: `sent`, `refused`, `lost`. An answer
+ends the call and needs no method.
+
+Invariants:
+1. **What is certain.** An attempt is *open* until its outcome is known. A refusal whose class is `Rejected` or
+   `InvalidRequest` settles it as surely not applied. Any other end (another refusal, a broken connection) leaves the
+   call *uncertain* for good. A call ends `Rejected` or `InvalidRequest` only if no attempt is open and it is not
+   uncertain.
+2. **No ping-pong.** After a refusal the call turns to the leader that is known or hinted at, but asks no node twice
+   until there is news of the leader or a jittered delay is over, which grows with every refusal.
+3. **No waiting in vain.** `Wait` always names a time, at the latest the deadline.
+
+Reads follow the same rules. They have no effect, so nothing hangs on what is certain, but the error tells the caller
+whether the group answered at all.
+
+This module is pure.
+"""
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from isochrone.client.routing import LeaderView
+from isochrone.errors import (
+    STATUS_BY_ERROR,
+    ConnectionLost,
+    DeadlineExceeded,
+    Indeterminate,
+    InvalidRequest,
+    IsochroneError,
+    LeadershipLost,
+    NotLeader,
+    Rejected,
+    SessionExpired,
+    StorageError,
+    Unavailable,
+)
+from isochrone.ids import GroupId, NodeId
+from isochrone.wire.session import Refusal
+
+PAUSE_FIRST_S = 0.02
+PAUSE_LAST_S = 1.0
+"""Bounds of the delay before a node that refused is asked again, unless there is news first."""
+
+_ERROR_BY_NAME = {cls.__name__: cls for cls in STATUS_BY_ERROR if issubclass(cls, IsochroneError)}
+_TRANSIENT = (NotLeader, Unavailable, LeadershipLost, ConnectionLost, DeadlineExceeded, StorageError)
+"""Refusals that another attempt may cure: another node leads, or will soon."""
+
+
+class SessionRefused(Rejected):
+    """The group does not know the session, and no attempt took effect: open a new session and call again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the request to `node` now."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before `until`, unless something happens."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The call is over."""
+
+    error: IsochroneError
+
+
+Step = Send | Wait | Fail
+
+
+class Call:
+    """One call. Times are seconds of the driver's clock."""
+
+    __slots__ = (
+        "_hint",
+        "_last_refusal",
+        "_open",
+        "_patience_factor",
+        "_pause_s",
+        "_pause_until",
+        "_refused_by",
+        "_retransmit_at",
+        "_sent",
+        "_target",
+        "_uncertain",
+        "_view",
+        "deadline",
+        "group",
+    )
+
+    def __init__(self, group: GroupId, deadline: float) -> None:
+        self.group = group
+        self.deadline = deadline
+        self._open: dict[int, NodeId] = {}
+        self._uncertain = False
+        self._sent = 0
+        self._target: int | None = None
+        """The latest attempt while its outcome is awaited."""
+        self._retransmit_at = 0.0
+        self._patience_factor = 1
+        self._view = LeaderView()
+        self._refused_by: list[NodeId] = []
+        self._hint: NodeId | None = None
+        self._pause_s = PAUSE_FIRST_S
+        self._pause_until = 0.0
+        self._last_refusal: IsochroneError | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is certain that no attempt so far took effect."""
+        return not self._open and not self._uncertain
+
+    @property
+    def open_requests(self) -> Iterable[int]:
+        """Requests of the attempts whose outcome is not known."""
+        return self._open.keys()
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts were sent."""
+        return self._sent
+
+    def next(self, now: float, view: LeaderView, ready: Callable[[NodeId], bool]) -> Step:
+        """What to do now, given who leads and which nodes can take a request."""
+        if now >= self.deadline:
+            return Fail(self._out_of_time())
+        if view != self._view:
+            self._view = view
+            self._refused_by.clear()
+            self._hint = None
+        if self._target is not None and now < self._retransmit_at:
+            leader = view.leader
+            if leader is not None and leader != self._open[self._target] and self._may_ask(leader, ready):
+                return Send(leader)
+            return Wait(min(self._retransmit_at, self.deadline))
+        if now >= self._pause_until:
+            self._refused_by.clear()
+        for node in (view.leader, self._hint):
+            if node is not None and self._may_ask(node, ready):
+                return Send(node)
+        return Wait(min(self._pause_until, self.deadline) if self._refused_by else self.deadline)
+
+    def sent(self, request: int, node: NodeId, now: float, patience_s: float) -> None:
+        """An attempt has left. Without an answer within `patience_s` (doubled at every further try) it is repeated."""
+        if self._open:
+            self._patience_factor *= 2
+        self._sent += 1
+        self._open[request] = node
+        self._target = request
+        self._retransmit_at = now + patience_s * self._patience_factor
+
+    def refused(self, refusal: Refusal, now: float, rng: random.Random) -> IsochroneError | None:
+        """An attempt was refused. Returns the error that ends the call, or None when it goes on."""
+        node = self._open.pop(refusal.request, None)
+        if node is None:
+            return None
+        is_latest = self._target == refusal.request
+        error = self._error(refusal)
+        certain = isinstance(error, Rejected | InvalidRequest)
+        if isinstance(error, SessionExpired) and self.settled:
+            return SessionRefused(str(error))
+        if not certain:
+            self._uncertain = True
+        if not isinstance(error, _TRANSIENT) and (self.settled or not certain):
+            return error
+        self._last_refusal = error
+        self._refused_by.append(node)
+        if is_latest:
+            self._target = None
+            self._hint = refusal.leader
+        self._pause_until = now + self._pause_s * rng.uniform(0.5, 1.0)
+        self._pause_s = min(2 * self._pause_s, PAUSE_LAST_S)
+        return None
+
+    def lost(self, node: NodeId) -> list[int]:
+        """The connection to `node` broke: attempts there will not be answered. Returns their requests."""
+        requests = [request for request, there in self._open.items() if there == node]
+        for request in requests:
+            del self._open[request]
+            self._uncertain = True
+            if self._target == request:
+                self._target = None
+        return requests
+
+    def abandoned(self, reason: str) -> IsochroneError:
+        """The error for a call that is given up before its deadline."""
+        return Unavailable(reason) if self.settled else ConnectionLost(f"{reason}; the outcome is not known")
+
+    def _may_ask(self, node: NodeId, ready: Callable[[NodeId], bool]) -> bool:
+        return node not in self._refused_by and ready(node)
+
+    def _error(self, refusal: Refusal) -> IsochroneError:
+        cls = _ERROR_BY_NAME.get(refusal.error)
+        if cls is NotLeader:
+            return NotLeader(self.group, refusal.leader)
+        if cls is None or cls is IsochroneError:
+            return Indeterminate(f"{refusal.node} answered with an unknown error {refusal.error!r}: {refusal.text}")
+        return cls(f"{refusal.text} (from {refusal.node})")
+
+    def _out_of_time(self) -> IsochroneError:
+        error: IsochroneError
+        if self._sent == 0:
+            known = f"{self._view.leader} leads it" if self._view.leader else "no leader is known"
+            error = Unavailable(
+                f"group {self.group} could not be reached in the time given ({known}); nothing was sent"
+            )
+        elif self.settled:
+            error = Unavailable(f"group {self.group} refused every attempt; the last time: {self._last_refusal}")
+        else:
+            error = DeadlineExceeded(f"no answer from group {self.group} in the time given; {self._sent} attempts sent")
+        error.__cause__ = self._last_refusal
+        return error

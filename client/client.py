@@ -1,0 +1,230 @@
+"""The SDK's client: linearizable key-value calls, routed to whoever can answer them.
+
+The life of a write: `Client` checks it and finds its keyspace's group in the directory; `writer` gives it a place in
+the keyspace's session; `dispatch` sends it to the group's leader, again if need be, as `attempts` decides; the answer
+becomes a result that says where it comes from.
+
+**Deadlines.** Every call has one. It bounds everything: finding a leader, opening a session, waiting for a place, and
+all attempts.
+
+**Errors.** `Rejected` (with `Unavailable`: nothing was sent, or every attempt was refused) and `InvalidRequest` mean
+that the call surely had no effect; `Indeterminate` that it may have had. A read has no effect either way; it raises
+`DeadlineExceeded` when it was sent and not answered in time, so that both kinds of call report a silent group alike.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, final
+
+from isochrone.client.connection import Connector
+from isochrone.client.dispatch import Dispatcher
+from isochrone.client.results import ReadResult, Statistics, WriteResult
+from isochrone.client.routing import Route
+from isochrone.client.writer import Writer
+from isochrone.errors import InvalidRequest
+from isochrone.ids import GroupId, KeyspaceId, Revision, Timestamp
+from isochrone.wire.commands import (
+    CompareAndSet,
+    Delete,
+    Get,
+    Put,
+    check_key,
+    check_operation,
+    decode_key_value,
+    encode_query,
+)
+from isochrone.wire.messages import PROTOCOL_VERSION
+from isochrone.wire.session import ClientHello, ReadRequest
+
+if TYPE_CHECKING:
+    from isochrone.wire.shaper_os import Shaper
+
+CLOSE_TIMEOUT_S = 1.0
+"""How long closing a client may take to tell groups that its sessions are over."""
+
+
+@final
+class Client:
+    """A connection to a cluster. Use it as an async context manager, or `close` it; from one event loop only.
+
+    Keys and values are bytes; text is encoded as UTF-8.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, timeout_s: float, rng: random.Random) -> None:
+        """Made by `connect`."""
+        self._dispatcher = dispatcher
+        self._timeout_s = timeout_s
+        self._rng = rng
+        self._loop = asyncio.get_running_loop()
+        self._writers: dict[KeyspaceId, Writer] = {}
+        self._closed = False
+
+    @classmethod
+    async def connect(
+        cls,
+        endpoints: Sequence[str],
+        *,
+        region: str,
+        zone: str = "",
+        name: str = "",
+        timeout_s: float = 10.0,
+        shaper: "Shaper | None" = None,
+        connector: Connector | None = None,
+        rng: random.Random | None = None,
+    ) -> "Client":
+        """Connect to a cluster through any of its nodes.
+
+        Args:
+            endpoints: addresses (`host:port`) of some nodes; the others are learned from the first that answers.
+            region: where this process runs.
+            zone: the zone in it; in a local deployment links are shaped by it.
+            name: for the logs and metrics of nodes.
+            timeout_s: deadline of connecting, and of calls that name none.
+            shaper: in a local deployment, shapes what this client sends.
+            connector: opens streams; gRPC unless given.
+            rng: for the jitter of delays; seeded by the operating system unless given.
+
+        Raises:
+            InvalidRequest: no endpoint was given, or the timeout is not positive.
+            Unavailable: no endpoint answered in time.
+        """
+        if not endpoints:
+            raise InvalidRequest("no endpoint was given")
+        _check_timeout(timeout_s)
+        if connector is None or rng is None:
+            # Loaded only here: all else of the SDK runs without gRPC, as in the simulation.
+            from isochrone.client.connect_grpc import grpc_connector, system_random
+
+            connector = connector or grpc_connector(shaper)
+            rng = rng or system_random()
+        dispatcher = Dispatcher(connector, ClientHello(PROTOCOL_VERSION, region, zone, name), rng)
+        try:
+            await dispatcher.start(endpoints, timeout_s)
+        except BaseException:
+            await dispatcher.close()
+            raise
+        return cls(dispatcher, timeout_s, rng)
+
+    async def put(self, key: bytes | str, value: bytes | str, *, timeout_s: float | None = None) -> WriteResult:
+        """Set a key.
+
+        Raises:
+            Rejected: surely not applied; safe to try again.
+            InvalidRequest: the key or value is too large, or the key lies in no keyspace; not applied.
+            Indeterminate: may have been applied, now or (until the session's next write is applied) later.
+        """
+        return await self._write(Put(_bytes(key), _bytes(value)), timeout_s)
+
+    async def delete(self, key: bytes | str, *, timeout_s: float | None = None) -> WriteResult:
+        """Remove a key; `succeeded` is False if it was absent. Raises as `put` does."""
+        return await self._write(Delete(_bytes(key)), timeout_s)
+
+    async def compare_and_set(
+        self,
+        key: bytes | str,
+        expected: bytes | str | None,
+        value: bytes | str | None,
+        *,
+        timeout_s: float | None = None,
+    ) -> WriteResult:
+        """Set a key to `value` (None: remove it) if it now holds `expected` (None: if it is absent).
+
+        If it does not, `succeeded` is False and `previous` is what it holds. Raises as `put` does.
+        """
+        operation = CompareAndSet(
+            _bytes(key),
+            None if expected is None else _bytes(expected),
+            None if value is None else _bytes(value),
+        )
+        return await self._write(operation, timeout_s)
+
+    async def get(self, key: bytes | str, *, timeout_s: float | None = None) -> ReadResult:
+        """The state of a key, linearizable: it shows every write that ended before this call began.
+
+        Raises:
+            Unavailable: the group could not be asked, or refused, until the deadline.
+            DeadlineExceeded: the group was asked and did not answer in time.
+            InvalidRequest: the key is too large or lies in no keyspace.
+        """
+        key = _bytes(key)
+        check_key(key)
+        deadline = self._deadline(timeout_s)
+        route = self._dispatcher.route(key)
+        make = partial(_read_request, route.group, route.keyspace, encode_query(Get(key)))
+        answer = await self._dispatcher.execute(route.group, deadline, make)
+        item = decode_key_value(answer.payload)
+        return ReadResult(
+            key=key,
+            value=item.value if item else None,
+            create_revision=item.create_revision if item else Revision(0),
+            mod_revision=item.mod_revision if item else Revision(0),
+            version=item.version if item else 0,
+            timestamp=item.timestamp if item else Timestamp(0),
+            revision=Revision(answer.revision),
+            group=route.group,
+            replica=answer.node,
+        )
+
+    def statistics(self) -> Statistics:
+        """What this client has done so far."""
+        dispatcher = self._dispatcher
+        return Statistics(
+            attempts=dispatcher.attempts,
+            retransmissions=dispatcher.retransmissions,
+            reconnects=dispatcher.reconnects,
+            leader_changes=dispatcher.leader_changes,
+            sessions_opened=sum(writer.sessions_opened for writer in self._writers.values()),
+        )
+
+    async def close(self) -> None:
+        """End all calls under way, sessions and connections. Calls get the error that fits what is known of them."""
+        if self._closed:
+            return
+        self._closed = True
+        self._dispatcher.abandon_calls("the client was closed")
+        await asyncio.gather(*(writer.close(CLOSE_TIMEOUT_S) for writer in self._writers.values()))
+        await self._dispatcher.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _write(self, operation: Put | Delete | CompareAndSet, timeout_s: float | None) -> WriteResult:
+        check_operation(operation)
+        deadline = self._deadline(timeout_s)
+        route = self._dispatcher.route(operation.key)
+        return await self._writer(route).write(route.group, operation, deadline)
+
+    def _writer(self, route: Route) -> Writer:
+        writer = self._writers.get(route.keyspace)
+        if writer is None:
+            writer = self._writers[route.keyspace] = Writer(self._dispatcher, route.keyspace, self._rng)
+        return writer
+
+    def _deadline(self, timeout_s: float | None) -> float:
+        if self._closed:
+            raise InvalidRequest("the client is closed")
+        if timeout_s is None:
+            timeout_s = self._timeout_s
+        _check_timeout(timeout_s)
+        return self._loop.time() + timeout_s
+
+
+def _read_request(group: GroupId, keyspace: KeyspaceId, query: bytes, request: int, timeout_ms: int) -> ReadRequest:
+    return ReadRequest(request, group, keyspace, timeout_ms, query)
+
+
+def _bytes(text: bytes | str) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+def _check_timeout(timeout_s: float) -> None:
+    if not 0 < timeout_s < float("inf"):
+        raise InvalidRequest(f"timeout is {timeout_s} s; a finite time above 0 is needed")

@@ -1,0 +1,339 @@
+"""Carries calls to the nodes that can answer them.
+
+It joins the pure parts: the directory and the leader views (`routing`), each call's state machine (`attempts`), and the
+links to nodes (`links`). A call lives in the task of its caller, which waits for one future; whatever happens (an
+answer, a refusal, news of a leader, a link up or down, a timer) is told to the call's state machine, and `_advance`
+does what that wants next. Nothing polls.
+
+A group is *used* from the first call to it. Then the client keeps links to all its replicas, witnesses too: they tell
+who leads, so that a lost leader's successor is known as soon as it is known anywhere.
+"""
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import final
+
+from isochrone.client.attempts import Call, Fail, Send, Wait
+from isochrone.client.connection import Connector
+from isochrone.client.links import Link
+from isochrone.client.routing import Directory, LeaderView, Route
+from isochrone.errors import Unavailable
+from isochrone.ids import ClusterId, GroupId, NodeId, ReplicaRole
+from isochrone.wire.session import (
+    Answer,
+    ClientHello,
+    DirectoryResponse,
+    LeaderChanged,
+    ReadRequest,
+    Refusal,
+    SessionMessage,
+    WriteRequest,
+)
+
+logger = logging.getLogger(__name__)
+
+ENDPOINT_STAGGER_S = 0.3
+"""Head start of each endpoint over the next one when a client connects."""
+
+Request = WriteRequest | ReadRequest
+MakeRequest = Callable[[int, int], Request]
+"""Makes a call's request from its number and what is left of the deadline, in milliseconds."""
+
+
+class _Pending:
+    """A call under way."""
+
+    __slots__ = ("call", "future", "make", "sent_at", "timer")
+
+    def __init__(self, call: Call, make: MakeRequest, future: asyncio.Future[Answer]) -> None:
+        self.call = call
+        self.make = make
+        self.future = future
+        self.timer: asyncio.TimerHandle | None = None
+        self.sent_at = 0.0
+
+
+class _Group:
+    """What the client knows of a group, and its calls under way, oldest first."""
+
+    __slots__ = ("calls", "leader_last", "nodes", "servers", "view")
+
+    def __init__(self) -> None:
+        self.view = LeaderView()
+        self.leader_last: NodeId | None = None
+        self.nodes: frozenset[NodeId] = frozenset()
+        self.servers: frozenset[NodeId] = frozenset()
+        """Nodes that may serve requests: full replicas."""
+        self.calls: dict[_Pending, None] = {}
+
+
+@final
+class Dispatcher:
+    """The calls, links and knowledge of one client."""
+
+    def __init__(self, connector: Connector, hello: ClientHello, rng: random.Random) -> None:
+        self._connector = connector
+        self._hello = hello
+        self._rng = rng
+        self._loop = asyncio.get_running_loop()
+        self._requests = itertools.count(1)
+        self._links: dict[str, Link] = {}
+        """By address."""
+        self._up: dict[NodeId, Link] = {}
+        self._cluster: ClusterId | None = None
+        self._directory: Directory | None = None
+        self._directory_source: asyncio.Future[Link] = self._loop.create_future()
+        self._groups: dict[GroupId, _Group] = {}
+        self._used: list[GroupId] = []
+        self._pending: dict[int, _Pending] = {}
+        """Open attempts, by request."""
+        self._calls_count = 0
+        self._closed = False
+        self.attempts = 0
+        self.retransmissions = 0
+        self.leader_changes = 0
+
+    async def start(self, endpoints: Sequence[str], timeout_s: float) -> None:
+        """Learn the directory from the first endpoint that answers; the others are let go.
+
+        Raises:
+            Unavailable: none answered in time. The text says what happened at each.
+        """
+        deadline = self._loop.time() + timeout_s
+        order = list(dict.fromkeys(endpoints))
+        self._rng.shuffle(order)
+        for endpoint in order:
+            self._open(endpoint, None)
+            if await self._wait_for_directory(min(ENDPOINT_STAGGER_S, deadline - self._loop.time())):
+                break
+        if not await self._wait_for_directory(deadline - self._loop.time()):
+            problems = "; ".join(f"{address}: {link.problem or 'no answer'}" for address, link in self._links.items())
+            raise Unavailable(f"no endpoint answered within {timeout_s} s ({problems})")
+        source = self._directory_source.result()
+        for address, link in list(self._links.items()):
+            if link is not source:
+                del self._links[address]
+                await link.close()
+
+    def route(self, key: bytes) -> Route:
+        """Where a key lives. Raises `InvalidRequest` if it is in no keyspace."""
+        if self._directory is None:
+            raise Unavailable("the client is not connected")
+        return self._directory.find(key)
+
+    async def execute(self, group_id: GroupId, deadline: float, make: MakeRequest) -> Answer:
+        """Get a request answered by the leader of a group, with as many attempts as that takes until `deadline`.
+
+        Raises:
+            Rejected: no attempt took effect.
+            InvalidRequest: the request is wrong; no attempt took effect.
+            Indeterminate: an attempt may have taken effect.
+        """
+        if self._closed:
+            raise Unavailable("the client is closed")
+        group = self._use(group_id)
+        pending = _Pending(Call(group_id, deadline), make, self._loop.create_future())
+        group.calls[pending] = None
+        self._calls_count += 1
+        try:
+            self._advance(group, pending)
+            return await pending.future
+        finally:
+            self._forget(group, pending)
+
+    @property
+    def reconnects(self) -> int:
+        """Streams opened again."""
+        return sum(max(0, link.opened - 1) for link in self._links.values())
+
+    def abandon_calls(self, reason: str) -> None:
+        """End every call under way."""
+        for group in self._groups.values():
+            for pending in group.calls:
+                if not pending.future.done():
+                    pending.future.set_exception(pending.call.abandoned(reason))
+
+    async def close(self) -> None:
+        """End every call under way and every link."""
+        self._closed = True
+        self.abandon_calls("the client was closed")
+        links = list(self._links.values())
+        self._links.clear()
+        await asyncio.gather(*(link.close() for link in links))
+
+    # What links report
+
+    @property
+    def busy(self) -> bool:
+        """Whether calls are under way."""
+        return self._calls_count > 0
+
+    def link_up(self, link: Link) -> None:
+        """Calls that waited for this node may go on."""
+        if link.node is not None:
+            self._up[link.node] = link
+            for group in self._groups.values():
+                if link.node in group.nodes:
+                    self._advance_all(group)
+
+    def link_down(self, link: Link) -> None:
+        """Attempts at this node will not be answered; their calls go on elsewhere, or wait."""
+        node = link.node
+        if node is None or self._up.get(node) is not link:
+            return
+        del self._up[node]
+        for group in self._groups.values():
+            for pending in group.calls:
+                for request in pending.call.lost(node):
+                    del self._pending[request]
+            self._advance_all(group)
+
+    def link_received(self, link: Link, message: SessionMessage) -> None:
+        """Take a message in."""
+        match message:
+            case Answer(request):
+                self._answered(link, request, message)
+            case Refusal(request):
+                self._refused(request, message)
+            case LeaderChanged(group):
+                self._leader_changed(link, group, message)
+            case DirectoryResponse(_, routes):
+                self._learn(Directory(routes))
+                if not self._directory_source.done():
+                    self._directory_source.set_result(link)
+            case _:
+                logger.warning("ignored a %s from %s: nodes do not send it", type(message).__name__, link.node)
+
+    def _answered(self, link: Link, request: int, answer: Answer) -> None:
+        pending = self._pending.get(request)
+        if pending is not None and not pending.future.done():
+            if pending.call.attempts == 1:
+                link.round_trip.record(self._loop.time() - pending.sent_at)
+            pending.future.set_result(answer)
+
+    def _refused(self, request: int, refusal: Refusal) -> None:
+        pending = self._pending.pop(request, None)
+        if pending is None or pending.future.done():
+            return
+        error = pending.call.refused(refusal, self._loop.time(), self._rng)
+        if error is not None:
+            pending.future.set_exception(error)
+        else:
+            self._advance(self._groups[pending.call.group], pending)
+
+    def _leader_changed(self, link: Link, group_id: GroupId, change: LeaderChanged) -> None:
+        group = self._groups.setdefault(group_id, _Group())
+        if link.node is None:
+            return
+        view = group.view.observe(change, link.node)
+        if view is group.view:
+            return
+        group.view = view
+        if view.leader is not None and view.leader != group.leader_last:
+            self.leader_changes += group.leader_last is not None
+            group.leader_last = view.leader
+        self._advance_all(group)
+
+    # Links and directory
+
+    def _admit(self, cluster: ClusterId) -> bool:
+        """Whether this is the cluster that answered first."""
+        self._cluster = self._cluster or cluster
+        return cluster == self._cluster
+
+    def _open(self, address: str, expected: NodeId | None) -> None:
+        if address not in self._links:
+            self._links[address] = Link(
+                address,
+                expected,
+                connector=self._connector,
+                hello=self._hello,
+                events=self,
+                rng=self._rng,
+                requests=self._requests,
+                admit=self._admit,
+            )
+
+    def _learn(self, directory: Directory) -> None:
+        self._directory = directory
+        for group_id in self._used:
+            self._link_replicas(group_id)
+            self._advance_all(self._groups[group_id])
+
+    def _use(self, group_id: GroupId) -> _Group:
+        if group_id not in self._used:
+            self._used.append(group_id)
+            self._groups.setdefault(group_id, _Group())
+            self._link_replicas(group_id)
+        return self._groups[group_id]
+
+    def _link_replicas(self, group_id: GroupId) -> None:
+        """Keep a link to every replica of a group."""
+        replicas = self._directory.replicas(group_id) if self._directory else ()
+        group = self._groups[group_id]
+        group.nodes = frozenset(replica.node for replica in replicas)
+        group.servers = frozenset(replica.node for replica in replicas if replica.role is ReplicaRole.FULL)
+        for replica in replicas:
+            if replica.node not in self._up:
+                self._open(replica.address, replica.node)
+
+    async def _wait_for_directory(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._directory_source)
+        except TimeoutError:
+            return False
+        return True
+
+    # Calls
+
+    def _advance_all(self, group: _Group) -> None:
+        for pending in list(group.calls):
+            self._advance(group, pending)
+
+    def _advance(self, group: _Group, pending: _Pending) -> None:
+        """Do what a call wants next, until it wants to wait."""
+        if pending.future.done():
+            return
+        if pending.timer is not None:
+            pending.timer.cancel()
+        call = pending.call
+        up, servers = self._up, group.servers
+
+        def ready(node: NodeId) -> bool:
+            return node in up and node in servers
+
+        now = self._loop.time()
+        step = call.next(now, group.view, ready)
+        while isinstance(step, Send):
+            self._send(pending, step.node, now)
+            step = call.next(now, group.view, ready)
+        match step:
+            case Wait(until):
+                pending.timer = self._loop.call_at(until, self._advance, group, pending)
+            case Fail(error):
+                pending.future.set_exception(error)
+
+    def _send(self, pending: _Pending, node: NodeId, now: float) -> None:
+        call, link = pending.call, self._up[node]
+        self.attempts += 1
+        self.retransmissions += not call.settled
+        request = next(self._requests)
+        self._pending[request] = pending
+        pending.sent_at = now
+        call.sent(request, node, now, link.round_trip.patience_s)
+        link.send(pending.make(request, max(1, int(1000 * (call.deadline - now)))))
+
+    def _forget(self, group: _Group, pending: _Pending) -> None:
+        """Leave no trace of a call that is over, by whatever way."""
+        self._calls_count -= 1
+        del group.calls[pending]
+        if pending.timer is not None:
+            pending.timer.cancel()
+        for request in pending.call.open_requests:
+            del self._pending[request]
+        if pending.future.done() and not pending.future.cancelled():
+            pending.future.exception()  # Seen, even if the caller was cancelled at the same moment.

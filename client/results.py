@@ -1,0 +1,75 @@
+"""What calls return. Every result says where it comes from and what it is worth.
+
+This module is pure.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from isochrone.ids import GroupId, NodeId, Revision, Timestamp
+
+
+class Provenance(StrEnum):
+    """What a result is worth. Nothing weaker is ever handed out unasked."""
+
+    LINEARIZABLE = "linearizable"
+    """As if the call took effect at one moment between its start and its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteResult:
+    """What a write did.
+
+    `succeeded` is False for a `compare_and_set` whose comparison failed and for a `delete` of an absent key:
+    nothing was changed then.
+    """
+
+    succeeded: bool
+    previous: bytes | None
+    """Value that a failed comparison found, None when the key was absent. Always None after a success."""
+    revision: Revision
+    """The group's revision after the write: the key's `mod_revision` if the write set it."""
+    timestamp: Timestamp
+    """Commit timestamp."""
+    group: GroupId
+    replica: NodeId
+    """The node that answered."""
+    session: int
+    sequence: int
+    """Session and sequence under which the write took effect once, for looking it up in traces."""
+    provenance: Provenance = Provenance.LINEARIZABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadResult:
+    """The state of one key. `value` is None when the key is absent; then the fields that describe it are 0."""
+
+    key: bytes
+    value: bytes | None
+    create_revision: Revision
+    mod_revision: Revision
+    version: int
+    """How many times the key was set since it was created."""
+    timestamp: Timestamp
+    """Commit timestamp of the last change."""
+    revision: Revision
+    """The group's revision that was read."""
+    group: GroupId
+    replica: NodeId
+    """The node that answered."""
+    provenance: Provenance = Provenance.LINEARIZABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counters of one client since it connected."""
+
+    attempts: int
+    """Requests sent, retransmissions among them."""
+    retransmissions: int
+    """Requests sent while an earlier attempt of the same call had no known outcome."""
+    reconnects: int
+    """Connections opened to a node that had been connected before."""
+    leader_changes: int
+    """Changes of leader learned, of groups that already had a known one."""
+    sessions_opened: int

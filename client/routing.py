@@ -1,0 +1,107 @@
+"""Where a key lives, and who leads its group.
+
+The directory maps key ranges to groups; prefixes never overlap, so at most one holds a key. A client's view of a
+group's leader is made of `LeaderChanged` messages from any of the group's nodes, which arrive in any order.
+
+Invariants of a view:
+1. Its term never falls.
+2. Within a term it passes once from "unknown" to a leader, and once more to "resigned" when that leader itself says
+   that it leads no longer. A leader of a term that resigned never leads that term again.
+
+A view is only a hint where to send: a wrong one costs a refusal, never correctness.
+
+This module is pure.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from isochrone.errors import InvalidRequest
+from isochrone.ids import GroupId, KeyspaceId, NodeId, RegionId, ReplicaRole, Term, ZoneId
+from isochrone.wire.session import KeyspaceRoute, LeaderChanged
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A node that holds a replica of a group."""
+
+    node: NodeId
+    address: str
+    region: RegionId
+    zone: ZoneId
+    role: ReplicaRole
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One keyspace, its group and the group's replicas."""
+
+    keyspace: KeyspaceId
+    prefix: bytes
+    group: GroupId
+    replicas: tuple[Replica, ...]
+
+
+class Directory:
+    """The routes of all keyspaces, as one node told them."""
+
+    def __init__(self, routes: Iterable[KeyspaceRoute]) -> None:
+        self._routes = sorted((_route(route) for route in routes), key=lambda route: route.prefix)
+        self._prefixes = [route.prefix for route in self._routes]
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """All routes, in order of prefix."""
+        return tuple(self._routes)
+
+    def find(self, key: bytes) -> Route:
+        """The route of a key.
+
+        Raises:
+            InvalidRequest: the key lies in no keyspace. The text names the prefixes that exist.
+        """
+        # No prefix begins another one, so every prefix of the key is the largest that does not sort after it.
+        position = bisect_right(self._prefixes, key) - 1
+        if position >= 0 and key.startswith(self._prefixes[position]):
+            return self._routes[position]
+        known = ", ".join(_text(prefix) for prefix in self._prefixes) or "none"
+        raise InvalidRequest(f"key {_text(key[:100])} lies in no keyspace; known prefixes: {known}")
+
+    def replicas(self, group: GroupId) -> tuple[Replica, ...]:
+        """The replicas of a group; empty for a group that no keyspace uses."""
+        return next((route.replicas for route in self._routes if route.group == group), ())
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderView:
+    """What a client knows of a group's leader. `leader` is None while none is known for the term."""
+
+    term: Term = Term(0)
+    leader: NodeId | None = None
+    resigned: bool = False
+    """The leader of the term said that it leads no longer; its successor has a higher term."""
+
+    def observe(self, change: LeaderChanged, source: NodeId) -> "LeaderView":
+        """The view after `source` told `change`. The same object when nothing new was told."""
+        if change.term > self.term:
+            return LeaderView(change.term, change.leader)
+        if change.term < self.term or self.resigned:
+            return self
+        if self.leader is None and change.leader is not None:
+            return LeaderView(change.term, change.leader)
+        if change.leader is None and source == self.leader:
+            return LeaderView(change.term, None, resigned=True)
+        return self
+
+
+def _route(route: KeyspaceRoute) -> Route:
+    replicas = tuple(
+        Replica(node, address, RegionId(region), ZoneId(zone), ReplicaRole(role))
+        for node, address, region, zone, role in route.replicas
+    )
+    return Route(route.keyspace, route.prefix, route.group, replicas)
+
+
+def _text(data: bytes) -> str:
+    return repr(data.decode(errors="backslashreplace"))

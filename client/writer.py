@@ -1,0 +1,210 @@
+"""Writes to one keyspace: each takes effect at most once, however often it is sent.
+
+A write takes a *place*: a session and a sequence in it. All attempts of the write carry the same place, so the group
+executes one of them and answers the others with the stored result. There is one session for each keyspace. It is
+opened when it is first needed, and opened anew when the group says that it has expired; writes that hold a place in
+the old session finish there.
+
+A session has a bounded number of places. Beyond it writes queue, first come first served, until their deadline; the
+queue is bounded too.
+
+A session whose opening was not answered may exist without being used; it expires by itself.
+"""
+
+import asyncio
+import math
+import random
+from collections import OrderedDict
+from functools import partial
+from typing import NamedTuple, final
+
+from isochrone.client.attempts import SessionRefused
+from isochrone.client.dispatch import Dispatcher
+from isochrone.client.results import WriteResult
+from isochrone.client.sessions import Session
+from isochrone.client.tracing import current_trace
+from isochrone.errors import (
+    Indeterminate,
+    InvalidRequest,
+    QueueFull,
+    Rejected,
+    SessionExpired,
+    Unavailable,
+)
+from isochrone.ids import GroupId, KeyspaceId
+from isochrone.wire.commands import CloseSession, Command, OpenSession, Operation, decode_result, encode_command
+from isochrone.wire.session import WriteRequest
+
+SESSION_TTL_MS = 600_000
+"""Unused for so long, a session expires. Far above any deadline, so that a retry finds its session."""
+QUEUE_LENGTH_MAX = 16_384
+"""Most writes that wait for a place."""
+_NONCE_BYTES = 8
+
+
+class Place(NamedTuple):
+    """What makes a write take effect once."""
+
+    session: Session
+    sequence: int
+
+
+@final
+class Writer:
+    """The session of one keyspace and the writes in it."""
+
+    def __init__(self, dispatcher: Dispatcher, keyspace: KeyspaceId, rng: random.Random) -> None:
+        self._dispatcher = dispatcher
+        self._keyspace = keyspace
+        self._rng = rng
+        self._loop = asyncio.get_running_loop()
+        self._group = GroupId("")
+        self._session: Session | None = None
+        self._waiters: OrderedDict[asyncio.Future[Place], float] = OrderedDict()
+        """Writes that wait for a place, and their deadlines. None of the futures is done."""
+        self._opening: asyncio.Task[None] | None = None
+        self._closed = False
+        self.sessions_opened = 0
+
+    async def write(self, group: GroupId, operation: Operation, deadline: float) -> WriteResult:
+        """Get an operation executed once by the group that holds the keyspace.
+
+        Raises:
+            Rejected, InvalidRequest: surely not applied.
+            Indeterminate: may have been applied.
+        """
+        self._group = group
+        while True:
+            place = await self._enter(deadline)
+            try:
+                return await self._write_at(place, group, operation, deadline)
+            except SessionRefused:
+                self._expire(place.session)
+            except SessionExpired:
+                self._expire(place.session)
+                raise
+            finally:
+                self._leave(place)
+
+    async def close(self, timeout_s: float) -> None:
+        """Refuse the writes that wait, and let the group forget the session if it answers in time."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        self._fail(Unavailable, "the client was closed")
+        session, self._session = self._session, None
+        if session is None or session.full:
+            return
+        try:
+            place = Place(session, session.begin())
+            await self._write_at(place, self._group, CloseSession(), self._loop.time() + timeout_s)
+        except (Rejected, Indeterminate):
+            return  # The session expires by itself.
+
+    async def _write_at(self, place: Place, group: GroupId, operation: Operation, deadline: float) -> WriteResult:
+        session, sequence = place
+        command = encode_command(Command(session.identity, sequence, session.acknowledged, operation))
+        make = partial(_request, group, self._keyspace, current_trace(), command)
+        answer = await self._dispatcher.execute(group, deadline, make)
+        result = decode_result(answer.payload)
+        return WriteResult(
+            succeeded=result.succeeded,
+            previous=result.previous,
+            revision=result.revision,
+            timestamp=result.timestamp,
+            group=group,
+            replica=answer.node,
+            session=session.identity,
+            sequence=sequence,
+        )
+
+    # Places
+
+    async def _enter(self, deadline: float) -> Place:
+        """Take a place, waiting for a session and for others to leave it if need be.
+
+        Raises:
+            QueueFull: too many writes wait already.
+            Unavailable: the deadline passed first, or the client was closed.
+        """
+        if self._closed:
+            raise Unavailable("the client was closed")
+        session = self._session
+        if session is not None and not session.full and not self._waiters:
+            return Place(session, session.begin())
+        if len(self._waiters) >= QUEUE_LENGTH_MAX:
+            raise QueueFull(f"{len(self._waiters)} writes to keyspace {self._keyspace!r} wait already")
+        future: asyncio.Future[Place] = self._loop.create_future()
+        self._waiters[future] = deadline
+        self._admit()
+        timer = self._loop.call_at(deadline, self._too_late, future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._waiters.pop(future, None) is None and not future.cancelled() and future.exception() is None:
+                self._leave(future.result())  # The place came at the moment of the cancellation.
+            raise
+        finally:
+            timer.cancel()
+
+    def _leave(self, place: Place) -> None:
+        place.session.end(place.sequence)
+        self._admit()
+
+    def _admit(self) -> None:
+        """Give places to those that wait, in order; open a session if there is none."""
+        while self._waiters and self._session is not None and not self._session.full:
+            future, _ = self._waiters.popitem(last=False)
+            if not future.done():
+                future.set_result(Place(self._session, self._session.begin()))
+        if self._waiters and self._session is None and self._opening is None:
+            self._opening = self._loop.create_task(self._open())
+
+    def _too_late(self, future: asyncio.Future[Place]) -> None:
+        what = "session" if self._session is None else "place in the session"
+        if self._waiters.pop(future, None) is not None and not future.done():
+            text = f"no {what} of keyspace {self._keyspace!r} could be had in the time given; nothing was sent"
+            future.set_exception(Unavailable(text))
+
+    def _expire(self, session: Session) -> None:
+        """The group does not know the session: use it no more."""
+        if self._session is session:
+            self._session = None
+
+    # The session
+
+    async def _open(self) -> None:
+        """Open a session for those that wait; every round ends with one, or with fewer that wait."""
+        try:
+            while self._waiters and self._session is None:
+                deadline = max(self._waiters.values())
+                try:
+                    await self._open_until(deadline)
+                except (Unavailable, Indeterminate) as error:
+                    self._fail(Unavailable, str(error), deadline)
+                except (Rejected, InvalidRequest) as error:
+                    self._fail(type(error), str(error), deadline)
+        finally:
+            self._opening = None
+        self._admit()
+
+    async def _open_until(self, deadline: float) -> None:
+        command = encode_command(Command(0, 0, 0, OpenSession(self._rng.randbytes(_NONCE_BYTES), SESSION_TTL_MS)))
+        make = partial(_request, self._group, self._keyspace, b"", command)
+        answer = await self._dispatcher.execute(self._group, deadline, make)
+        self._session = Session(decode_result(answer.payload).session)
+        self.sessions_opened += 1
+
+    def _fail(self, error: type[Exception], text: str, deadline: float = math.inf) -> None:
+        """Fail those that wait no longer than until `deadline`."""
+        for future in [future for future, until in self._waiters.items() if until <= deadline]:
+            del self._waiters[future]
+            if not future.done():
+                future.set_exception(error(f"no session of keyspace {self._keyspace!r} could be opened: {text}"))
+
+
+def _request(
+    group: GroupId, keyspace: KeyspaceId, trace: bytes, command: bytes, request: int, timeout_ms: int
+) -> WriteRequest:
+    return WriteRequest(request, group, keyspace, timeout_ms, trace, command)

@@ -1,0 +1,346 @@
+"""A loop whose time jumps, and a cluster of one group that lives in it and speaks the session protocol."""
+
+import asyncio
+import random
+import selectors
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from isochrone.client import Client
+from isochrone.client.connection import Closed, Received
+from isochrone.errors import Unavailable
+from isochrone.ids import ClusterId, GroupId, KeyspaceId, NodeId, Revision, Term, Timestamp
+from isochrone.wire.commands import (
+    CloseSession,
+    Command,
+    CommandResult,
+    CompareAndSet,
+    Delete,
+    KeyValue,
+    OpenSession,
+    Put,
+    decode_command,
+    decode_query,
+    encode_key_value,
+    encode_result,
+)
+from isochrone.wire.session import (
+    Answer,
+    ClientHello,
+    DirectoryRequest,
+    DirectoryResponse,
+    KeyspaceRoute,
+    LeaderChanged,
+    NodeHello,
+    Ping,
+    Pong,
+    ReadRequest,
+    Refusal,
+    SessionMessage,
+    WriteRequest,
+)
+
+DELAY_S = 0.05
+GROUP = GroupId("g")
+KEYSPACE = KeyspaceId("app/")
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None:
+            raise RuntimeError("nothing will ever happen again: the test is stuck")
+        self.now += timeout
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """No I/O; when nothing is ready, time jumps to the next timer."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+@dataclass
+class State:
+    """What all nodes agree on: the applied state of the group."""
+
+    rows: dict[bytes, KeyValue] = field(default_factory=dict)
+    sessions: dict[int, dict[int, CommandResult]] = field(default_factory=dict)
+    marks: dict[int, int] = field(default_factory=dict)
+    revision: int = 0
+    opened: int = 0
+    effects: list[Command] = field(default_factory=list)
+    """Commands that were executed, each once."""
+
+    def apply(self, command: Command) -> CommandResult | None:
+        """The result, or None for an unknown session or a sequence that was given up."""
+        match command.operation:
+            case OpenSession():
+                self.opened += 1
+                self.sessions[self.opened] = {}
+                return CommandResult(True, Revision(self.revision), Timestamp(self.revision), self.opened)
+            case CloseSession():
+                self.sessions.pop(command.session, None)
+                return CommandResult(True, Revision(self.revision), Timestamp(self.revision))
+        results = self.sessions.get(command.session)
+        if results is None or command.sequence <= self.marks.get(command.session, 0):
+            return None
+        mark = self.marks[command.session] = max(command.acknowledged, self.marks.get(command.session, 0))
+        for sequence in [sequence for sequence in results if sequence <= mark]:
+            del results[sequence]
+        if command.sequence not in results:
+            results[command.sequence] = self._execute(command)
+        return results[command.sequence]
+
+    def _execute(self, command: Command) -> CommandResult:
+        self.effects.append(command)
+        match command.operation:
+            case Put(key, value):
+                return self._set(key, value)
+            case Delete(key):
+                return self._set(key, None) if key in self.rows else self._result(False)
+            case CompareAndSet(key, expected, value):
+                found = self.rows[key].value if key in self.rows else None
+                return self._set(key, value) if found == expected else self._result(False, found)
+        raise AssertionError(command)
+
+    def _set(self, key: bytes, value: bytes | None) -> CommandResult:
+        self.revision += 1
+        revision = Revision(self.revision)
+        old = self.rows.pop(key, None)
+        if value is not None:
+            created, version = (old.create_revision, old.version + 1) if old else (revision, 1)
+            self.rows[key] = KeyValue(key, value, created, revision, version, Timestamp(self.revision * 10))
+        return self._result(True)
+
+    def _result(self, succeeded: bool, previous: bytes | None = None) -> CommandResult:
+        return CommandResult(succeeded, Revision(self.revision), Timestamp(self.revision * 10), 0, previous)
+
+
+class Stream:
+    """One open stream, client's and node's end. `cut` loses every frame in both directions without a reset."""
+
+    def __init__(self, node: "Node", received: Received, closed: Closed) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._node = node
+        self._received = received
+        self._closed = closed
+        self.node = NodeHello(1, node.cluster.identity, node.name, "r", "z")
+        self.is_open = True
+
+    def send(self, message: SessionMessage) -> None:
+        self._loop.call_later(DELAY_S, self._arrive, message, not self._node.cut)
+
+    def _arrive(self, message: SessionMessage, carried: bool) -> None:
+        if carried and self.is_open and not self._node.cut:
+            self._node.received(self, message)
+
+    def push(self, message: SessionMessage) -> None:
+        """Node to client."""
+        self._loop.call_later(DELAY_S, self._deliver, message, not self._node.cut)
+
+    def _deliver(self, message: SessionMessage, carried: bool) -> None:
+        if carried and self.is_open and not self._node.cut:
+            self._received(message)
+
+    def reset(self) -> None:
+        """The connection breaks, and both ends notice."""
+        self.is_open = False
+        self._node.streams.remove(self)
+        self._closed(None)
+
+    async def close(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            self._node.streams.remove(self)
+
+
+Rule = Callable[["Node", Stream, WriteRequest | ReadRequest], None]
+"""What a node does with one request instead of the usual."""
+
+
+class Node:
+    """One node. It believes `term` and `leader` until told otherwise."""
+
+    def __init__(self, cluster: "Cluster", name: str, role: str) -> None:
+        self.cluster = cluster
+        self.name = NodeId(name)
+        self.address = f"{name}:1"
+        self.role = role
+        self.streams: list[Stream] = []
+        self.requests: list[WriteRequest | ReadRequest] = []
+        self.rules: deque[Rule] = deque()
+        self.cut = False
+        self.refuses_connections = False
+        self.term, self.leader = Term(0), None
+        self.pings = 0
+
+    def received(self, stream: Stream, message: SessionMessage) -> None:
+        match message:
+            case Ping(request):
+                self.pings += 1
+                self.tell(stream)
+                stream.push(Pong(request))
+            case DirectoryRequest(request):
+                stream.push(DirectoryResponse(request, self.cluster.routes))
+            case WriteRequest() | ReadRequest():
+                self.requests.append(message)
+                rule = self.rules.popleft() if self.rules else serve
+                rule(self, stream, message)
+            case _:
+                raise AssertionError(message)
+
+    def tell(self, stream: Stream) -> None:
+        stream.push(LeaderChanged(GROUP, self.term, self.leader))
+
+    def believe(self, term: int, leader: str | None, *, push: bool = True) -> None:
+        """This node learns who leads."""
+        self.term, self.leader = Term(term), None if leader is None else NodeId(leader)
+        if push:
+            for stream in self.streams:
+                self.tell(stream)
+
+    def commands(self) -> list[Command]:
+        """Writes received, without those about sessions."""
+        commands = [decode_command(request.command) for request in self.requests if isinstance(request, WriteRequest)]
+        return [command for command in commands if not isinstance(command.operation, OpenSession | CloseSession)]
+
+
+def serve(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+    """Execute and answer, as a leader does; refuse otherwise."""
+    if node.leader != node.name:
+        refuse("NotLeader", node.leader)(node, stream, message)
+        return
+    state = node.cluster.state
+    if isinstance(message, ReadRequest):
+        payload = encode_key_value(state.rows.get(decode_query(message.query).key))
+    else:
+        result = state.apply(decode_command(message.command))
+        if result is None:
+            refuse("SessionExpired")(node, stream, message)
+            return
+        payload = encode_result(result)
+    stream.push(Answer(message.request, node.name, state.revision, payload))
+
+
+def refuse(error: str, leader: str | None = None) -> Rule:
+    """Refuse without executing."""
+
+    def rule(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+        hint = None if leader is None else NodeId(leader)
+        stream.push(Refusal(message.request, node.name, error, "as the test wants", hint))
+
+    return rule
+
+
+def lose_request(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+    """The request never came."""
+
+
+def lose_answer(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+    """Execute, but the answer never arrives."""
+    if isinstance(message, WriteRequest):
+        node.cluster.state.apply(decode_command(message.command))
+
+
+def answer_twice(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+    """The answer arrives two times."""
+    serve(node, stream, message)
+    serve(node, stream, message)
+
+
+def execute_and_refuse(error: str) -> Rule:
+    """Execute, and answer with an error that leaves that open."""
+
+    def rule(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+        lose_answer(node, stream, message)
+        refuse(error)(node, stream, message)
+
+    return rule
+
+
+RULES: Mapping[str, Any] = {
+    "serve": serve,
+    "refuse": refuse,
+    "lose_request": lose_request,
+    "lose_answer": lose_answer,
+    "answer_twice": answer_twice,
+    "execute_and_refuse": execute_and_refuse,
+}
+
+
+class Cluster:
+    """Nodes a, b and c of one group; c is a witness. Also the connector that clients use to reach them."""
+
+    def __init__(self) -> None:
+        self.identity = ClusterId("cluster")
+        self.state = State()
+        self.nodes = {name: Node(self, name, role) for name, role in [("a", "full"), ("b", "full"), ("c", "witness")]}
+        self.connects = 0
+        replicas = tuple((node.name, node.address, "r", "z", node.role) for node in self.nodes.values())
+        self.routes = (
+            KeyspaceRoute(KEYSPACE, KEYSPACE.encode(), GROUP, replicas),
+            KeyspaceRoute(KeyspaceId("other/"), b"other/", GROUP, replicas),
+        )
+        self.elect("a", 1)
+
+    def __getitem__(self, name: str) -> Node:
+        return self.nodes[name]
+
+    async def __call__(self, address: str, hello: ClientHello, received: Received, closed: Closed) -> Stream:
+        self.connects += 1
+        await asyncio.sleep(2 * DELAY_S)
+        node = next((node for node in self.nodes.values() if node.address == address), None)
+        if node is None or node.refuses_connections:
+            raise Unavailable(f"connection to {address} refused")
+        if node.cut:
+            await asyncio.get_running_loop().create_future()
+        stream = Stream(node, received, closed)
+        node.streams.append(stream)
+        node.tell(stream)
+        return stream
+
+    def elect(self, leader: str | None, term: int, *, told: str = "abc") -> None:
+        """The nodes in `told` learn who leads in a term."""
+        for name in told:
+            self.nodes[name].believe(term, leader)
+
+    async def client(self, **options: Any) -> Client:
+        """A client of this cluster, connected through node b."""
+        options = {"endpoints": ["b:1"], "region": "r", "zone": "z", "rng": random.Random(7)} | options
+        return await Client.connect(options.pop("endpoints"), connector=self, **options)
+
+
+@pytest.fixture
+def rules() -> Mapping[str, Any]:
+    return RULES
+
+
+@pytest.fixture
+def run() -> Callable[[Callable[[Cluster], Coroutine[Any, Any, None]]], None]:
+    """Run a scenario against a fresh cluster in virtual time; nothing may be left over or have failed unseen."""
+
+    def run_scenario(scenario: Callable[[Cluster], Coroutine[Any, Any, None]]) -> None:
+        unseen: list[dict[str, Any]] = []
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+            await scenario(Cluster())
+            leftover = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            assert leftover == []
+
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(main())
+        assert unseen == []
+
+    return run_scenario

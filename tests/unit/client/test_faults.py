@@ -1,0 +1,569 @@
+"""Calls of the SDK under faults: leader changes, lost frames, silent and broken connections, sessions, deadlines."""
+
+import asyncio
+
+import pytest
+
+from isochrone.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    Indeterminate,
+    LeadershipLost,
+    QueueFull,
+    SessionExpired,
+    Unavailable,
+)
+from isochrone.wire.commands import SESSION_IN_FLIGHT_MAX
+
+DELAY_S = 0.05
+
+
+def values(cluster):
+    return [command.operation.value for command in cluster.state.effects]
+
+
+async def started(client, cluster):
+    """A session is open and all connections are up, so that what follows is only about the next call."""
+    await client.put("app/start", "start")
+    cluster.state.effects.clear()
+    return client.statistics()
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+# Leader changes
+
+
+def test_without_a_leader_a_call_waits_unsent_and_goes_out_at_the_news(run):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            before = await started(client, cluster)
+            cluster.elect(None, 2)
+            await asyncio.sleep(0.2)
+            call = asyncio.create_task(client.put("app/x", "1"))
+            await asyncio.sleep(5)
+            assert client.statistics().attempts == before.attempts
+            cluster.elect("b", 3)
+            elected = now()
+            assert (await call).replica == "b"
+            assert now() - elected < 0.2
+            assert client.statistics().attempts == before.attempts + 1
+
+    run(scenario)
+
+
+def test_a_pending_write_moves_to_a_new_leader_at_once_and_takes_effect_once(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            before = await started(client, cluster)
+            cluster["a"].rules.append(rules["lose_answer"])
+            call = asyncio.create_task(client.put("app/x", "1"))
+            await asyncio.sleep(0.2)
+            cluster["a"].cut = True
+            cluster.elect("b", 2, told="bc")
+            elected = now()
+            result = await call
+            assert now() - elected < 0.2
+            assert (result.replica, result.succeeded) == ("b", True)
+            statistics = client.statistics()
+            assert statistics.retransmissions == before.retransmissions + 1
+            assert statistics.leader_changes == before.leader_changes + 1
+        assert values(cluster) == [b"1"]
+        assert cluster["a"].commands()[-1] == cluster["b"].commands()[0]
+
+    run(scenario)
+
+
+def test_a_lost_push_is_made_good_by_the_next_ping(run):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster.elect(None, 2)
+            await asyncio.sleep(0.2)
+            call = asyncio.create_task(client.put("app/x", "1"))
+            await asyncio.sleep(0.2)
+            for node in cluster.nodes.values():
+                node.believe(3, "b", push=False)
+            elected = now()
+            await call
+            assert now() - elected < 1.5
+
+    run(scenario)
+
+
+def test_a_hint_is_followed_at_once(run):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            before = await started(client, cluster)
+            for node in cluster.nodes.values():
+                node.believe(2, "b", push=False)
+            begun = now()
+            assert (await client.put("app/x", "1")).replica == "b"
+            assert now() - begun < 0.25
+            assert client.statistics().attempts == before.attempts + 2
+        assert values(cluster) == [b"1"]
+
+    run(scenario)
+
+
+def test_two_nodes_that_name_each_other_are_not_asked_in_a_loop(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            before = await started(client, cluster)
+            cluster["a"].rules.extend([rules["refuse"]("NotLeader", "b")] * 1000)
+            cluster["b"].rules.extend([rules["refuse"]("NotLeader", "a")] * 1000)
+            with pytest.raises(Unavailable, match="refused every attempt"):
+                await client.put("app/x", "1", timeout_s=10.0)
+            assert 10 < client.statistics().attempts - before.attempts < 50
+        assert values(cluster) == []
+
+    run(scenario)
+
+
+def test_a_leader_that_refuses_for_want_of_a_quorum_is_asked_again_after_a_while(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.extend([rules["refuse"]("NotLeader", None), rules["refuse"]("Unavailable")])
+            begun = now()
+            assert (await client.put("app/x", "1")).replica == "a"
+            assert now() - begun < 0.5
+
+    run(scenario)
+
+
+def test_a_leading_witness_is_not_asked(run):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster.elect("c", 2)
+            await asyncio.sleep(0.2)
+            call = asyncio.create_task(client.put("app/x", "1"))
+            await asyncio.sleep(2)
+            assert cluster["c"].requests == []
+            cluster.elect("b", 3)
+            assert (await call).replica == "b"
+
+    run(scenario)
+
+
+def test_a_leader_that_resigns_is_no_longer_asked(run):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            before = await started(client, cluster)
+            cluster["a"].believe(1, None)
+            await asyncio.sleep(0.2)
+            with pytest.raises(Unavailable, match=r"no leader is known.*nothing was sent"):
+                await client.put("app/x", "1", timeout_s=3.0)
+            assert client.statistics().attempts == before.attempts
+
+    run(scenario)
+
+
+# Lost and repeated frames
+
+
+@pytest.mark.parametrize("rule", ["lose_request", "lose_answer"])
+def test_a_write_that_is_not_answered_is_sent_again_and_takes_effect_once(run, rules, rule):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            before = await started(client, cluster)
+            cluster["a"].rules.append(rules[rule])
+            begun = now()
+            assert (await client.put("app/x", "1")).sequence == 2
+            assert 1.0 < now() - begun < 1.5
+            assert client.statistics().retransmissions == before.retransmissions + 1
+        first, second = cluster["a"].commands()[-2:]
+        assert first == second
+        assert values(cluster) == [b"1"]
+
+    run(scenario)
+
+
+def test_retransmissions_grow_rarer(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            before = await started(client, cluster)
+            cluster["a"].rules.extend([rules["lose_answer"]] * 1000)
+            with pytest.raises(DeadlineExceeded):
+                await client.put("app/x", "1", timeout_s=60.0)
+            assert client.statistics().attempts - before.attempts == 6  # at 0, 1, 3, 7, 15, 31 s
+        assert values(cluster) == [b"1"]
+
+    run(scenario)
+
+
+def test_a_repeated_answer_is_ignored(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.append(rules["answer_twice"])
+            assert (await client.put("app/x", "1")).sequence == 2
+            assert (await client.put("app/x", "2")).sequence == 3
+        assert values(cluster) == [b"1", b"2"]
+
+    run(scenario)
+
+
+def test_an_opening_that_is_not_answered_is_repeated(run, rules):
+    async def scenario(cluster):
+        cluster["a"].rules.append(rules["lose_answer"])
+        async with await cluster.client() as client:
+            assert (await client.put("app/x", "1")).session == 2
+            assert client.statistics().sessions_opened == 1
+        assert values(cluster) == [b"1"]
+
+    run(scenario)
+
+
+# Connections
+
+
+def test_a_broken_connection_is_opened_again_and_the_write_finds_its_result(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            before = await started(client, cluster)
+            cluster["a"].rules.append(rules["lose_answer"])
+            call = asyncio.create_task(client.put("app/x", "1"))
+            await asyncio.sleep(0.2)
+            cluster["a"].streams[0].reset()
+            broken = now()
+            assert (await call).sequence == 2
+            assert now() - broken < 0.5
+            assert client.statistics().reconnects == before.reconnects + 1
+        assert values(cluster) == [b"1"]
+
+    run(scenario)
+
+
+def test_a_silent_connection_is_given_up_and_opened_anew(run):
+    async def scenario(cluster):
+        async with await cluster.client(timeout_s=30.0) as client:
+            before = await started(client, cluster)
+            [stream] = cluster["a"].streams
+            stream.is_open = False  # The node forgot it; the client is not told.
+            cluster["a"].streams.remove(stream)
+            begun = now()
+            assert (await client.put("app/x", "1")).succeeded
+            assert now() - begun < 6
+            assert client.statistics().reconnects == before.reconnects + 1
+        assert values(cluster) == [b"1"]
+
+    run(scenario)
+
+
+def test_a_silent_connection_is_found_without_any_call(run):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            before = await started(client, cluster)
+            cluster["a"].cut = True
+            await asyncio.sleep(20)
+            assert cluster["a"].streams == []
+            cluster["a"].cut = False
+            await asyncio.sleep(5)
+            assert client.statistics().reconnects == before.reconnects + 1
+
+    run(scenario)
+
+
+def test_an_idle_client_pings_seldom_and_keeps_its_connections(run):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            before = await started(client, cluster)
+            pings = cluster["a"].pings
+            await asyncio.sleep(100)
+            assert 15 <= cluster["a"].pings - pings <= 21
+            assert client.statistics().reconnects == before.reconnects
+
+    run(scenario)
+
+
+def test_a_node_that_refuses_connections_is_tried_ever_less_often(run):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].refuses_connections = True
+            cluster["a"].streams[0].reset()
+            connects = cluster.connects
+            await asyncio.sleep(60)
+            assert 50 < cluster.connects - connects < 120
+            cluster["a"].refuses_connections = False
+            assert (await client.put("app/x", "1")).replica == "a"
+
+    run(scenario)
+
+
+# Sessions
+
+
+def test_an_expired_session_is_replaced_without_the_caller_noticing(run):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster.state.sessions.clear()
+            results = await asyncio.gather(*(client.put("app/x", str(number)) for number in range(5)))
+            assert [result.session for result in results] == [2] * 5
+            assert client.statistics().sessions_opened == 2
+        assert sorted(values(cluster)) == [b"0", b"1", b"2", b"3", b"4"]
+
+    run(scenario)
+
+
+def test_a_session_that_expires_between_two_attempts_leaves_the_outcome_open(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.append(rules["lose_answer"])
+            call = asyncio.create_task(client.put("app/x", "1"))
+            await asyncio.sleep(0.2)
+            cluster.state.sessions.clear()
+            with pytest.raises(SessionExpired):
+                await call
+            assert (await client.put("app/x", "2")).session == 2
+        assert values(cluster) == [b"1", b"2"]
+
+    run(scenario)
+
+
+def test_a_session_that_expired_after_sure_refusals_is_replaced(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.append(rules["refuse"]("Unavailable"))
+            cluster.state.sessions.clear()
+            assert (await client.put("app/x", "1")).session == 2
+        assert values(cluster) == [b"1"]
+
+    run(scenario)
+
+
+def test_a_session_has_a_bounded_number_of_writes_in_flight(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client(timeout_s=60.0) as client:
+            await started(client, cluster)
+            cluster["a"].rules.append(rules["lose_answer"])
+            writes = [asyncio.create_task(client.put("app/x", str(n))) for n in range(SESSION_IN_FLIGHT_MAX + 10)]
+            await asyncio.sleep(0.9)
+            assert len(values(cluster)) == SESSION_IN_FLIGHT_MAX
+            await asyncio.sleep(1.0)  # The first write is sent again, is answered, and makes room.
+            results = await asyncio.gather(*writes)
+            assert max(result.sequence for result in results) == SESSION_IN_FLIGHT_MAX + 11
+        assert sorted(values(cluster), key=int) == [str(n).encode() for n in range(SESSION_IN_FLIGHT_MAX + 10)]
+
+    run(scenario)
+
+
+def test_a_write_that_finds_no_place_in_time_was_not_sent(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.append(rules["lose_answer"])
+            writes = [asyncio.create_task(client.put("app/x", "1")) for _ in range(SESSION_IN_FLIGHT_MAX)]
+            await asyncio.sleep(0.2)
+            with pytest.raises(Unavailable, match="no place in the session"):
+                await client.put("app/x", "2", timeout_s=0.5)
+            await asyncio.gather(*writes)
+        assert b"2" not in values(cluster)
+
+    run(scenario)
+
+
+def test_when_no_session_can_be_opened_the_write_was_not_applied(run, rules):
+    async def scenario(cluster):
+        cluster["a"].rules.extend([rules["lose_answer"]] * 10)
+        async with await cluster.client() as client:
+            with pytest.raises(Unavailable, match="session"):
+                await client.put("app/x", "1", timeout_s=2.0)
+            cluster["a"].rules.clear()
+            assert (await client.put("app/x", "2")).succeeded
+        assert values(cluster) == [b"2"]
+
+    run(scenario)
+
+
+def test_a_refusal_to_open_a_session_reaches_the_caller_at_once(run, rules):
+    async def scenario(cluster):
+        cluster["a"].rules.append(rules["refuse"]("QueueFull"))
+        async with await cluster.client() as client:
+            begun = now()
+            with pytest.raises(QueueFull):
+                await client.put("app/x", "1")
+            assert now() - begun < 1
+            assert (await client.put("app/x", "2")).succeeded
+
+    run(scenario)
+
+
+# Errors and deadlines
+
+
+def test_a_deadline_that_passes_before_anything_was_sent_is_a_rejection(run):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster.elect(None, 2)
+            await asyncio.sleep(0.2)
+            begun = now()
+            with pytest.raises(Unavailable, match="nothing was sent"):
+                await client.put("app/x", "1", timeout_s=3.0)
+            assert now() - begun == pytest.approx(3.0)
+            with pytest.raises(Unavailable, match="nothing was sent"):
+                await client.get("app/x", timeout_s=3.0)
+
+    run(scenario)
+
+
+def test_a_deadline_that_passes_after_sending_leaves_the_outcome_open(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.extend([rules["lose_answer"]] * 20)
+            begun = now()
+            with pytest.raises(DeadlineExceeded):
+                await client.put("app/x", "1", timeout_s=2.5)
+            assert now() - begun == pytest.approx(2.5)
+            with pytest.raises(DeadlineExceeded):
+                await client.get("app/x", timeout_s=2.5)
+        assert values(cluster) == [b"1"]
+
+    run(scenario)
+
+
+def test_a_write_given_up_does_not_hold_back_the_mark(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.append(rules["lose_request"])
+            with pytest.raises(DeadlineExceeded):
+                await client.put("app/x", "1", timeout_s=0.5)
+            await client.put("app/x", "2")
+        last = cluster["a"].commands()[-1]
+        assert (last.sequence, last.acknowledged) == (3, 2)
+        assert values(cluster) == [b"2"]
+
+    run(scenario)
+
+
+def test_a_sure_refusal_reaches_the_caller_as_its_class(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            before = await started(client, cluster)
+            cluster["a"].rules.append(rules["refuse"]("QueueFull"))
+            with pytest.raises(QueueFull, match=r"as the test wants \(from a\)"):
+                await client.put("app/x", "1")
+            assert client.statistics().attempts == before.attempts + 1
+
+    run(scenario)
+
+
+def test_a_sure_refusal_does_not_hide_an_earlier_attempt_that_took_effect(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.append(rules["lose_answer"])
+            cluster["a"].rules.extend([rules["refuse"]("QueueFull")] * 1000)
+            with pytest.raises(DeadlineExceeded):
+                await client.put("app/x", "1")
+        assert values(cluster) == [b"1"]
+
+    run(scenario)
+
+
+def test_lost_leadership_is_settled_by_the_stored_result(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.append(rules["execute_and_refuse"]("LeadershipLost"))
+            call = asyncio.create_task(client.put("app/x", "1"))
+            await asyncio.sleep(0.12)
+            cluster.elect("b", 2)
+            assert (await call).replica == "b"
+        assert values(cluster) == [b"1"]
+
+    run(scenario)
+
+
+def test_lost_leadership_without_a_successor_stays_open(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.append(rules["execute_and_refuse"]("LeadershipLost"))
+            call = asyncio.create_task(client.put("app/x", "1", timeout_s=3.0))
+            cluster.elect(None, 2)
+            with pytest.raises(DeadlineExceeded) as caught:
+                await call
+            assert isinstance(caught.value.__cause__, LeadershipLost)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("name", ["FutureError", "Indeterminate", "IsochroneError", "InvariantViolation"])
+def test_an_error_that_says_nothing_of_the_effect_is_indeterminate(run, rules, name):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.append(rules["refuse"](name))
+            with pytest.raises(Indeterminate):
+                await client.put("app/x", "1")
+
+    run(scenario)
+
+
+def test_cancellation_leaves_nothing_behind(run, rules):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.append(rules["lose_answer"])
+            sent = asyncio.create_task(client.put("app/x", "1"))
+            await asyncio.sleep(0.2)
+            cluster.elect(None, 2)
+            await asyncio.sleep(0.2)
+            unsent = asyncio.create_task(client.put("app/x", "2"))
+            unopened = asyncio.create_task(client.put("other/x", "3"))
+            await asyncio.sleep(0.2)
+            for task in (sent, unsent, unopened):
+                task.cancel()
+            await asyncio.gather(sent, unsent, unopened, return_exceptions=True)
+            assert all(task.cancelled() for task in (sent, unsent, unopened))
+            cluster.elect("b", 3)
+            await asyncio.sleep(2)
+            await client.put("app/x", "4")
+        last = cluster["b"].commands()[-1]
+        assert (last.sequence, last.acknowledged) == (4, 3)
+        assert values(cluster) == [b"1", b"4"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_call_cancelled_at_the_moment_it_gets_its_place_gives_it_back(run, turns):
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            call = asyncio.create_task(client.put("app/x", "1"))
+            # Connecting takes two delays, opening the session two more; a few turns later the call has its place.
+            await asyncio.sleep(4 * DELAY_S)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            await client.put("app/x", "2")
+        last = cluster["a"].commands()[-1]
+        assert last.acknowledged == last.sequence - 1
+
+    run(scenario)
+
+
+def test_connection_loss_on_close_is_indeterminate_only_for_what_was_sent(run, rules):
+    async def scenario(cluster):
+        client = await cluster.client()
+        await started(client, cluster)
+        cluster["a"].rules.append(rules["lose_answer"])
+        call = asyncio.create_task(client.get("app/x"))
+        await asyncio.sleep(0.2)
+        await client.close()
+        with pytest.raises(ConnectionLost):
+            await call
+
+    run(scenario)

@@ -97,6 +97,8 @@ def decode_links(data: bytes) -> dict[tuple[ZoneId, ZoneId], LinkShape]:
     links = {}
     try:
         for source, target, delay_ms, jitter_ms, loss, cut in msgpack.unpackb(data):
+            if type(source) is not str or type(target) is not str:
+                raise TypeError("zones")
             shape = LinkShape(float(delay_ms), float(jitter_ms), float(loss), bool(cut))
             times_ms = (shape.delay_ms, shape.jitter_ms)
             if not (all(math.isfinite(time_ms) and time_ms >= 0 for time_ms in times_ms) and 0 <= shape.loss <= 1):

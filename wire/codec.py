@@ -93,16 +93,18 @@ def decode_frames(data: bytes) -> list[tuple[Incarnation, tuple[GroupMessage, ..
     """
     unpacker = msgpack.Unpacker(use_list=True, max_buffer_size=FRAME_BYTES_MAX)
     frames = []
+    whole_bytes = 0
     try:
         unpacker.feed(data)
         for incarnation, *messages in unpacker:
             if type(incarnation) is not int:
                 raise TypeError("incarnation")
             frames.append((Incarnation(incarnation), tuple([_unpack(*item) for item in messages])))
+            whole_bytes = unpacker.tell()
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise MalformedFrame(f"malformed peer frame of {len(data)} bytes") from error
-    if unpacker.tell() != len(data):
-        raise MalformedFrame(f"peer frame of {len(data)} bytes is cut off after {unpacker.tell()}")
+    if whole_bytes != len(data):
+        raise MalformedFrame(f"peer frames of {len(data)} bytes end within one: the last whole one at {whole_bytes}")
     return frames
 
 

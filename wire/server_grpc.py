@@ -3,6 +3,7 @@
 Today's connections are plain text, on loopback or a private network; TLS belongs into `start`.
 """
 
+import os
 import socket
 from typing import Any, final
 
@@ -42,12 +43,13 @@ class NodeServer:
         Raises:
             Unavailable: the port is in use, or the address is not one of this machine.
         """
+        _check_free(address)
         server = grpc.aio.server(options=SERVER_OPTIONS)
         server.add_generic_rpc_handlers((self._handlers(),))
         try:
             port = server.add_insecure_port(address)
         except RuntimeError as error:
-            raise Unavailable(f"cannot listen on {address}: {_why_not(address) or error}") from error
+            raise Unavailable(f"cannot listen on {address}: {error}") from error
         await server.start()
         self._server = server
         return f"{address.rpartition(':')[0]}:{port}"
@@ -74,11 +76,11 @@ class NodeServer:
         )
 
 
-def _why_not(address: str) -> str | None:
-    """Why nobody can listen there, in the system's words; gRPC hides them in its own."""
+def _check_free(address: str) -> None:
+    """Raise `Unavailable` if nobody can listen there: the system says why in fewer words than gRPC."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_server((host, int(port))).close()
-    except (OSError, ValueError) as error:
-        return getattr(error, "strerror", None) or str(error)
-    return None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise Unavailable(f"cannot listen on {address}: {reason}") from error

@@ -194,13 +194,17 @@ def session_message_bytes(message: SessionMessage) -> int:
 def decode_session_frames(data: bytes) -> list[SessionMessage]:
     """Parse one or more joined frames into their messages, in order. Raises `MalformedFrame`."""
     unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=FRAME_BYTES_MAX)
+    messages: list[SessionMessage] = []
+    whole_bytes = 0
     try:
         unpacker.feed(data)
-        messages = [_unpack(*fields) for frame in unpacker for fields in frame]
+        for frame in unpacker:
+            messages.extend([_unpack(*fields) for fields in frame])
+            whole_bytes = unpacker.tell()
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise MalformedFrame(f"malformed session frame of {len(data)} bytes") from error
-    if unpacker.tell() != len(data):
-        raise MalformedFrame(f"session frame of {len(data)} bytes is cut off after {unpacker.tell()}")
+    if whole_bytes != len(data):
+        raise MalformedFrame(f"session frames of {len(data)} bytes end within one: the last whole one at {whole_bytes}")
     return messages
 
 

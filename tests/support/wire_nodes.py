@@ -24,7 +24,7 @@ DEADLINE_S = 20.0
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition that other processes or gRPC's thread bring about."""
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
 

@@ -1,0 +1,76 @@
+"""The admin channel on loopback."""
+
+import asyncio
+import socket
+
+import pytest
+from wire_nodes import free_addresses, peer_hello, wire_node
+
+from isochrone.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from isochrone.ids import ZoneId
+from isochrone.wire.admin_grpc import AdminClient, decode_links, encode_links
+from isochrone.wire.shaping import LinkShape
+
+LINK = (ZoneId("a"), ZoneId("b"))
+
+
+def test_status_links_and_stop() -> None:
+    async def scenario() -> None:
+        async with wire_node(peer_hello("a"), {}) as node, AdminClient(node.address) as admin:
+            assert await admin.status(5) == node.status()
+            shape = LinkShape(delay_ms=12.5, jitter_ms=1, loss=0.1, cut=True)
+            await admin.set_links({LINK: shape}, 5)
+            assert node.shaper.links() == {LINK: shape}
+            assert not node.stop_requested
+            await admin.stop(5)
+            assert node.stop_requested
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [LinkShape(delay_ms=-1), LinkShape(jitter_ms=float("nan")), LinkShape(loss=1.5), LinkShape(delay_ms=float("inf"))],
+)
+def test_impossible_links_are_refused_and_change_nothing(shape: LinkShape) -> None:
+    async def scenario() -> None:
+        async with wire_node(peer_hello("a"), {}) as node, AdminClient(node.address) as admin:
+            with pytest.raises(InvalidRequest, match=r"link a to b: .* is impossible"):
+                await admin.set_links({(LINK[1], LINK[0]): LinkShape(5), LINK: shape}, 5)
+            assert node.shaper.links() == {}
+
+    asyncio.run(scenario())
+
+
+def test_links_come_back_as_they_were() -> None:
+    links = {LINK: LinkShape(1.5, 2.5, 0.25, True), (LINK[1], LINK[0]): LinkShape()}
+    assert decode_links(encode_links(links)) == links
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xc1", b"\x01", b"\x91\x01", b"\x91\x95\x01\x02\x03\x04\x05", b"\x91\x96\x01\x02\x03\x04\x05\xc3"]
+)
+def test_malformed_links_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="malformed links"):
+        decode_links(data)
+
+
+def test_nobody_there_is_unavailable_and_says_where() -> None:
+    async def scenario() -> None:
+        (address,) = free_addresses(1)
+        async with AdminClient(address) as admin:
+            with pytest.raises(Unavailable, match=f"node at {address} does not answer"):
+                await admin.status(5)
+
+    asyncio.run(scenario())
+
+
+def test_a_stopped_node_is_noticed_at_the_deadline() -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+            async with AdminClient(address) as admin:
+                with pytest.raises(DeadlineExceeded, match=rf"node at {address} did not answer Status within 0\.1 s"):
+                    await admin.status(0.1)
+
+    asyncio.run(scenario())

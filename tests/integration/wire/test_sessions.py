@@ -1,0 +1,191 @@
+"""Session streams on loopback: the node's service and the client's connection."""
+
+import asyncio
+import logging
+import socket
+import time
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from wire_nodes import WireNode, free_addresses, peer_hello, until, wire_node
+
+from isochrone.errors import ConnectionLost, IsochroneError, Unavailable
+from isochrone.ids import GroupId, KeyspaceId, ZoneId
+from isochrone.wire.messages import PROTOCOL_VERSION
+from isochrone.wire.session import Answer, ClientHello, SessionMessage, WriteRequest, encode_session_frame
+from isochrone.wire.session_client_grpc import GrpcSessionConnection, connect
+from isochrone.wire.sessions_grpc import SESSION_BYTES_MAX
+from isochrone.wire.shaper_os import Shaper
+from isochrone.wire.shaping import LinkShape
+from isochrone.wire.streams_grpc import CHANNEL_OPTIONS, SESSION_METHOD
+
+HELLO = ClientHello(PROTOCOL_VERSION, "r", "client-zone", "tester")
+
+
+def request(number: int, command: bytes = b"command") -> WriteRequest:
+    return WriteRequest(number, GroupId("g"), KeyspaceId("k"), 1000, b"", command)
+
+
+class Client:
+    """A connection and what it has told."""
+
+    def __init__(self) -> None:
+        self.answers: list[SessionMessage] = []
+        self.ends: list[IsochroneError | None] = []
+        self.connection: GrpcSessionConnection
+
+    async def connect(self, node: WireNode, shaper: Shaper | None = None) -> "Client":
+        self.connection = await connect(node.address, HELLO, self.answers.append, self.ends.append, shaper=shaper)
+        return self
+
+
+def test_requests_are_answered_in_order_and_in_few_grpc_messages() -> None:
+    async def scenario() -> None:
+        async with wire_node(peer_hello("a"), {}) as node:
+            client = await Client().connect(node)
+            assert client.connection.node.node == "a"
+            for number in range(5000):
+                client.connection.send(request(number))
+                if number % 10 == 0:
+                    await asyncio.sleep(0)
+            await until(lambda: len(client.answers) == 5000)
+            assert client.answers == [Answer(number, node.hello.node, 0, b"command") for number in range(5000)]
+            assert client.connection.counters()["session_messages_written"] == 5000
+            assert client.connection.counters()["session_grpc_messages_written"] < 450
+            await client.connection.close()
+            await client.connection.close()
+            assert client.ends == [None]
+            await until(lambda: node.sessions.closed_count == 1)
+            assert node.sessions.opened_count == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_the_node_ends_is_a_lost_connection() -> None:
+    async def scenario() -> None:
+        async with wire_node(peer_hello("a"), {}) as node:
+            client = await Client().connect(node)
+            address = node.address
+        await until(lambda: bool(client.ends))
+        assert node.sessions.closed_count == 1
+        (end,) = client.ends
+        assert isinstance(end, ConnectionLost)
+        assert f"connection to a at {address}" in str(end)
+        client.connection.send(request(1))
+        await client.connection.close()
+        assert len(client.ends) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_does_not_read_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with (
+            wire_node(peer_hello("a"), {}, copies=8) as node,
+            grpc.aio.insecure_channel(node.address, options=CHANNEL_OPTIONS) as channel,
+        ):
+            call = channel.stream_stream(SESSION_METHOD)()
+            await call.write(encode_session_frame([HELLO]))
+            other = await Client().connect(node)
+            megabyte = bytes(1 << 20)
+            # Eight answers of a megabyte to each request, and nobody who reads them.
+            for number in range((SESSION_BYTES_MAX >> 20) // 8 + 2):
+                await call.write(encode_session_frame([request(number, megabyte)]))
+            await until(lambda: node.server.counters()["sessions_given_up"] == 1)
+            await until(lambda: node.sessions.closed_count == 1)
+            other.connection.send(request(1))
+            await until(lambda: len(other.answers) == 8)
+            await other.connection.close()
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(scenario())
+    assert "client tester reads too slowly" in caplog.text
+
+
+def test_malformed_bytes_end_the_session() -> None:
+    async def scenario() -> None:
+        async with (
+            wire_node(peer_hello("a"), {}) as node,
+            grpc.aio.insecure_channel(node.address, options=CHANNEL_OPTIONS) as channel,
+        ):
+            call = channel.stream_stream(SESSION_METHOD)()
+            await call.write(encode_session_frame([HELLO]))
+            await call.read()
+            await call.write(b"\xc1")
+            assert await ending(call) == (grpc.StatusCode.INVALID_ARGUMENT, "malformed session frame of 1 bytes")
+            await until(lambda: node.sessions.closed_count == 1)
+            assert node.server.counters()["sessions_malformed"] == 1
+
+    asyncio.run(scenario())
+
+
+async def ending(call: Any) -> tuple[grpc.StatusCode, str]:
+    try:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    except grpc.aio.AioRpcError:
+        pass
+    return await call.code(), await call.details()
+
+
+def test_both_ways_take_the_delays_of_their_links() -> None:
+    there, back = (ZoneId("client-zone"), ZoneId("a")), (ZoneId("a"), ZoneId("client-zone"))
+
+    async def scenario(shaper: Shaper) -> None:
+        async with wire_node(peer_hello("a"), {}, links={back: LinkShape(delay_ms=30)}) as node:
+            shaper.set_links({there: LinkShape(delay_ms=20)})
+            client = await Client().connect(node, shaper)
+            sent = time.monotonic()
+            client.connection.send(request(1))
+            await until(lambda: bool(client.answers))
+            assert time.monotonic() - sent >= 0.050
+            shaper.set_links({there: LinkShape(cut=True)})
+            client.connection.send(request(2))
+            await until(lambda: shaper.counters()["shaper_frames_cut"] == 1)
+            assert client.ends == []
+            await client.connection.close()
+            assert node.sessions.received_count == 1
+
+    async def run() -> None:
+        import random
+
+        shaper = Shaper(random.Random(1))
+        try:
+            await scenario(shaper)
+        finally:
+            shaper.close()
+
+    asyncio.run(run())
+
+
+def test_nobody_there_is_unavailable_and_says_where() -> None:
+    async def scenario() -> None:
+        (address,) = free_addresses(1)
+        with pytest.raises(Unavailable, match=f"node at {address}: .*[Rr]efused"):
+            await connect(address, HELLO, print, print)
+
+    asyncio.run(scenario())
+
+
+def test_another_protocol_version_is_refused_with_the_reason() -> None:
+    async def scenario() -> None:
+        async with wire_node(peer_hello("a"), {}) as node:
+            hello = ClientHello(PROTOCOL_VERSION + 1, "r", "z", "me")
+            with pytest.raises(Unavailable, match="this node speaks protocol version 1, the client 2"):
+                await connect(node.address, hello, print, print)
+            assert node.sessions.opened_count == node.sessions.closed_count == 0
+
+    asyncio.run(scenario())
+
+
+def test_connecting_to_a_stopped_process_can_be_given_up() -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await connect(address, HELLO, print, print)
+
+    asyncio.run(scenario())

@@ -1,0 +1,200 @@
+"""Every message survives its codec; whatever bytes arrive, nothing but the two stated errors comes out."""
+
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isochrone.errors import InvalidRequest
+from isochrone.ids import Incarnation, LogIndex, Term, Timestamp
+from isochrone.wire import codec, commands, session
+from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello, encode_frame, encode_hello
+from isochrone.wire.entries import CorruptEntry, decode_entry, make_entry
+from isochrone.wire.messages import (
+    AppendRequest,
+    AppendResponse,
+    Entry,
+    EntryKind,
+    GroupMessage,
+    Heartbeat,
+    HeartbeatResponse,
+    PeerHello,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
+
+NUMBERS = st.integers(0, 2**63 - 1)
+NAMES = st.text(max_size=12)
+BLOBS = st.binary(max_size=40)
+BOOLS = st.booleans()
+NAMES_OR_NONE = st.none() | NAMES
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> Entry:
+    return make_entry(
+        index=LogIndex(draw(NUMBERS)),
+        term=Term(draw(NUMBERS)),
+        kind=draw(st.sampled_from(EntryKind)),
+        timestamp=Timestamp(draw(NUMBERS)),
+        count=draw(NUMBERS),
+        keyspace=draw(NAMES),
+        trace=draw(BLOBS),
+        data=draw(BLOBS),
+    )
+
+
+RAFT_MESSAGES = st.one_of(
+    st.builds(VoteRequest, NUMBERS, NUMBERS, NUMBERS, BOOLS, BOOLS),
+    st.builds(VoteResponse, NUMBERS, BOOLS, BOOLS),
+    st.builds(AppendRequest, NUMBERS, NUMBERS, NUMBERS, st.lists(entries(), max_size=3).map(tuple), NUMBERS, NUMBERS),
+    st.builds(AppendResponse, NUMBERS, BOOLS, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(Heartbeat, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(HeartbeatResponse, NUMBERS, NUMBERS),
+    st.builds(TimeoutNow, NUMBERS),
+)
+GROUP_MESSAGES = st.lists(st.builds(GroupMessage, NAMES, RAFT_MESSAGES), max_size=4)
+FRAMES = st.lists(st.tuples(NUMBERS.map(Incarnation), GROUP_MESSAGES), min_size=1, max_size=3)
+
+REPLICAS = st.lists(st.tuples(NAMES, NAMES, NAMES, NAMES, NAMES), max_size=3).map(tuple)
+ROUTES = st.lists(st.builds(session.KeyspaceRoute, NAMES, BLOBS, NAMES, REPLICAS), max_size=3).map(tuple)
+SESSION_MESSAGES = st.lists(
+    st.one_of(
+        st.builds(session.ClientHello, NUMBERS, NAMES, NAMES, NAMES),
+        st.builds(session.NodeHello, NUMBERS, NAMES, NAMES, NAMES, NAMES),
+        st.builds(session.LeaderChanged, NAMES, NUMBERS, NAMES_OR_NONE),
+        st.builds(session.DirectoryRequest, NUMBERS),
+        st.builds(session.DirectoryResponse, NUMBERS, ROUTES),
+        st.builds(session.WriteRequest, NUMBERS, NAMES, NAMES, NUMBERS, BLOBS, BLOBS),
+        st.builds(session.ReadRequest, NUMBERS, NAMES, NAMES, NUMBERS, BLOBS),
+        st.builds(session.Answer, NUMBERS, NAMES, NUMBERS, BLOBS),
+        st.builds(session.Refusal, NUMBERS, NAMES, NAMES, NAMES, NAMES_OR_NONE),
+        st.builds(session.Ping, NUMBERS),
+        st.builds(session.Pong, NUMBERS),
+    ),
+    max_size=4,
+)
+OPERATIONS = st.one_of(
+    st.builds(commands.OpenSession, BLOBS, NUMBERS),
+    st.builds(commands.CloseSession),
+    st.builds(commands.Put, BLOBS, BLOBS),
+    st.builds(commands.Delete, BLOBS),
+    st.builds(commands.CompareAndSet, BLOBS, st.none() | BLOBS, st.none() | BLOBS),
+)
+COMMANDS = st.builds(commands.Command, NUMBERS, NUMBERS, NUMBERS, OPERATIONS)
+
+PLAIN: st.SearchStrategy[Any] = st.recursive(
+    st.none() | BOOLS | NUMBERS | st.floats() | NAMES | BLOBS | st.integers(1, 11),
+    lambda inner: st.lists(inner, max_size=9) | st.dictionaries(NAMES, inner, max_size=2),
+    max_leaves=25,
+)
+GARBAGE = st.binary(max_size=60) | PLAIN.map(msgpack.packb)
+"""Any bytes, and well-formed msgpack of the wrong form."""
+
+
+@given(FRAMES)
+def test_joined_peer_frames_come_back_as_they_were(frames: list[tuple[Incarnation, list[GroupMessage]]]) -> None:
+    data = b"".join(encode_frame(incarnation, messages) for incarnation, messages in frames)
+    assert decode_frames(data) == [(incarnation, tuple(messages)) for incarnation, messages in frames]
+
+
+@given(st.lists(SESSION_MESSAGES, min_size=1, max_size=3))
+def test_joined_session_frames_come_back_as_they_were(frames: list[list[session.SessionMessage]]) -> None:
+    data = b"".join(session.encode_session_frame(messages) for messages in frames)
+    assert session.decode_session_frames(data) == [message for messages in frames for message in messages]
+
+
+@given(st.builds(PeerHello, NUMBERS, NUMBERS, NAMES, NAMES, NAMES, NUMBERS))
+def test_a_hello_comes_back_as_it_was(hello: PeerHello) -> None:
+    assert decode_hello(encode_hello(hello)) == hello
+
+
+def test_a_hello_of_a_later_protocol_is_still_read() -> None:
+    later = msgpack.packb((9, 9, "c", "n", "s", 3, "something new"))
+    assert decode_hello(later).protocol_version == 9
+
+
+@given(entries())
+def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
+    decoded = decode_entry(entry.encoded)
+    assert decoded == entry
+    assert decoded.encoded == entry.encoded
+
+
+@given(COMMANDS)
+def test_a_command_comes_back_as_it_was(command: commands.Command) -> None:
+    assert commands.decode_command(commands.encode_command(command)) == command
+
+
+@given(entries(), st.data())
+def test_one_flipped_bit_of_an_entry_is_noticed(entry: Entry, data: st.DataObject) -> None:
+    bit = data.draw(st.integers(0, len(entry.encoded) * 8 - 1))
+    damaged = bytearray(entry.encoded)
+    damaged[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(CorruptEntry):
+        decode_entry(bytes(damaged))
+
+
+@given(FRAMES, SESSION_MESSAGES, st.data())
+def test_cut_off_frames_are_malformed(
+    frames: list[tuple[Incarnation, list[GroupMessage]]], messages: list[session.SessionMessage], data: st.DataObject
+) -> None:
+    last = encode_frame(*frames[-1])
+    cut = data.draw(st.integers(1, len(last) - 1))
+    before = b"".join(encode_frame(incarnation, messages) for incarnation, messages in frames[:-1])
+    with pytest.raises(MalformedFrame):
+        decode_frames(before + last[:cut])
+    frame = session.encode_session_frame([*messages, session.Ping(1)])
+    with pytest.raises(MalformedFrame):
+        session.decode_session_frames(frame + frame[: data.draw(st.integers(1, len(frame) - 1))])
+
+
+@given(GARBAGE)
+def test_garbage_on_a_peer_stream_gives_the_stated_errors_only(data: bytes) -> None:
+    try:
+        for incarnation, messages in decode_frames(data):
+            assert type(incarnation) is int
+            assert encode_frame(incarnation, messages)
+    except (MalformedFrame, CorruptEntry):
+        pass
+
+
+@given(GARBAGE)
+def test_garbage_on_a_session_stream_gives_the_stated_error_only(data: bytes) -> None:
+    try:
+        assert session.encode_session_frame(session.decode_session_frames(data))
+    except MalformedFrame:
+        pass
+
+
+@given(GARBAGE)
+def test_garbage_elsewhere_gives_the_stated_errors_only(data: bytes) -> None:
+    for decode, error in (
+        (decode_hello, MalformedFrame),
+        (decode_entry, CorruptEntry),
+        (commands.decode_command, InvalidRequest),
+        (commands.decode_query, InvalidRequest),
+    ):
+        try:
+            decode(data)
+        except error:
+            pass
+
+
+@pytest.mark.parametrize("tag", sorted(codec._FORMS))
+def test_a_field_of_the_wrong_type_is_malformed(tag: int) -> None:
+    _, types = codec._FORMS[tag]
+    right = [{int: 1, bool: True, list: []}[expected] for expected in types]
+    assert decode_frames(msgpack.packb([1, [tag, "g", *right]]))
+    for position in range(len(right)):
+        wrong = [*right[:position], "text", *right[position + 1 :]]
+        with pytest.raises(MalformedFrame):
+            decode_frames(msgpack.packb([1, [tag, "g", *wrong]]))
+
+
+def test_every_message_of_the_protocols_has_a_tag() -> None:
+    assert {cls for cls, _ in codec._FORMS.values()} == set(codec.RaftMessage.__args__)
+    assert {cls for cls, _ in session._FORMS.values()} == set(session.SessionMessage.__args__)

@@ -1,0 +1,60 @@
+"""What a run of a drill leaves behind: the history, the faults as they happened, and how far it came.
+
+The runner fills a record as it goes, so that an interrupted run can be reported too. Times are nanoseconds of the
+history's clock.
+"""
+
+from dataclasses import dataclass, field
+
+from isochrone.drills.faults import ResolvedFault
+from isochrone.drills.history import Operation
+from isochrone.drills.schema import DrillDocument
+from isochrone.ids import NS_PER_S
+from isochrone.topology.model import Topology
+
+
+@dataclass(slots=True)
+class FaultRun:
+    """A fault that was started."""
+
+    fault: ResolvedFault
+    start_ns: int
+    """Just before the first link was cut or the first signal sent."""
+    end_ns: int | None = None
+    """When its end began; None while it lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseRun:
+    """A phase of the drill that has ended."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(slots=True)
+class DrillRecord:
+    """A run so far."""
+
+    drill: DrillDocument
+    topology: Topology
+    seed: int
+    operations: list[Operation] = field(default_factory=list)
+    faults: list[FaultRun] = field(default_factory=list)
+    software_ms: dict[str, float] = field(default_factory=dict)
+    """p50 of sequential writes with shaping off, by keyspace."""
+    phases: list[PhaseRun] = field(default_factory=list)
+    phase: str = "not started"
+    """The phase that runs, or in which the run ended; `done` after the last."""
+    workload_start_ns: int | None = None
+    """Time 0 of the drill file."""
+    no_progress: str | None = None
+    """What did not come back after the faults had ended."""
+    interrupted: bool = False
+    crash: str | None = None
+    """The harness failed: class and text of its error."""
+
+    def seconds(self, time_ns: int) -> float:
+        """A time of the history in seconds of the drill file."""
+        return (time_ns - (self.workload_start_ns or 0)) / NS_PER_S

@@ -1,0 +1,257 @@
+"""Production hosts, client service and SDK together, in virtual time, on stores and links that a test can hold back."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+from host_cluster import GROUP, KEYSPACE, HostCluster
+from virtual_time import run_virtual
+
+from isochrone.errors import Indeterminate, IsochroneError, Rejected, StorageError, Unavailable
+from isochrone.ids import Incarnation, NodeId, ReplicaRole, StoreId, Term
+from isochrone.wire.messages import Envelope, GroupMessage, VoteRequest
+
+FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
+THREE = {"a": FULL, "b": FULL, "c": FULL}
+WITNESSED = {"a": FULL, "b": FULL, "w": WITNESS}
+
+
+def in_cluster(
+    test: Callable[[HostCluster], Awaitable[None]], roles: dict[str, ReplicaRole] = THREE, seed: int = 1
+) -> None:
+    async def main() -> None:
+        cluster = HostCluster(roles, seed)
+        await cluster.start_all()
+        await cluster.until(lambda: cluster.leader() is not None)
+        await test(cluster)
+        await cluster.stop_all()
+
+    run_virtual(main())
+
+
+def test_a_write_is_acknowledged_only_when_a_quorum_has_synced_it() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/warm", "1")
+        for name in ("b", "c"):
+            cluster.processes[NodeId(name)].store.hold()
+        write = asyncio.ensure_future(client.put("k/x", "1"))
+        await asyncio.sleep(5)
+        assert not write.done(), "acknowledged while only the leader had synced"
+        cluster.processes[NodeId("b")].store.release()
+        assert (await write).succeeded
+
+    in_cluster(test)
+
+
+def test_a_follower_s_sync_and_not_its_receipt_counts() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/warm", "1")
+        cluster.processes[NodeId("a")].store.hold()
+        write = asyncio.ensure_future(client.put("k/x", "1"))
+        await asyncio.sleep(0.2)
+        # Two followers have synced; the leader's own sync is not needed, and it has applied in memory only.
+        assert (await write).succeeded
+        assert cluster.processes[NodeId("a")].store.pending
+
+    in_cluster(test)
+
+
+@pytest.mark.parametrize("roles", [THREE, WITNESSED], ids=["three full", "with a witness"])
+@pytest.mark.parametrize("seed", range(12))
+def test_random_faults_lose_nothing_and_repeat_nothing(roles: dict[str, ReplicaRole], seed: int) -> None:
+    print(f"seed {seed}")
+    rng = random.Random(f"host/{seed}/{len(roles)}")
+
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client(timeout_s=60.0)
+        done: dict[str, int] = {}
+        maybe: dict[str, int] = {}
+
+        async def write(key: str) -> None:
+            try:
+                await client.put(key, str(rng.random()))
+                done[key] = done.get(key, 0) + 1
+            except Rejected:
+                return
+            except Indeterminate:
+                maybe[key] = maybe.get(key, 0) + 1
+
+        writes = []
+        for _ in range(25):
+            await asyncio.sleep(rng.choice([0.01, 0.3, 2.0]))
+            writes += [asyncio.ensure_future(write(f"k/{rng.randrange(4)}")) for _ in range(rng.randrange(6))]
+            await _fault(cluster, rng)
+        cluster.heal()
+        for name, process in cluster.processes.items():
+            process.store.release()
+            cluster.thaw(name)
+            if process.host is None:
+                await cluster.start(name)
+        await asyncio.gather(*writes)
+        for key in {*done, *maybe}:
+            version = (await client.get(key)).version
+            assert done.get(key, 0) <= version <= done.get(key, 0) + maybe.get(key, 0), key
+        assert done
+
+    in_cluster(test, roles, seed)
+
+
+async def _fault(cluster: HostCluster, rng: random.Random) -> None:
+    name = rng.choice(list(cluster.processes))
+    process = cluster.processes[name]
+    match rng.randrange(8):
+        case 0 | 1 if process.host is not None:
+            await cluster.crash(name, keep=rng.randrange(process.store.pending + 1))
+        case 2 | 3 if process.host is None:
+            await cluster.start(name)
+        case 4:
+            cluster.isolate(name)
+        case 5:
+            cluster.loss = rng.choice([0.0, 0.1, 0.3])
+        case 6:
+            process.store.hold() if rng.random() < 0.5 else process.store.release()
+        case 7:
+            cluster.freeze(name) if rng.random() < 0.5 else cluster.thaw(name)
+        case _:
+            cluster.heal()
+
+
+def test_a_deposed_leader_answers_no_read() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/x", "old")
+        cluster.isolate("a", "client-0")
+        stale = asyncio.ensure_future(client.get("k/x", timeout_s=4.0))
+        other = await cluster.client()
+        cluster.cut -= {pair for name in "bc" for pair in ((name, "client-1"), ("client-1", name))}
+        assert (await other.put("k/x", "new", timeout_s=8.0)).replica in "bc"
+        with pytest.raises(IsochroneError):
+            await stale
+
+    in_cluster(test)
+
+
+def test_a_failed_sync_ends_the_host_and_tells_everyone() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/x", "1")
+        process = cluster.processes[NodeId("a")]
+        assert process.host is not None
+        process.store.fail_next()
+        write = asyncio.ensure_future(client.put("k/x", "2"))
+        with pytest.raises(StorageError, match="broken"):
+            await process.host.closed()
+        outcomes: list[IsochroneError | None] = []
+        process.host.read(GROUP, KEYSPACE, b"", lambda outcome: outcomes.append(outcome.error))
+        assert isinstance(outcomes[0], Unavailable)
+        # The host says no more, so the others elect a leader, and the retried write takes effect once.
+        assert (await write).succeeded
+        assert (await client.get("k/x")).version == 2
+        assert cluster.leader() in {"b", "c"}
+
+    in_cluster(test)
+
+
+def test_messages_of_an_older_incarnation_or_of_another_store_are_dropped() -> None:
+    async def test(cluster: HostCluster) -> None:
+        await cluster.crash("b")
+        await cluster.start("b")
+        await asyncio.sleep(1)
+        process = cluster.processes[NodeId("a")]
+        assert process.host is not None
+        assert process.host.incarnations[NodeId("b")] == 2
+        request = GroupMessage(GROUP, VoteRequest(Term(99), 999, Term(98), pre=False, transfer=True))  # type: ignore[arg-type]
+        zombie = Envelope(NodeId("b"), StoreId("s-b"), Incarnation(1), (request,))
+        term = process.host.replicas[GROUP].core.term
+        cluster.deliver(NodeId("a"), zombie)
+        cluster.deliver(NodeId("a"), replace(zombie, store=StoreId("other"), incarnation=Incarnation(2)))
+        await asyncio.sleep(0.05)
+        assert process.host.replicas[GROUP].core.term == term
+        assert process.host.counters["messages_of_old_incarnations"] == 1
+        assert process.host.counters["messages_of_strangers"] == 1
+
+    in_cluster(test)
+
+
+def test_a_new_incarnation_is_durable_before_its_messages_are_handled() -> None:
+    async def test(cluster: HostCluster) -> None:
+        process = cluster.processes[NodeId("a")]
+        assert process.host is not None
+        process.store.hold()
+        request = GroupMessage(GROUP, VoteRequest(Term(99), 999, Term(98), pre=False, transfer=True))  # type: ignore[arg-type]
+        cluster.deliver(NodeId("a"), Envelope(NodeId("b"), StoreId("s-b"), Incarnation(7), (request,)))
+        await asyncio.sleep(0.05)
+        assert process.host.replicas[GROUP].core.term < 99
+        process.store.release()
+        await asyncio.sleep(0.05)
+        assert process.host.replicas[GROUP].core.term == 99
+        assert process.store.crash().incarnations[NodeId("b")] == 7
+
+    in_cluster(test)
+
+
+def test_entries_far_ahead_of_a_follower_s_clock_are_not_taken() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/x", "1")
+        cluster.processes[NodeId("a")].clock.offset_ms = 10_000
+        with pytest.raises(Indeterminate):
+            await client.put("k/x", "2", timeout_s=0.5)
+        assert all(
+            process.host is not None and process.host.counters["entries_ahead_of_clock"]
+            for name, process in cluster.processes.items()
+            if name != "a"
+        )
+
+    in_cluster(test)
+
+
+def test_a_store_that_is_no_replica_is_refused() -> None:
+    async def test(cluster: HostCluster) -> None:
+        await cluster.crash("b")
+        process = cluster.processes[NodeId("b")]
+        foreign = replace(process.store.identity, store=StoreId("wiped"))
+        process.store = type(process.store)(foreign, {GROUP: cluster.configuration})
+        with pytest.raises(StorageError, match="rejoin as a learner"):
+            await cluster.start("b")
+        process.host = None
+
+    in_cluster(test)
+
+
+def test_a_witness_leads_only_to_hand_over_and_serves_nothing() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/x", "1")
+        cluster.isolate("b")
+        await client.put("k/x", "2")
+        await cluster.crash("a")
+        cluster.heal()
+        assert (await client.get("k/x", timeout_s=20)).value == b"2"
+        assert cluster.leader() == "b"
+        witness = cluster.processes[NodeId("w")].host
+        assert witness is not None and witness.counters["raft_relay_handed_over"] >= 1
+        errors: list[IsochroneError | None] = []
+        witness.read(GROUP, KEYSPACE, b"", lambda outcome: errors.append(outcome.error))
+        assert isinstance(errors[0], Rejected)
+
+    in_cluster(test, WITNESSED)
+
+
+def test_state_and_dedupe_survive_a_restart_of_everyone() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        for number in range(20):
+            await client.put(f"k/{number % 3}", str(number))
+        for name in "abc":
+            await cluster.crash(name)
+        for name in "abc":
+            await cluster.start(name)
+        assert [(await client.get(f"k/{n}", timeout_s=20)).version for n in range(3)] == [7, 7, 6]
+        assert (await client.put("k/0", "again")).revision == 21
+
+    in_cluster(test)

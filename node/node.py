@@ -10,21 +10,19 @@ import asyncio
 import logging
 import os
 import random
-from pathlib import Path
 from typing import Self, final
-
-from isochrone.node.config import NodeConfig
-from isochrone.regions.storage.directory_os import open_store
-from isochrone.regions.storage.store_lmdb import LmdbStore
 
 from isochrone.clocks.system_os import SystemClock, kernel_bound_ns
 from isochrone.errors import ClockUnsynchronized, InvalidRequest
-from isochrone.ids import NS_PER_MS, GroupId, Nanos, NodeId
+from isochrone.ids import NS_PER_MS, Nanos, NodeId
+from isochrone.node.config import NodeConfig
 from isochrone.node.files_os import load_links
 from isochrone.node.service import ClientService
 from isochrone.regions.host import GroupSettings, Host
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.state.kv import HANDLERS
+from isochrone.regions.storage.directory_os import open_store
+from isochrone.regions.storage.store_lmdb import LmdbStore
 from isochrone.topology import ClockSpec, Group, Topology, load_topology
 from isochrone.wire.admin_grpc import Links
 from isochrone.wire.handshake import peer_refusal
@@ -73,12 +71,20 @@ class Node:
             Unavailable: the address cannot be listened on.
             TopologyError: the topology file is wrong.
         """
-        topology = load_topology(Path(config.topology_file))
+        topology = load_topology(config.topology_file)
         clock = system_clock(topology.clock, config.clock_offset_ms)
         clock.now()  # A clock without a bound is refused before anything starts.
-        store = await open_store(
-            Path(config.data_directory), cluster=config.cluster, node=config.node, store=config.store
-        )
+        store = open_store(config.data_directory, config.cluster, config.node, config.store)
+        try:
+            node = cls._compose(config, topology, clock, store)
+        except BaseException:
+            await store.close()
+            raise
+        await node._start()
+        return node
+
+    @classmethod
+    def _compose(cls, config: NodeConfig, topology: Topology, clock: SystemClock, store: LmdbStore) -> Self:
         rng = random.Random(config.seed)
         shaper = Shaper(rng)
         if config.local:
@@ -99,7 +105,7 @@ class Node:
             store,
             transport,
             clock,
-            {group: _settings(config, topology, group) for group in store.groups},
+            {group.id: _settings(config, topology, group) for group in topology.groups},
             handlers=HANDLERS,
             rng=rng,
             offset_max_ns=round(topology.clock.offset_max_ms * NS_PER_MS),
@@ -111,7 +117,6 @@ class Node:
         server = NodeServer(node_hello, shaper=shaper, transport=transport, sessions=service, admin=admin)
         node = cls(config, store, shaper, transport, host, server)
         admin.node = node
-        await node._start()
         return node
 
     async def _start(self) -> None:
@@ -214,8 +219,7 @@ def _peer_addresses(config: NodeConfig, topology: Topology) -> dict[NodeId, Peer
     }
 
 
-def _settings(config: NodeConfig, topology: Topology, name: GroupId) -> GroupSettings:
-    group: Group = next(group for group in topology.groups if group.id == name)
+def _settings(config: NodeConfig, topology: Topology, group: Group) -> GroupSettings:
     raft = RaftConfig(
         group=group.id,
         node=config.node,

@@ -115,8 +115,8 @@ class Dispatcher:
         source = self._directory_source.result()
         for address, link in list(self._links.items()):
             if link is not source:
-                del self._links[address]
                 await link.close()
+                del self._links[address]
 
     def route(self, key: bytes) -> Route:
         """Where a key lives. Raises `InvalidRequest` if it is in no keyspace."""
@@ -215,9 +215,10 @@ class Dispatcher:
             pending.future.set_result(answer)
 
     def _refused(self, request: int, refusal: Refusal) -> None:
-        pending = self._pending.pop(request, None)
+        pending = self._pending.get(request)
         if pending is None or pending.future.done():
             return
+        del self._pending[request]
         error = pending.call.refused(refusal, self._loop.time(), self._rng)
         if error is not None:
             pending.future.set_exception(error)

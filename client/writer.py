@@ -131,7 +131,7 @@ class Writer:
         if self._closed:
             raise Unavailable("the client was closed")
         session = self._session
-        if session is not None and not session.full and not self._waiters:
+        if session is not None and not session.full:  # Then nobody waits: `_admit` has run.
             return Place(session, session.begin())
         if len(self._waiters) >= QUEUE_LENGTH_MAX:
             raise QueueFull(f"{len(self._waiters)} writes to keyspace {self._keyspace!r} wait already")

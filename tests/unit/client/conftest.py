@@ -182,6 +182,10 @@ class Node:
         self.rules: deque[Rule] = deque()
         self.cut = False
         self.refuses_connections = False
+        self.connections_that_die_early = 0
+        self.directory_requests_lost = 0
+        self.tells_at_once = False
+        """Its first messages come together with its greeting."""
         self.term, self.leader = Term(0), None
         self.pings = 0
 
@@ -191,6 +195,8 @@ class Node:
                 self.pings += 1
                 self.tell(stream)
                 stream.push(Pong(request))
+            case DirectoryRequest() if self.directory_requests_lost:
+                self.directory_requests_lost -= 1
             case DirectoryRequest(request):
                 stream.push(DirectoryResponse(request, self.cluster.routes))
             case WriteRequest() | ReadRequest():
@@ -307,7 +313,13 @@ class Cluster:
             await asyncio.get_running_loop().create_future()
         stream = Stream(node, received, closed)
         node.streams.append(stream)
-        node.tell(stream)
+        if node.connections_that_die_early:
+            node.connections_that_die_early -= 1
+            stream.reset()
+        elif node.tells_at_once:
+            received(LeaderChanged(GROUP, node.term, node.leader))
+        else:
+            node.tell(stream)
         return stream
 
     def elect(self, leader: str | None, term: int, *, told: str = "abc") -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from opentelemetry import trace
 
-from isochrone.client import Client, Provenance
+from isochrone.client import Provenance
 from isochrone.errors import ConnectionLost, InvalidRequest, Unavailable
 from isochrone.ids import ClusterId
 from isochrone.wire.commands import VALUE_BYTES_MAX, CloseSession, OpenSession, decode_command
@@ -233,16 +233,41 @@ def test_closing_tells_each_call_under_way_what_is_known_of_it(run, rules):
         waiting = asyncio.create_task(client.put("app/x", "2"))
         unopened = asyncio.create_task(client.put("other/x", "3"))
         await asyncio.sleep(0.2)
-        await client.close()
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0.01)
+        assert sent.done() and waiting.done() and unopened.done()
         results = await asyncio.gather(sent, waiting, unopened, return_exceptions=True)
+        await closing
         assert [type(result) for result in results] == [ConnectionLost, Unavailable, Unavailable]
 
     run(scenario)
 
 
-def test_the_default_connector_speaks_grpc(run):
+def test_a_lost_question_for_the_directory_is_asked_again(run):
     async def scenario(cluster):
-        with pytest.raises(InvalidRequest, match="no endpoint"):
-            await Client.connect([], region="r")
+        cluster["b"].directory_requests_lost = 1
+        async with await cluster.client(timeout_s=3.0) as client:
+            await client.put("app/x", "1")
+
+    run(scenario)
+
+
+def test_messages_that_come_with_the_greeting_are_heard(run):
+    async def scenario(cluster):
+        cluster["b"].tells_at_once = True
+        async with await cluster.client() as client:
+            cluster["a"].tells_at_once = True
+            cluster["a"].believe(2, "a")
+            await asyncio.wait_for(client.put("app/x", "1"), 0.5)
+
+    run(scenario)
+
+
+def test_a_connection_that_ends_while_it_is_opened_is_opened_again(run):
+    async def scenario(cluster):
+        cluster["b"].connections_that_die_early = 2
+        async with await cluster.client() as client:
+            await client.put("app/x", "1")
+            assert client.statistics().reconnects == 0
 
     run(scenario)

@@ -1,0 +1,363 @@
+"""The LMDB environment of one node: made at bootstrap, opened, checked, read and changed. No threads here.
+
+**Size.** The data file is kept as long as the map (a sparse file; `du` tells what it really takes), and LMDB's first
+pages hold the size of the map. So a file cut short is noticed before anything is read through the map, where it would
+end the process with a bus error. The map doubles up to a limit.
+
+**Locks.** LMDB's own lock file is not used: the caller holds the lock of the data directory, and every transaction of
+an environment begins and ends in one thread.
+
+HAZARD: LMDB trusts the pages of its tree. Checksums cover entries, rows and records; damage to the tree's inner pages
+may still end the process. It then fails to start, which is what a damaged store should do.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import lmdb
+
+from isochrone.errors import StorageError
+from isochrone.ids import ClusterId, GroupId, Incarnation, LogIndex, NodeId, StoreId, Term
+from isochrone.ports import Row, StoredGroup, StoreIdentity, TermRun, WriteBatch
+from isochrone.regions.storage import layout
+from isochrone.regions.storage.log_bounds import commit_at_start, empty_group
+from isochrone.wire.entries import CorruptEntry, decode_entry
+from isochrone.wire.messages import Configuration, Entry, HardState
+
+DATA_FILE = "data.mdb"
+MAP_BYTES_FIRST = 64 << 20
+GROUPS_MAX = 1000
+"""Most groups of one node: each has a database of its own for its log."""
+
+Medium = tuple[int, int, int]
+"""What holds the data file: file system, inode and generation of the inode."""
+
+Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+Database: TypeAlias = "lmdb._Database"  # the class has no public name
+
+_Changes = dict[bytes, bytes | None]
+"""Values to put by key; None deletes."""
+
+
+@dataclass(slots=True)
+class Image:
+    """An open environment and, in memory, the bounds of each group."""
+
+    path: Path
+    environment: lmdb.Environment
+    meta: Database
+    rows: Database
+    identity: StoreIdentity
+    medium: Medium
+    groups: dict[GroupId, StoredGroup] = field(default_factory=dict)
+    numbers: dict[GroupId, int] = field(default_factory=dict)
+    logs: dict[GroupId, Database] = field(default_factory=dict)
+    incarnations: dict[NodeId, Incarnation] = field(default_factory=dict)
+
+
+@contextmanager
+def _lmdb_errors(action: str) -> Iterator[None]:
+    try:
+        yield
+    except (lmdb.Error, OSError) as error:
+        raise StorageError(f"{action}: {error}") from error
+
+
+def create_image(
+    directory: Path,
+    identity: StoreIdentity,
+    groups: Mapping[GroupId, Configuration],
+    medium_of: Callable[[Path], Medium],
+) -> None:
+    """Create the environment of a new store in an existing directory. Not durable before its directory is synced.
+
+    Raises:
+        StorageError: it could not be made; what was written stays for inspection.
+    """
+    if len(groups) > GROUPS_MAX:
+        raise StorageError(f"{len(groups)} groups for one node; at most {GROUPS_MAX} are allowed")
+    with _lmdb_errors(f"cannot create a store in {directory}"):
+        environment = _open_environment(directory, MAP_BYTES_FIRST)
+        try:
+            os.truncate(directory / DATA_FILE, MAP_BYTES_FIRST)
+            meta = environment.open_db(b"meta")
+            environment.open_db(b"rows")
+            records = _identity_records(identity, medium_of(directory / DATA_FILE))
+            for number, name in enumerate(sorted(groups)):
+                environment.open_db(layout.log_name(number))
+                records[layout.group_key(number)] = (name, layout.configuration_to_plain(groups[name]))
+            with environment.begin(write=True, db=meta) as txn:
+                for key, value in records.items():
+                    txn.put(key, layout.encode_record(key, value))
+        finally:
+            environment.close()
+
+
+def open_image(directory: Path) -> Image:
+    """Open the environment of an existing store and check it.
+
+    Raises:
+        StorageError: there is none, or it is damaged; says what was found.
+    """
+    path = directory / DATA_FILE
+    with _lmdb_errors(f"cannot open the store {path}"):
+        environment = _open_environment(directory, 0)
+    try:
+        with _lmdb_errors(f"cannot read the store {path}"):
+            map_bytes, file_bytes = environment.info()["map_size"], path.stat().st_size
+            if file_bytes < map_bytes:
+                raise StorageError(f"{path} is truncated: it has {file_bytes} bytes of {map_bytes}")
+            image = _open_databases(path, environment)
+            _complete_groups(image)
+    except BaseException:
+        environment.close()
+        raise
+    return image
+
+
+def write_identity(image: Image, identity: StoreIdentity, medium: Medium) -> None:
+    """Durably change incarnation and medium."""
+    with _lmdb_errors(f"cannot write to the store {image.path}"), image.environment.begin(write=True) as txn:
+        for key, value in _identity_records(identity, medium).items():
+            txn.put(key, layout.encode_record(key, value), db=image.meta)
+    image.identity, image.medium = identity, medium
+
+
+def grow_map(image: Image, map_bytes_max: int) -> bool:
+    """Double the map; False when it is at its maximum. No transaction may be under way."""
+    map_bytes = image.environment.info()["map_size"]
+    grown_bytes = min(2 * map_bytes, map_bytes_max)
+    if grown_bytes <= map_bytes:
+        return False
+    os.truncate(image.path, grown_bytes)  # the file first: it may be longer than the map, never shorter
+    image.environment.set_mapsize(grown_bytes)
+    return True
+
+
+def put_batches(image: Image, txn: Transaction, steps: list[tuple[WriteBatch, dict[GroupId, StoredGroup]]]) -> None:
+    """Put batches, each with the groups that it changes as they are after it, into one transaction."""
+    before = dict(image.groups)
+    records: _Changes = {}
+    rows: _Changes = {}
+    for batch, changed in steps:
+        for log in batch.logs:
+            if log.entries:
+                _put_entries(txn, image.logs[log.group], log.entries)
+            if log.truncate_to is not None:
+                _delete_prefix(txn, image.logs[log.group], log.truncate_to)
+        for name, group in changed.items():
+            _collect_group(records, image.numbers[name], before[name], group)
+            before[name] = group
+        for row in batch.rows:
+            key = layout.row_key(image.numbers[row.group], row)
+            stored = None if row.value is None else layout.encode_row(key, row.value)
+            rows[layout.stored_row_key(key)] = stored
+        for node, incarnation in batch.incarnations.items():
+            _collect(records, layout.peer_key(node), incarnation)
+    _put_changes(txn, image.meta, records)
+    _put_changes(txn, image.rows, rows)
+
+
+def read_entries(image: Image, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:
+    """Entries `first..last` as `ports.Store.read_entries` promises."""
+    bounds = group_of(image, group)
+    if not bounds.truncated_index < first <= bounds.last_index:
+        raise StorageError(f"group {group} holds no entry {first}")
+    entries: list[Entry] = []
+    total_bytes = 0
+    with image.environment.begin(db=image.logs[group]) as txn, txn.cursor() as cursor:
+        cursor.set_range(layout.index_key(first))
+        for index, (key, encoded) in zip(range(first, min(last, bounds.last_index) + 1), cursor, strict=False):
+            total_bytes += len(encoded)
+            if entries and total_bytes > bytes_max:
+                break
+            entries.append(_decode(group, LogIndex(index), key, encoded))
+    return tuple(entries)
+
+
+def group_of(image: Image, group: GroupId) -> StoredGroup:
+    """Bounds of a group; `StorageError` if the store does not hold it."""
+    if group not in image.groups:
+        raise StorageError(f"this store does not hold group {group}")
+    return image.groups[group]
+
+
+def read_rows(image: Image, group: GroupId) -> list[Row]:
+    """All rows of a group, ordered by keyspace, table and key."""
+    group_of(image, group)
+    prefix = layout.group_prefix(image.numbers[group])
+    with image.environment.begin(db=image.rows) as txn:
+        found = [layout.decode_row(group, key, stored) for key, stored in _items(txn, prefix)]
+    found.sort(key=lambda row: (row.keyspace, row.table, row.key))
+    return found
+
+
+def _open_environment(directory: Path, map_bytes: int) -> lmdb.Environment:
+    return lmdb.Environment(
+        str(directory),
+        map_size=map_bytes,
+        max_dbs=GROUPS_MAX + 2,
+        sync=True,
+        metasync=True,
+        writemap=False,
+        lock=False,
+    )
+
+
+def _open_databases(path: Path, environment: lmdb.Environment) -> Image:
+    def database(name: bytes) -> Database:
+        try:
+            return environment.open_db(name, create=False)
+        except lmdb.NotFoundError:
+            raise StorageError(f"{path} lacks {name.decode()!r}: its bootstrap was not finished") from None
+
+    meta, rows = database(b"meta"), database(b"rows")
+    records = _read_records(environment, meta)
+    if layout.STORE_KEY not in records:
+        raise StorageError(f"{path} has no identity: its bootstrap was not finished")
+    version, cluster, node, store, *medium = cast("tuple[int, str, str, str, int, int, int]", records[layout.STORE_KEY])
+    if version != layout.FORMAT_VERSION:
+        raise StorageError(f"{path} has format {version}; this release reads {layout.FORMAT_VERSION}")
+    incarnation = Incarnation(cast("int", records[layout.INCARNATION_KEY]))
+    identity = StoreIdentity(ClusterId(cluster), NodeId(node), StoreId(store), incarnation)
+    image = Image(path, environment, meta, rows, identity, (medium[0], medium[1], medium[2]))
+    for key, value in records.items():
+        if key.startswith(b"group/"):
+            number = layout.number_of(key)
+            name, configuration = cast("tuple[str, object]", value)
+            group = empty_group(layout.configuration_from_plain(configuration))
+            image.groups[GroupId(name)] = _load_group(number, group, records)
+            image.numbers[GroupId(name)] = number
+            image.logs[GroupId(name)] = database(layout.log_name(number))
+        elif key.startswith(b"peer/"):
+            image.incarnations[NodeId(key[5:].decode())] = Incarnation(cast("int", value))
+    return image
+
+
+def _read_records(environment: lmdb.Environment, meta: Database) -> dict[bytes, object]:
+    with environment.begin(db=meta) as txn:
+        return {key: layout.decode_record(key, stored) for key, stored in _items(txn, b"")}
+
+
+def _load_group(number: int, group: StoredGroup, records: Mapping[bytes, object]) -> StoredGroup:
+    """A group as its records describe it; `_complete_groups` completes it."""
+    hard_state, applied, truncated = group.hard_state, group.applied, (group.truncated_index, group.truncated_term)
+    if found := records.get(layout.hard_state_key(number)):
+        term, vote, commit = cast("tuple[int, str | None, int]", found)
+        hard_state = HardState(Term(term), None if vote is None else NodeId(vote), LogIndex(commit))
+    if found := records.get(layout.applied_key(number)):
+        applied = LogIndex(cast("int", found))
+    if found := records.get(layout.truncated_key(number)):
+        index, term = cast("tuple[int, int]", found)
+        truncated = (LogIndex(index), Term(term))
+    prefix = layout.run_prefix(number)
+    runs = tuple(
+        TermRun(layout.index_of(key[len(prefix) :]), Term(cast("int", value)))
+        for key, value in records.items()
+        if key.startswith(prefix)
+    )
+    return replace(
+        group,
+        hard_state=hard_state,
+        applied=applied,
+        truncated_index=truncated[0],
+        truncated_term=truncated[1],
+        term_runs=runs,
+    )
+
+
+def _complete_groups(image: Image) -> None:
+    """Find where each log ends and check that it has no hole, without reading it: the ends and a count suffice."""
+    for name, group in image.groups.items():
+        with image.environment.begin(db=image.logs[name]) as txn, txn.cursor() as cursor:
+            first = last = group.truncated_index
+            count = txn.stat(image.logs[name])["entries"]
+            if cursor.first():
+                first = LogIndex(layout.index_of(cursor.key()) - 1)
+                cursor.last()
+                last = layout.index_of(cursor.key())
+        if first != group.truncated_index or last - first != count:
+            raise StorageError(
+                f"group {name}: the log holds {count} entries from {first + 1} to {last}; "
+                f"it should begin at {group.truncated_index + 1} and have no hole"
+            )
+        if max(group.applied, group.hard_state.commit) > last:
+            raise StorageError(
+                f"group {name}: the log ends at {last}, before commit {group.hard_state.commit} "
+                f"or applied {group.applied}"
+            )
+        image.groups[name] = commit_at_start(replace(group, last_index=last))
+
+
+def _identity_records(identity: StoreIdentity, medium: Medium) -> dict[bytes, object]:
+    store = (layout.FORMAT_VERSION, identity.cluster, identity.node, identity.store, *medium)
+    return {layout.STORE_KEY: store, layout.INCARNATION_KEY: identity.incarnation}
+
+
+def _items(txn: Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    with txn.cursor() as cursor:
+        cursor.set_range(prefix)
+        for key, stored in cursor:
+            if not key.startswith(prefix):
+                return
+            yield key, stored
+
+
+def _decode(group: GroupId, index: LogIndex, key: bytes, encoded: bytes) -> Entry:
+    try:
+        entry = decode_entry(encoded)
+    except CorruptEntry as error:
+        raise StorageError(f"group {group}: entry {index} is damaged: {error}") from error
+    if entry.index != index or layout.index_of(key) != index:
+        raise StorageError(f"group {group}: entry {entry.index} stands where entry {index} should be")
+    return entry
+
+
+def _put_entries(txn: Transaction, log: Database, entries: tuple[Entry, ...]) -> None:
+    items = [(layout.index_key(entry.index), entry.encoded) for entry in entries]
+    with txn.cursor(log) as cursor:
+        if cursor.set_range(items[0][0]):
+            while cursor.delete():
+                pass
+        cursor.putmulti(items, append=True)
+
+
+def _delete_prefix(txn: Transaction, log: Database, truncate_to: LogIndex) -> None:
+    limit = layout.index_key(truncate_to)
+    with txn.cursor(log) as cursor:
+        if cursor.first():
+            while cursor.key() and cursor.key() <= limit:
+                cursor.delete()
+
+
+def _collect_group(records: _Changes, number: int, before: StoredGroup, after: StoredGroup) -> None:
+    """Add the records that differ between two states of a group."""
+    if after.hard_state != before.hard_state:
+        hard_state = after.hard_state
+        _collect(records, layout.hard_state_key(number), (hard_state.term, hard_state.vote, hard_state.commit))
+    if after.applied != before.applied:
+        _collect(records, layout.applied_key(number), after.applied)
+    if after.truncated_index != before.truncated_index:
+        _collect(records, layout.truncated_key(number), (after.truncated_index, after.truncated_term))
+    if after.term_runs is not before.term_runs:
+        for gone in set(before.term_runs).difference(after.term_runs):
+            records[layout.run_key(number, gone.first)] = None
+        for run in set(after.term_runs).difference(before.term_runs):
+            _collect(records, layout.run_key(number, run.first), run.term)
+
+
+def _collect(records: _Changes, key: bytes, value: object) -> None:
+    records[key] = layout.encode_record(key, value)
+
+
+def _put_changes(txn: Transaction, database: Database, changes: _Changes) -> None:
+    gone = [key for key, stored in changes.items() if stored is None]
+    for key in gone:
+        txn.delete(key, db=database)
+    if len(gone) < len(changes):
+        with txn.cursor(database) as cursor:
+            cursor.putmulti([(key, stored) for key, stored in changes.items() if stored is not None])

@@ -1,0 +1,178 @@
+"""The stored form of everything but log entries (those are stored as `wire.entries` encodes them).
+
+One environment holds these databases:
+
+- `meta`: small records, each a CRC32C (4 bytes, big-endian) and a msgpack value. The key is a kind, then what it is
+  about; see the `*_key` functions. The checksum covers the key too, so a record under a wrong key is noticed.
+- `log/N`: entries of group number N, by index (8 bytes, big-endian, so the order of bytes is that of indexes).
+- `rows`: rows by group number, keyspace, table and key, in that order.
+
+Groups are numbered at bootstrap. A keyspace ends with 00 01 and a 00 within it is written 00 FF, which keeps the order
+of keyspaces and makes no key the beginning of another keyspace's.
+
+LMDB allows keys of 511 bytes. A longer row key is cut, a digest takes the place of what was cut off, and the cut part
+stands before the value; only such keys have exactly 511 bytes. Rows under cut keys may be out of order among
+themselves, so readers sort.
+"""
+
+import hashlib
+import struct
+from typing import cast
+
+import google_crc32c
+import msgpack
+
+from isochrone.errors import StorageError
+from isochrone.ids import GroupId, KeyspaceId, LogIndex, NodeId, ReplicaRole, StoreId
+from isochrone.ports import Row
+from isochrone.wire.messages import Configuration, Member
+from isochrone.wire.pack import pack
+
+FORMAT_VERSION = 1
+STORE_KEY = b"store"
+INCARNATION_KEY = b"incarnation"
+
+KEY_BYTES_MAX = 511
+_DIGEST_BYTES = 32
+_CUT = KEY_BYTES_MAX - _DIGEST_BYTES
+
+_NUMBER = struct.Struct(">I")
+_INDEX = struct.Struct(">Q")
+_CRC = struct.Struct(">I")
+_CRC_AND_TAIL = struct.Struct(">IH")
+
+index_key = _INDEX.pack
+"""Key of an entry in its group's log."""
+
+
+def index_of(key: bytes) -> LogIndex:
+    """Back from `index_key`."""
+    return LogIndex(_INDEX.unpack(key)[0])
+
+
+def log_name(number: int) -> bytes:
+    """Name of the database that holds the log of a group."""
+    return b"log/%d" % number
+
+
+def peer_key(node: NodeId) -> bytes:
+    """Record: the highest incarnation seen of a peer."""
+    return b"peer/" + node.encode()
+
+
+def group_key(number: int) -> bytes:
+    """Record: name and first configuration of a group."""
+    return b"group/" + _NUMBER.pack(number)
+
+
+def hard_state_key(number: int) -> bytes:
+    """Record: term, vote and commit of a group."""
+    return b"hard/" + _NUMBER.pack(number)
+
+
+def applied_key(number: int) -> bytes:
+    """Record: index up to which a group's rows reflect its log."""
+    return b"applied/" + _NUMBER.pack(number)
+
+
+def truncated_key(number: int) -> bytes:
+    """Record: index and term of the entry before the first one held."""
+    return b"truncated/" + _NUMBER.pack(number)
+
+
+def run_prefix(number: int) -> bytes:
+    """What the keys of a group's term runs begin with."""
+    return b"run/" + _NUMBER.pack(number)
+
+
+def run_key(number: int, first: LogIndex) -> bytes:
+    """Record: term of the run of entries that starts at `first`."""
+    return run_prefix(number) + _INDEX.pack(first)
+
+
+def number_of(key: bytes) -> int:
+    """The group number in a `group_key`."""
+    return int(_NUMBER.unpack(key[-4:])[0])
+
+
+def encode_record(key: bytes, value: object) -> bytes:
+    """A value of plain types, as stored under `key`."""
+    body = pack(value)
+    return _CRC.pack(google_crc32c.value(key + body)) + body
+
+
+def decode_record(key: bytes, stored: bytes) -> object:
+    """Back from `encode_record`.
+
+    Raises:
+        StorageError: the record is damaged.
+    """
+    if len(stored) < 5 or _CRC.unpack_from(stored)[0] != google_crc32c.value(key + stored[4:]):
+        raise StorageError(f"record {key!r} does not match its checksum")
+    return cast("object", msgpack.unpackb(stored[4:], use_list=False))
+
+
+_PlainMember = tuple[str, str, str]
+
+
+def configuration_to_plain(configuration: Configuration) -> tuple[object, ...]:
+    """A configuration as plain types."""
+    return tuple(
+        tuple((member.node, member.store, member.role.value) for member in half)
+        for half in (configuration.members, configuration.outgoing)
+    )
+
+
+def configuration_from_plain(plain: object) -> Configuration:
+    """Back from `configuration_to_plain`."""
+    members, outgoing = cast("tuple[tuple[_PlainMember, ...], tuple[_PlainMember, ...]]", plain)
+    return Configuration(_members(members), _members(outgoing))
+
+
+def _members(plain: tuple[_PlainMember, ...]) -> tuple[Member, ...]:
+    return tuple(Member(NodeId(node), StoreId(store), ReplicaRole(role)) for node, store, role in plain)
+
+
+def group_prefix(number: int) -> bytes:
+    """What the keys of a group's rows begin with."""
+    return _NUMBER.pack(number)
+
+
+def row_key(number: int, row: Row) -> bytes:
+    """The whole key of a row, which may be longer than what LMDB allows."""
+    keyspace = row.keyspace.encode().replace(b"\0", b"\0\xff")
+    return b"%b%b\0\1%c%b" % (_NUMBER.pack(number), keyspace, row.table, row.key)
+
+
+def stored_row_key(key: bytes) -> bytes:
+    """The key under which the row with this whole key is stored."""
+    if len(key) < KEY_BYTES_MAX:
+        return key
+    return key[:_CUT] + hashlib.sha256(key).digest()
+
+
+def encode_row(key: bytes, value: bytes) -> bytes:
+    """The stored form of a row's value: CRC32C over whole key and value, the part of the key cut off, the value."""
+    checksum = google_crc32c.extend(google_crc32c.value(key), value)
+    if len(key) < KEY_BYTES_MAX:
+        return _CRC.pack(checksum) + value
+    tail = key[_CUT:]
+    return _CRC_AND_TAIL.pack(checksum, len(tail)) + tail + value
+
+
+def decode_row(group: GroupId, stored_key: bytes, stored: bytes) -> Row:
+    """A row from its stored key and value.
+
+    Raises:
+        StorageError: the row is damaged.
+    """
+    key, start = stored_key, 4
+    if len(stored_key) == KEY_BYTES_MAX and len(stored) >= _CRC_AND_TAIL.size:
+        start = _CRC_AND_TAIL.size + _CRC_AND_TAIL.unpack_from(stored)[1]
+        key = stored_key[:_CUT] + stored[_CRC_AND_TAIL.size : start]
+    value = stored[start:]
+    if len(stored) < start or _CRC.unpack_from(stored)[0] != google_crc32c.extend(google_crc32c.value(key), value):
+        raise StorageError(f"group {group}: the row under {stored_key!r} does not match its checksum")
+    end = key.index(b"\0\1", 4)
+    keyspace = key[4:end].replace(b"\0\xff", b"\0").decode()
+    return Row(group, KeyspaceId(keyspace), key[end + 2], key[end + 3 :], value)

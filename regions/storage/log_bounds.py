@@ -1,0 +1,121 @@
+"""What a batch does to a group's log bounds, and what no batch may do.
+
+Every store keeps a `StoredGroup` per group in memory and moves it on with `advance` before it writes anything, so a
+batch that breaks a rule leaves the store as it was. The rules, whose breach is always the caller's fault:
+
+1. entries are contiguous, encoded, of terms that never fall, and begin at most one after the last one held: no hole;
+2. nothing committed or truncated is replaced;
+3. the term never falls, a vote is not changed within a term, `commit` never falls and stays within the log;
+4. truncation stays within the log;
+5. `applied` never falls and stays within the log.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from isochrone.errors import check
+from isochrone.ids import GroupId, LogIndex, Term
+from isochrone.ports import LogWrite, StoredGroup, TermRun, WriteBatch
+from isochrone.wire.messages import Configuration, Entry, HardState
+
+
+def empty_group(configuration: Configuration) -> StoredGroup:
+    """A group as it is right after bootstrap."""
+    return StoredGroup(configuration, HardState(), LogIndex(0), Term(0), LogIndex(0), (), LogIndex(0))
+
+
+def commit_at_start(group: StoredGroup) -> StoredGroup:
+    """The group with `commit` raised to `applied`: what was applied was committed, whatever the hard state says."""
+    if group.hard_state.commit >= group.applied:
+        return group
+    return replace(group, hard_state=replace(group.hard_state, commit=group.applied))
+
+
+def advance(groups: Mapping[GroupId, StoredGroup], batch: WriteBatch) -> dict[GroupId, StoredGroup]:
+    """The groups that `batch` changes, as they are after it.
+
+    Raises:
+        InvariantViolation: the batch breaks a rule of this module; a fault of the caller.
+    """
+    changed: dict[GroupId, StoredGroup] = {}
+    for log in batch.logs:
+        check(log.group in groups, f"write to group {log.group}, which this store does not hold")
+        changed[log.group] = advance_log(changed.get(log.group) or groups[log.group], log)
+    for name, applied in batch.applied.items():
+        check(name in groups, f"applied index of group {name}, which this store does not hold")
+        group = changed.get(name) or groups[name]
+        check(applied >= group.applied, f"{name}: applied index falls from {group.applied} to {applied}")
+        check(applied <= group.last_index, f"{name}: applied {applied} is beyond the last entry {group.last_index}")
+        changed[name] = replace(group, applied=applied)
+    for row in batch.rows:
+        check(row.group in groups, f"row of group {row.group}, which this store does not hold")
+    return changed
+
+
+def advance_log(group: StoredGroup, write: LogWrite) -> StoredGroup:
+    """The group after one log write: entries first, then truncation, then hard state."""
+    if write.entries:
+        group = _append(group, write)
+    if write.truncate_to is not None and write.truncate_to > group.truncated_index:
+        group = _truncate(group, write.group, write.truncate_to)
+    if write.hard_state is not None:
+        _check_hard_state(group, write.group, write.hard_state)
+        group = replace(group, hard_state=write.hard_state)
+    return group
+
+
+def term_at(group: StoredGroup, index: LogIndex) -> Term:
+    """Term of an entry held, or of the one before the first."""
+    if index == group.truncated_index:
+        return group.truncated_term
+    check(group.truncated_index < index <= group.last_index, f"entry {index} is not held")
+    return next(run.term for run in reversed(group.term_runs) if run.first <= index)
+
+
+def _append(group: StoredGroup, write: LogWrite) -> StoredGroup:
+    name, first = write.group, write.entries[0].index
+    check(first <= group.last_index + 1, f"{name}: entry {first} would leave a hole after {group.last_index}")
+    check(first > group.truncated_index, f"{name}: entry {first} is already truncated")
+    check(first > group.hard_state.commit, f"{name}: entry {first} would replace a committed one")
+    runs = group.term_runs
+    if first <= group.last_index:
+        runs = tuple(run for run in runs if run.first < first)
+    term = term_at(group, LogIndex(first - 1))
+    new_runs, last = _runs_of(name, write.entries, term, is_log_empty=not runs)
+    return replace(group, last_index=last, term_runs=runs + new_runs if new_runs else runs)
+
+
+def _runs_of(
+    name: GroupId, entries: tuple[Entry, ...], term: Term, *, is_log_empty: bool
+) -> tuple[tuple[TermRun, ...], LogIndex]:
+    """Runs that begin within `entries`, which follow an entry of `term`; and the last index."""
+    runs: list[TermRun] = []
+    expected = entries[0].index
+    for entry in entries:
+        check(entry.index == expected, f"{name}: entry {entry.index} follows {expected - 1}")
+        check(bool(entry.encoded), f"{name}: entry {entry.index} is not encoded")
+        if entry.term != term or is_log_empty:
+            check(entry.term >= term, f"{name}: term falls from {term} to {entry.term} at entry {entry.index}")
+            runs.append(TermRun(entry.index, entry.term))
+            term, is_log_empty = entry.term, False
+        expected = LogIndex(expected + 1)
+    return tuple(runs), entries[-1].index
+
+
+def _truncate(group: StoredGroup, name: GroupId, index: LogIndex) -> StoredGroup:
+    check(index <= group.last_index, f"{name}: truncation at {index} is beyond the last entry {group.last_index}")
+    term = term_at(group, index)
+    later = tuple(run for run in group.term_runs if run.first > index + 1)
+    if index < group.last_index:
+        first = LogIndex(index + 1)
+        later = (TermRun(first, term_at(group, first)), *later)
+    return replace(group, truncated_index=index, truncated_term=term, term_runs=later)
+
+
+def _check_hard_state(group: StoredGroup, name: GroupId, new: HardState) -> None:
+    old = group.hard_state
+    check(new.term >= old.term, f"{name}: term falls from {old.term} to {new.term}")
+    same_vote = new.term > old.term or old.vote is None or new.vote == old.vote
+    check(same_vote, f"{name}: vote in term {new.term} changes from {old.vote} to {new.vote}")
+    check(new.commit >= old.commit, f"{name}: commit falls from {old.commit} to {new.commit}")
+    check(new.commit <= group.last_index, f"{name}: commit {new.commit} is beyond the last entry {group.last_index}")

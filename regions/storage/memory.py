@@ -1,0 +1,232 @@
+"""A store in memory, for tests and simulation, with the contract of `ports.Store`.
+
+It can hold writes back, so that a test sees that nothing is acknowledged before it is durable; refuse a write as a
+full store does, or fail it as a broken disk does; and crash, which loses any suffix of the batches not yet durable.
+Everything happens in the caller's thread, and without `hold` no call suspends.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+from isochrone.errors import InvariantViolation, StorageError
+from isochrone.ids import GroupId, Incarnation, KeyspaceId, LogIndex, NodeId
+from isochrone.ports import LogWrite, Row, StoredGroup, StoreIdentity, WriteBatch
+from isochrone.regions.storage.log_bounds import advance, commit_at_start, empty_group
+from isochrone.wire.messages import Configuration, Entry
+
+_RowKey = tuple[GroupId, KeyspaceId, int, bytes]
+
+
+@dataclass(slots=True)
+class _Image:
+    """What is durable."""
+
+    groups: dict[GroupId, StoredGroup]
+    entries: dict[GroupId, dict[LogIndex, Entry]]
+    rows: dict[_RowKey, bytes] = field(default_factory=dict)
+    incarnations: dict[NodeId, Incarnation] = field(default_factory=dict)
+
+    def apply(self, batch: WriteBatch) -> None:
+        """Make a batch durable, as a whole or, on `InvariantViolation`, not at all."""
+        changed = advance(self.groups, batch)
+        for log in batch.logs:
+            self._write_log(log)
+        self.groups.update(changed)
+        for row in batch.rows:
+            key = (row.group, row.keyspace, row.table, row.key)
+            if row.value is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = row.value
+        self.incarnations.update(batch.incarnations)
+
+    def _write_log(self, log: LogWrite) -> None:
+        held = self.entries[log.group]
+        if log.entries:
+            for index in [index for index in held if index >= log.entries[0].index]:
+                del held[index]
+            held.update((entry.index, entry) for entry in log.entries)
+        if log.truncate_to is not None:
+            for index in [index for index in held if index <= log.truncate_to]:
+                del held[index]
+
+
+@dataclass(slots=True)
+class _Pending:
+    batch: WriteBatch
+    durable: asyncio.Future[None]
+
+
+def _settle(durable: asyncio.Future[None], error: Exception | None) -> None:
+    if durable.done():  # the caller was cancelled
+        return
+    if error is None:
+        durable.set_result(None)
+    else:
+        durable.set_exception(error)
+
+
+class _Outcome(Enum):
+    DURABLE = auto()
+    REFUSED = auto()
+    FAILED = auto()
+
+
+class MemoryStore:
+    """See the module. The methods beyond those of `Store` are the test's hand on the disk."""
+
+    def __init__(self, identity: StoreIdentity, groups: Mapping[GroupId, Configuration]) -> None:
+        """A store as bootstrapped: with the first configuration of each group and empty logs."""
+        stored = {name: empty_group(groups[name]) for name in sorted(groups)}
+        self._start(identity, _Image(stored, {name: {} for name in stored}))
+
+    def _start(self, identity: StoreIdentity, image: _Image) -> None:
+        image.groups = {name: commit_at_start(group) for name, group in image.groups.items()}
+        self._identity = identity
+        self._image = image
+        self._incarnations = dict(image.incarnations)
+        self._pending: list[_Pending] = []
+        self._held = False
+        self._next_commit = _Outcome.DURABLE
+        self._unusable: str | None = None
+        self._commits = 0
+
+    @property
+    def identity(self) -> StoreIdentity:
+        """Whose data this is."""
+        return self._identity
+
+    @property
+    def groups(self) -> tuple[GroupId, ...]:
+        """The groups held, in order of name."""
+        return tuple(self._image.groups)
+
+    @property
+    def incarnations(self) -> Mapping[NodeId, Incarnation]:
+        """Highest incarnation of each peer when the store was opened."""
+        return self._incarnations
+
+    @property
+    def commits(self) -> int:
+        """How many batches became durable since the store was opened."""
+        return self._commits
+
+    @property
+    def pending(self) -> int:
+        """How many writes are held back."""
+        return len(self._pending)
+
+    async def load(self, group: GroupId) -> StoredGroup:
+        """A group's log bounds and hard state."""
+        self._check_usable()
+        return self._group(group)
+
+    async def read_entries(self, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:
+        """Entries `first..last`, as many as fit."""
+        self._check_usable()
+        bounds = self._group(group)
+        if not bounds.truncated_index < first <= bounds.last_index:
+            raise StorageError(f"group {group} holds no entry {first}")
+        entries: list[Entry] = []
+        total_bytes = 0
+        for index in range(first, min(last, bounds.last_index) + 1):
+            entry = self._image.entries[group][LogIndex(index)]
+            total_bytes += len(entry.encoded)
+            if entries and total_bytes > bytes_max:
+                break
+            entries.append(entry)
+        return tuple(entries)
+
+    async def read_rows(self, group: GroupId) -> Sequence[Row]:
+        """All rows of a group, in order."""
+        self._check_usable()
+        self._group(group)
+        return [Row(*key, value) for key, value in sorted(self._image.rows.items()) if key[0] == group]
+
+    async def write(self, batch: WriteBatch) -> None:
+        """Make a batch durable, at once unless writes are held back."""
+        self._check_usable()
+        if self._held:
+            pending = _Pending(batch, asyncio.get_running_loop().create_future())
+            self._pending.append(pending)
+            await pending.durable
+        else:
+            self._commit(batch)
+
+    async def close(self) -> None:
+        """Make what is held back durable, then refuse every later call."""
+        if self._unusable is None:
+            self.release()
+            self._unusable = "the store is closed"
+
+    def hold(self) -> None:
+        """Hold back every write from now on, until `release`."""
+        self._held = True
+
+    def release(self, count: int | None = None) -> None:
+        """Make the first `count` writes held back durable, in order; None: all, and hold back no more."""
+        if count is None:
+            self._held = False
+        released = self._pending[:count]
+        del self._pending[:count]
+        while released:
+            durable = released[0].durable
+            try:
+                self._commit(released.pop(0).batch)
+            except (StorageError, InvariantViolation) as error:
+                _settle(durable, error)
+                for later in (*released, *self._pending):
+                    _settle(later.durable, StorageError(f"an earlier write was refused or failed: {error}"))
+                self._pending = []
+                return
+            _settle(durable, None)
+
+    def refuse_next(self) -> None:
+        """Let the next commit be refused, as by a store that is full. The store stays usable."""
+        self._next_commit = _Outcome.REFUSED
+
+    def fail_next(self) -> None:
+        """Let the next commit fail, as on a broken disk: nothing of it is stored, and every later call raises."""
+        self._next_commit = _Outcome.FAILED
+
+    def crash(self, keep: int = 0) -> "MemoryStore":
+        """Lose power: of the writes held back only the first `keep` survive. Returns the store as opened again."""
+        identity = replace(self._identity, incarnation=Incarnation(self._identity.incarnation + 1))
+        survivors = self._pending[:keep]
+        for pending in self._pending:
+            pending.durable.cancel()
+        self._pending = []
+        self._unusable = "the process that had this store open has crashed"
+        for pending in survivors:
+            self._image.apply(pending.batch)
+        store = MemoryStore.__new__(MemoryStore)
+        store._start(identity, self._image)
+        return store
+
+    def reopen(self) -> "MemoryStore":
+        """Open again what was closed or has failed."""
+        return self.crash()
+
+    def _commit(self, batch: WriteBatch) -> None:
+        outcome, self._next_commit = self._next_commit, _Outcome.DURABLE
+        match outcome:
+            case _Outcome.REFUSED:
+                raise StorageError("the store is full")
+            case _Outcome.FAILED:
+                self._unusable = "an earlier commit failed: the disk is broken"
+                raise StorageError("commit failed: the disk is broken")
+            case _Outcome.DURABLE:
+                self._image.apply(batch)
+                self._commits += 1
+
+    def _group(self, group: GroupId) -> StoredGroup:
+        try:
+            return self._image.groups[group]
+        except KeyError:
+            raise StorageError(f"this store does not hold group {group}") from None
+
+    def _check_usable(self) -> None:
+        if self._unusable is not None:
+            raise StorageError(self._unusable)

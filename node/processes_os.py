@@ -1,19 +1,20 @@
 """Processes of ours: told apart from others by pid and start time, found by session, killed for certain.
 
-Theory of operation. A Ray head is started as leader of a session of its own, and everything that Ray starts
-stays in that session, whatever process group or parent it gets. So the members of that session are exactly what a
-deployment owns on this machine: they, and no others, are killed when it is taken down. The system does not give a pid
-away while a session of that number has members; start times tell whether the session is still ours.
+Theory of operation. A Ray head is started as leader of a session of its own, in a directory of its own, and
+whatever Ray starts stays in that session and that directory, whatever process group, parent or title it gets. So the
+processes with both are exactly what a deployment owns on this machine: they, and no others, are killed when it is
+taken down. The directory tells our session from a later one that was given the same number.
 """
 
 import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-from isochrone.errors import StorageError
+from isochrone.errors import DeadlineExceeded
 
 _CLOCK_TICK_S = 0.05
 """Start times are read in clock ticks (10 ms); two readings of one may differ by rounding."""
@@ -65,7 +66,7 @@ def kill_and_wait(processes: Sequence[ProcessId], timeout_s: float) -> None:
     """Kill processes with SIGKILL and return when they are gone.
 
     Raises:
-        StorageError: one still lives after `timeout_s`: it hangs in the kernel, on a disk as a rule.
+        DeadlineExceeded: one still lives after `timeout_s`: it hangs in the kernel, on a disk as a rule.
     """
     found = [each for each in (process.find() for process in processes) if each is not None]
     for each in found:
@@ -76,34 +77,32 @@ def kill_and_wait(processes: Sequence[ProcessId], timeout_s: float) -> None:
     _, alive = psutil.wait_procs(found, timeout=timeout_s)
     left = [each.pid for each in alive if _lives(each)]
     if left:
-        raise StorageError(f"processes {', '.join(map(str, left))} did not end within {timeout_s:g} s of SIGKILL")
+        raise DeadlineExceeded(f"processes {', '.join(map(str, left))} did not end within {timeout_s:g} s of SIGKILL")
 
 
-def kill_session(leader: ProcessId, timeout_s: float) -> None:
-    """Kill every process of the session that `leader` began, itself included, and return when they are gone.
+def kill_session(leader: ProcessId, directory: Path, timeout_s: float) -> None:
+    """Kill every process of the session that `leader` began in `directory`, and return when they are gone.
 
     Raises:
-        StorageError: one still lives after `timeout_s`.
+        DeadlineExceeded: one still lives after `timeout_s`.
     """
     # The leader's children die with it, but their children may start others until they notice: look again until
     # a look finds nobody.
-    while members := session_members(leader):
+    while members := session_members(leader, directory):
         kill_and_wait(members, timeout_s)
 
 
-def session_members(leader: ProcessId) -> list[ProcessId]:
-    """The live processes of the session that `leader` began; the leader first, if it lives."""
+def session_members(leader: ProcessId, directory: Path) -> list[ProcessId]:
+    """The live processes of the session that `leader` began in `directory`; the leader first, if it lives."""
     members = []
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) != leader.pid or process.create_time() < leader.started - _CLOCK_TICK_S:
                 continue
-            if process.status() != psutil.STATUS_ZOMBIE:
+            if _lives(process) and Path(process.cwd()) == directory:
                 members.append(ProcessId(process.pid, process.create_time()))
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            continue
-    if any(member.pid == leader.pid and member.find() and leader.find() is None for member in members):
-        return []  # The number was given away: the session of that leader is over.
+        except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+            continue  # Gone meanwhile, or another user's.
     return sorted(members, key=lambda member: (member.pid != leader.pid, member.pid))
 
 

@@ -26,8 +26,10 @@ from isochrone.topology.model import (
 )
 from isochrone.topology.resolve import (
     Faults,
+    Numbered,
     check_home,
     check_prefixes,
+    check_zones_have_nodes,
     one_of,
     resolve_clock,
     resolve_nodes,
@@ -69,14 +71,21 @@ def build_topology(read: ReadDocument, reference: Reference, file: str, earlier:
     document, faulty = read.document, read.faulty
     faults = Faults(file, [*earlier, *read.problems])
     clock = resolve_clock(document.clock, faults)
-    if "keyspaces" not in faulty:
-        check_prefixes(document.keyspaces, faults)
-    if "regions" in faulty:
-        raise TopologyError(tuple(faults.problems))
+    for key, items in (("regions", document.regions), ("keyspaces", document.keyspaces)):
+        if not items and key not in faulty:
+            faults.add(key, "an empty list", "at least one")
+    keyspaces = read.numbered("keyspaces", document.keyspaces)
+    check_prefixes(keyspaces, faults)
     before = len(faults.problems)
-    regions = resolve_regions(document.regions, reference.places, faults)
-    nodes = resolve_nodes(document.nodes, regions, faults)
-    overrides = resolve_overrides(document.links, regions, faults)
+    regions = resolve_regions(read.numbered("regions", document.regions), reference.places, faults)
+    if "regions" in faulty:
+        # Names that would be missed may belong to the regions that could not be read.
+        raise TopologyError(tuple(faults.problems))
+    node_sections = None if document.nodes is None else read.numbered("nodes", document.nodes)
+    nodes = resolve_nodes(node_sections, regions, faults)
+    if "nodes" not in faulty:
+        check_zones_have_nodes(nodes, regions, faults)
+    overrides = resolve_overrides(read.numbered("links", document.links), regions, faults)
     placed = len(faults.problems) == before and not faulty & {"nodes", "links", "latencies"}
     links: Links | None = None
     if placed and reference.matrix is not None:
@@ -84,9 +93,9 @@ def build_topology(read: ReadDocument, reference: Reference, file: str, earlier:
         regions = [replace(region, zone_rtt_assumed=region.id in links.assumed) for region in regions]
         _check_missing(links, regions, reference.matrix, faults)
         placed = not links.missing
-    plans = _plan_groups(document.keyspaces, regions, links if placed else None, faults)
+    plans = _plan_groups(keyspaces, regions, links if placed else None, faults)
     groups: list[Group] = []
-    if links is not None and placed and len(plans) == len(document.keyspaces):
+    if links is not None and placed and "keyspaces" not in faulty and len(plans) == len(keyspaces):
         groups = _groups(list(plans.values()), nodes, links, document.timers, faults)
     if faults.problems:
         raise TopologyError(tuple(faults.problems))
@@ -118,13 +127,13 @@ def _check_missing(links: Links, regions: Sequence[Region], matrix: LatencyMatri
 
 
 def _plan_groups(
-    sections: Sequence[KeyspaceSection], regions: Sequence[Region], links: Links | None, faults: Faults
+    sections: Numbered[KeyspaceSection], regions: Sequence[Region], links: Links | None, faults: Faults
 ) -> dict[str, _GroupPlan]:
     """The group of each keyspace whose home and voters are sound, by prefix. Without links only names are checked."""
     rtts = _region_rtts(regions, links) if links is not None else {}
     sites = [region.id for region in regions if region.witness_site]
     plans: dict[str, _GroupPlan] = {}
-    for position, section in enumerate(sections):
+    for position, section in sections:
         path = f"keyspaces[{position}]"
         goal = Goal(RegionId(section.home), SurvivalGoal(section.survive), section.witness)
         home_known = check_home(section, path, regions, faults)

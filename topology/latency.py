@@ -64,7 +64,10 @@ def parse_matrix(text: str, file: str) -> tuple[tuple[RegionId, ...], Cells, lis
 
     Returns the regions, the filled cells off the diagonal, and every fault.
     """
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    except csv.Error as error:
+        return (), {}, [Problem(file, "document", str(error), "a CSV table")]
     header = [name.strip() for name in rows[0]] if rows else []
     if len(header) < 2 or header[0] != "region":
         found = repr(",".join(header)[:60]) if header else "nothing"

@@ -52,6 +52,8 @@ def read_text(path: Path, allowed: str, key: str) -> tuple[str | None, list[Prob
         return path.read_text("utf-8"), []
     except UnicodeDecodeError as error:
         found = f"a byte that is not UTF-8 at position {error.start}"
+    except ValueError as error:
+        found = f"no file name: {error}"
     except OSError as error:
         found = {errno.ENOENT: "no such file", errno.EISDIR: "a directory"}.get(error.errno or 0, str(error.strerror))
     return None, [Problem(str(path), key, found, allowed)]

@@ -8,6 +8,7 @@ import difflib
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from isochrone.ids import NodeId, RegionId, ReplicaRole, ZoneId
 from isochrone.topology.latency import Place
@@ -25,6 +26,11 @@ from isochrone.topology.survival import Voter
 
 KERNEL_BOUND_MAX_MS = 100.0
 """The widest clock bound accepted from the kernel, unless the file says otherwise."""
+
+
+SectionT = TypeVar("SectionT")
+Numbered = Sequence[tuple[int, SectionT]]
+"""Items of a list, each with its position in the file."""
 
 
 @dataclass(slots=True)
@@ -49,14 +55,12 @@ def one_of(name: str, names: Iterable[str], kind: str) -> str:
 
 
 def resolve_regions(
-    sections: Sequence[RegionSection], places: Mapping[RegionId, Place], faults: Faults
+    sections: Numbered[RegionSection], places: Mapping[RegionId, Place], faults: Faults
 ) -> list[Region]:
     """Regions with their zones and coordinates. Of regions with one name the first one counts."""
     regions: dict[RegionId, Region] = {}
-    owners: dict[str, str] = {section.name: "the name of a region" for section in sections}
-    if not sections:
-        faults.add("regions", "an empty list", "at least one region")
-    for position, section in enumerate(sections):
+    owners: dict[str, str] = {section.name: "the name of a region" for _, section in sections}
+    for position, section in sections:
         path = f"regions[{position}]"
         region = RegionId(section.name)
         if region in regions:
@@ -69,7 +73,7 @@ def resolve_regions(
             owners[zone] = f"a zone of {region}"
         place = _place(section, places.get(region), path, faults)
         regions[region] = Region(region, zones, place.city, place.latitude, place.longitude, section.witness_site)
-    if sections and all(section.witness_site for section in sections):
+    if sections and all(section.witness_site for _, section in sections):
         faults.add("regions", "witness sites only", "at least one region that is not a witness site")
     return list(regions.values())
 
@@ -97,14 +101,14 @@ def _place(section: RegionSection, known: Place | None, path: str, faults: Fault
     return Place(city, 0.0, 0.0)
 
 
-def resolve_nodes(sections: Sequence[NodeSection] | None, regions: Sequence[Region], faults: Faults) -> list[NodeSpec]:
+def resolve_nodes(sections: Numbered[NodeSection] | None, regions: Sequence[Region], faults: Faults) -> list[NodeSpec]:
     """The nodes; by default one for each zone, named after it."""
     region_of = {zone: region.id for region in regions for zone in region.zones}
     if sections is None:
         return [NodeSpec(NodeId(f"{zone}-1"), region, zone, None) for zone, region in region_of.items()]
     nodes: dict[NodeId, NodeSpec] = {}
     addresses: dict[str, str] = {}
-    for position, section in enumerate(sections):
+    for position, section in sections:
         path = f"nodes[{position}]"
         node, zone = NodeId(section.name), ZoneId(section.zone)
         if node in nodes:
@@ -120,19 +124,24 @@ def resolve_nodes(sections: Sequence[NodeSection] | None, regions: Sequence[Regi
             faults.add(f"{path}.zone", zone, one_of(zone, region_of, "zone"))
             continue
         nodes.setdefault(node, NodeSpec(node, region_of[zone], zone, section.address))
-    taken = {section.zone for section in sections}
-    for zone in region_of:
-        if zone not in taken:
-            faults.add("nodes", f"no node in zone {zone}", "at least one node in each zone")
     return list(nodes.values())
 
 
-def resolve_overrides(sections: Sequence[LinkSection], regions: Sequence[Region], faults: Faults) -> list[LinkOverride]:
+def check_zones_have_nodes(nodes: Sequence[NodeSpec], regions: Sequence[Region], faults: Faults) -> None:
+    """Every zone needs a node, or it is not there."""
+    taken = {node.zone for node in nodes}
+    for region in regions:
+        for zone in region.zones:
+            if zone not in taken:
+                faults.add("nodes", f"no node in zone {zone}", "at least one node in each zone")
+
+
+def resolve_overrides(sections: Numbered[LinkSection], regions: Sequence[Region], faults: Faults) -> list[LinkOverride]:
     """Link overrides as sets of zones."""
     sides: dict[str, frozenset[ZoneId]] = {region.id: frozenset(region.zones) for region in regions}
     sides |= {zone: frozenset({zone}) for region in regions for zone in region.zones}
     overrides: list[LinkOverride] = []
-    for position, section in enumerate(sections):
+    for position, section in sections:
         path = f"links[{position}]"
         unknown = [(key, name) for key, name in (("from", section.from_), ("to", section.to)) if name not in sides]
         for key, name in unknown:
@@ -148,12 +157,10 @@ def resolve_overrides(sections: Sequence[LinkSection], regions: Sequence[Region]
     return overrides
 
 
-def check_prefixes(sections: Sequence[KeyspaceSection], faults: Faults) -> None:
+def check_prefixes(sections: Numbered[KeyspaceSection], faults: Faults) -> None:
     """No prefix may start with another, or a key would have two homes."""
-    if not sections:
-        faults.add("keyspaces", "an empty list", "at least one keyspace")
-    for position, section in enumerate(sections):
-        for other_position, other in enumerate(sections[:position]):
+    for count, (position, section) in enumerate(sections):
+        for other_position, other in sections[:count]:
             if section.prefix.startswith(other.prefix) or other.prefix.startswith(section.prefix):
                 allowed = f"a prefix that does not overlap {other.prefix!r} of keyspaces[{other_position}]"
                 faults.add(f"keyspaces[{position}].prefix", repr(section.prefix), allowed)

@@ -1,20 +1,30 @@
 """What a topology file may say: one pydantic model for each section, and faults in plain words.
 
-Each section is checked on its own, so that a fault in one does not hide the faults in another: `read_document`
-returns what could be read together with the names of the faulty sections.
+`read_document` returns what could be read beside the faults, so that a fault in one place does not hide those that
+only later steps can see in others.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from isochrone.topology.model import Problem
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+_ADDRESS_PATTERN = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$"
+_PREFIX_PATTERN = r"^[!-~]{1,255}$"
+_WORDS_BY_PATTERN = {
+    _NAME_PATTERN: "at most 63 letters, digits, dots, dashes and underscores that begin with a letter or digit",
+    _ADDRESS_PATTERN: "host:port",
+    _PREFIX_PATTERN: "1 to 255 printable ASCII characters without spaces",
+}
+
+Name = Annotated[str, Field(pattern=_NAME_PATTERN)]
 Milliseconds = Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)]
 _COUNT_TAG, _NAMES_TAG = "<count>", "<names>"
 
@@ -53,7 +63,7 @@ class NodeSection(Section):
     zone: Name = Field(description="The zone it runs in.")
     address: str | None = Field(
         default=None,
-        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",
+        pattern=_ADDRESS_PATTERN,
         description="host:port for peers and clients. Default: chosen on loopback by whoever starts the node.",
     )
 
@@ -81,7 +91,7 @@ class KeyspaceSection(Section):
     """A key prefix: where it lives and what it survives."""
 
     prefix: str = Field(
-        pattern=r"^[!-~]{1,255}$", description="Prefix of its keys, part of them. No prefix may start with another."
+        pattern=_PREFIX_PATTERN, description="Prefix of its keys, part of them. No prefix may start with another."
     )
     home: Name = Field(description="The region that leads it.")
     survive: Literal["zone", "region"] = Field(description="What may be lost: one zone, or one region.")
@@ -141,41 +151,76 @@ class TopologyDocument(Section):
     timers: dict[str, TimersSection] = Field(default={}, description="Timers by group, such as us-east-1.region.")
 
 
+SectionT = TypeVar("SectionT", bound=Section)
+
+
 @dataclass(frozen=True, slots=True)
 class ReadDocument:
-    """A document, the sections in it that are faulty (and stand there empty), and every fault found."""
+    """What could be read of a document: faulty list items are left out, other faulty keys stand at their default."""
 
     document: TopologyDocument
     faulty: frozenset[str]
+    """The top-level keys with any fault in them."""
+    positions: Mapping[str, tuple[int, ...]]
+    """For each list with items left out: the position in the file of each item that is left."""
     problems: tuple[Problem, ...]
+
+    def numbered(self, key: str, items: Sequence[SectionT]) -> list[tuple[int, SectionT]]:
+        """The items of a list under a top-level key, each with its position in the file."""
+        return list(zip(self.positions.get(key, range(len(items))), items, strict=True))
 
 
 _PLACEHOLDERS: Mapping[str, object] = {"name": "unnamed", "latencies": "aws", "regions": [], "keyspaces": []}
 
 
 def read_document(plain: object, file: str) -> ReadDocument:
-    """Check plain values against the schema, section by section."""
+    """Check plain values against the schema. Never raises: what is wrong is in `problems`."""
     if not isinstance(plain, dict):
         found = "nothing" if plain is None else f"a {type(plain).__name__}"
         allowed = f"a mapping with the keys {', '.join(TopologyDocument.model_fields)}"
         problem = Problem(file, "document", found, allowed)
         everything = frozenset(TopologyDocument.model_fields)
-        return ReadDocument(TopologyDocument.model_validate(_PLACEHOLDERS), everything, (problem,))
+        return ReadDocument(TopologyDocument.model_validate(_PLACEHOLDERS), everything, {}, (problem,))
     try:
-        return ReadDocument(TopologyDocument.model_validate(plain), frozenset(), ())
+        return ReadDocument(TopologyDocument.model_validate(plain), frozenset(), {}, ())
     except ValidationError as error:
         details = error.errors(include_url=False)
-        faulty = frozenset(str(detail["loc"][0]) for detail in details)
-        sound = {key: value for key, value in plain.items() if key not in faulty}
-        document = TopologyDocument.model_validate({**_PLACEHOLDERS, **sound})
-        return ReadDocument(document, faulty, tuple(_problem(detail, file) for detail in details))
+    sound, positions = _without_faulty(plain, details)
+    document = TopologyDocument.model_validate({**_PLACEHOLDERS, **sound})
+    faulty = frozenset(str(detail["loc"][0]) for detail in details)
+    return ReadDocument(document, faulty, positions, tuple(_problem(detail, file) for detail in details))
+
+
+def _without_faulty(
+    plain: Mapping[str, object], details: Sequence[ErrorDetails]
+) -> tuple[dict[str, object], dict[str, tuple[int, ...]]]:
+    """The document without what the errors are about, and the positions of the list items that are left."""
+    faulty_items: dict[str, set[int]] = {}
+    sound = dict(plain)
+    for detail in details:
+        match detail["loc"]:
+            case (str() as key, int() as position, *_):
+                faulty_items.setdefault(key, set()).add(position)
+            case (str() as key, *_):
+                sound.pop(key, None)
+    positions: dict[str, tuple[int, ...]] = {}
+    for key, faulty in faulty_items.items():
+        items = sound.get(key)
+        if isinstance(items, list):
+            positions[key] = tuple(position for position in range(len(items)) if position not in faulty)
+            sound[key] = [items[position] for position in positions[key]]
+    return sound, positions
 
 
 def _problem(detail: ErrorDetails, file: str) -> Problem:
     location = tuple(part for part in detail["loc"] if part not in (_COUNT_TAG, _NAMES_TAG))
-    found = "nothing" if detail["type"] == "missing" else _shorten(detail["input"])
-    if detail["type"] == "extra_forbidden":
-        found = "an unknown key"
+    match detail["type"]:
+        case "missing":
+            found = "nothing"
+        case "extra_forbidden":
+            found = "an unknown key"
+        case _:
+            found = _shorten(detail["input"])
     return Problem(file, path_of(location), found, _allowed(detail, location))
 
 
@@ -193,28 +238,32 @@ def _shorten(value: object) -> str:
 
 
 def _allowed(detail: ErrorDetails, location: tuple[int | str, ...]) -> str:
-    model = _model_above(location)
-    names = {field.alias or name: field for name, field in model.model_fields.items()}
+    fields = _keys(_model_above(location))
     key = str(location[-1])
+    about = f" ({fields[key].description})" if key in fields else ""
     match detail["type"]:
         case "extra_forbidden":
-            close = difflib.get_close_matches(key, names, n=1)
+            close = difflib.get_close_matches(key, fields, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            return f"the keys {', '.join(names)}{hint}"
+            return f"the keys {', '.join(fields)}{hint}"
         case "missing":
-            return f"this key is required: {names[key].description}"
+            return f"this key is required{about}"
         case "string_pattern_mismatch":
-            pattern = detail.get("ctx", {}).get("pattern", "")
-            return f"text that matches {pattern}"
+            return _WORDS_BY_PATTERN[str(detail["ctx"]["pattern"])] + about
         case _:
-            return detail["msg"].removeprefix("Input should be ")
+            return detail["msg"].removeprefix("Input should be ") + about
+
+
+def _keys(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a section by the key that a file uses."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _model_above(location: tuple[int | str, ...]) -> type[BaseModel]:
     """The section that holds the last key of a location."""
     model: type[BaseModel] = TopologyDocument
     for part in location[:-1]:
-        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        fields = _keys(model)
         below = _model_in(fields[part].annotation) if isinstance(part, str) and part in fields else None
         model = below or model
     return model

@@ -1,7 +1,7 @@
 """YAML text to plain values, with every fault reported by key path.
 
-Stricter than `yaml.safe_load`: a repeated key, a key that is not text, and an alias are faults (an alias can make a
-small file expand without end).
+Stricter than `yaml.safe_load`: a repeated key, a key that is not text, an explicit tag and an alias are faults (an
+alias can make a small file expand without end).
 """
 
 import yaml
@@ -19,8 +19,11 @@ def parse_yaml(text: str, file: str) -> tuple[Plain, list[Problem]]:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                where = _position(event.start_mark)
-                return None, [Problem(file, where, f"the alias *{event.anchor}", "the value itself, written out")]
+                found = f"the alias *{event.anchor}"
+                return None, [Problem(file, _position(event.start_mark), found, "the value itself, written out")]
+            if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+                found = f"the tag {event.tag}"
+                return None, [Problem(file, _position(event.start_mark), found, "values without tags")]
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         return None, [_syntax_problem(error, file)]

@@ -1,0 +1,156 @@
+"""A topology as tables for people and as plain values for programs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from isochrone.topology.model import Group, Region, Topology
+from isochrone.topology.predict import predictions
+from isochrone.topology.survival import Loss, LossKind, losses, voters_of, warnings
+
+_LISTED_MAX = 6
+"""A longer list of losses is told by its exceptions, if those are fewer."""
+
+
+def topology_to_plain(topology: Topology) -> dict[str, Any]:
+    """Everything that `show` tells, as plain types. Times are in milliseconds."""
+    return {
+        "name": topology.name,
+        "latencies": topology.latencies,
+        "regions": [asdict(region) for region in topology.regions],
+        "rtt_ms": {a.id: {b.id: _region_rtt_ms(topology, a, b) for b in topology.regions} for a in topology.regions},
+        "nodes": [asdict(node) for node in topology.nodes],
+        "keyspaces": [{**asdict(keyspace), "prefix": keyspace.prefix.decode()} for keyspace in topology.keyspaces],
+        "groups": [_group_to_plain(topology, group) for group in topology.groups],
+        "clock": asdict(topology.clock),
+        "warnings": list(warnings(topology)),
+    }
+
+
+def _group_to_plain(topology: Topology, group: Group) -> dict[str, Any]:
+    places = [{**asdict(topology.node(replica.node)), "role": replica.role} for replica in group.replicas]
+    return {
+        **asdict(group),
+        "replicas": [{"node": place.pop("id"), **place} for place in places],
+        "quorum": group.quorum(),
+        "keyspaces": _keyspaces_of(topology, group),
+        "losses": [asdict(loss) for loss in losses(voters_of(topology, group))],
+        "predictions": [asdict(prediction) for prediction in predictions(topology, group)],
+    }
+
+
+def _keyspaces_of(topology: Topology, group: Group) -> list[str]:
+    return [str(keyspace.id) for keyspace in topology.keyspaces if keyspace.group == group.id]
+
+
+def _region_rtt_ms(topology: Topology, a: Region, b: Region) -> float | None:
+    """Between the first zones of two regions; within one the mean over its zone pairs, None with one zone."""
+    if a != b:
+        return round(topology.rtt_ms(a.zones[0], b.zones[0]), 3)
+    rtts = [topology.rtt_ms(one, other) for one, other in combinations(a.zones, 2)]
+    return round(sum(rtts) / len(rtts), 3) if rtts else None
+
+
+def render(topology: Topology) -> Iterator[RenderableType]:
+    """The parts of `show`, top to bottom."""
+    clock = topology.clock
+    yield Text.assemble((topology.name, "bold"), f": {len(topology.regions)} regions, {len(topology.nodes)} nodes")
+    yield Text(
+        f"links: {topology.latencies}; clock: {clock.source}, bound {clock.bound_ms:g} ms, "
+        f"offset at most {clock.offset_max_ms:g} ms"
+    )
+    yield _regions_table(topology)
+    yield _rtt_table(topology)
+    for group in topology.groups:
+        yield from _render_group(topology, group)
+    for warning in warnings(topology):
+        yield Text.assemble(("warning: ", "yellow"), warning)
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if right and position else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[Text(cell) for cell in row])
+    return table
+
+
+def _regions_table(topology: Topology) -> Table:
+    rows = []
+    for region in topology.regions:
+        nodes = [str(node.id) for node in topology.nodes if node.region == region.id]
+        holds = "witnesses" if region.witness_site else "full replicas"
+        where = f"{region.latitude:.1f}, {region.longitude:.1f}"
+        rows.append((region.id, holds, region.city, where, ", ".join(region.zones), ", ".join(nodes)))
+    return _table("Regions", ("region", "may hold", "city", "lat, lon", "zones", "nodes"), rows)
+
+
+def _rtt_table(topology: Topology) -> Table:
+    rows = []
+    for a in topology.regions:
+        cells = [_region_rtt_ms(topology, a, b) for b in topology.regions]
+        marks = ["*" if a == b and a.zone_rtt_assumed else "" for b in topology.regions]
+        shown = ["-" if cell is None else f"{cell:.1f}{mark}" for cell, mark in zip(cells, marks, strict=True)]
+        rows.append((a.id, *shown))
+    columns = ("from \\ to", *(region.id for region in topology.regions))
+    table = _table("Median round trips, ms (diagonal: between zones)", columns, rows, right=True)
+    if any(region.zone_rtt_assumed for region in topology.regions):
+        table.caption, table.caption_justify = "* assumed", "left"
+    return table
+
+
+def _render_group(topology: Topology, group: Group) -> Iterator[RenderableType]:
+    yield Text.assemble("\ngroup ", (group.id, "bold"), f": keyspaces {', '.join(_keyspaces_of(topology, group))}")
+    yield Text(
+        f"  home {group.home}, survives the loss of a {group.goal}, ordering {group.ordering}; "
+        f"quorum {group.quorum()} of {len(group.voters())}; heartbeat {group.heartbeat_ms} ms, "
+        f"election timeout {group.election_timeout_ms} to {group.election_timeout_ms * 3 // 2} ms"
+    )
+    rows = []
+    for replica in group.replicas:
+        node = topology.node(replica.node)
+        rows.append((node.id, node.region, node.zone, str(replica.role)))
+    yield _table("Replicas", ("node", "region", "zone", "role"), rows)
+    yield _losses_table(losses(voters_of(topology, group)))
+    yield _predictions_table(topology, group)
+
+
+def _losses_table(found: Sequence[Loss]) -> Table:
+    rows = []
+    for kind in LossKind:
+        keeps = [" + ".join(loss.lost) for loss in found if loss.kind is kind and loss.keeps_quorum]
+        stops = [" + ".join(loss.lost) for loss in found if loss.kind is kind and not loss.keeps_quorum]
+        if keeps or stops:
+            rows.append((str(kind), _listed(keeps, stops), _listed(stops, keeps)))
+    columns = ("lost", "keeps all writes and goes on", "stops until it is back")
+    return _table("What may be lost (places without a voter do not matter)", columns, rows)
+
+
+def _listed(these: Sequence[str], others: Sequence[str]) -> str:
+    """A set of losses in few words."""
+    if not these:
+        return "-"
+    if not others:
+        return "any"
+    if len(these) > _LISTED_MAX and len(others) < len(these):
+        return f"any but {', '.join(others)}"
+    return "\n".join(these)
+
+
+def _predictions_table(topology: Topology, group: Group) -> Table:
+    found = {(each.client_region, each.leader_region): each for each in predictions(topology, group)}
+    leaders = list(dict.fromkeys(leader for _, leader in found))
+    rows = [
+        (region.id, *(f"{found[region.id, leader].commit_ms:.1f}" for leader in leaders)) for region in topology.regions
+    ]
+    columns = ("client in", *(f"leader in {leader}" for leader in leaders))
+    table = _table("Predicted commit latency, ms", columns, rows, right=True)
+    table.caption = "Linearizable reads take as long. Disk sync and software come on top."
+    table.caption_justify = "left"
+    return table

@@ -31,7 +31,7 @@ class AdminHandler(Protocol):
         """Change how the links named are shaped; the others stay as they are."""
 
     def request_stop(self) -> None:
-        """Begin an orderly stop. The node answers this call before it is gone."""
+        """Begin an orderly stop; whoever asked has been answered."""
 
 
 @final
@@ -129,6 +129,6 @@ class AdminService:
         return b""
 
     async def stop(self, _: bytes, context: Any) -> bytes:
-        """Handler of `Stop`."""
-        self._handler.request_stop()
+        """Handler of `Stop`: the node begins to stop when the answer has been sent."""
+        context.add_done_callback(lambda _: self._handler.request_stop())
         return b""

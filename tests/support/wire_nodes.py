@@ -74,7 +74,7 @@ class WireNode:
     sessions: EchoSessions
     received: list[Envelope] = field(default_factory=list)
     highest_seen: dict[NodeId, Incarnation] = field(default_factory=dict)
-    stop_requested: bool = False
+    on_stop: Callable[[], None] = lambda: None
 
     def accept(self, hello: PeerHello) -> str | None:
         refusal = peer_refusal(self.hello, hello, self.highest_seen)
@@ -99,7 +99,7 @@ class WireNode:
         self.shaper.set_links(links)
 
     def request_stop(self) -> None:
-        self.stop_requested = True
+        self.on_stop()
 
     @property
     def terms(self) -> list[Term]:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 import pytest
-from wire_nodes import free_addresses, peer_hello, wire_node
+from wire_nodes import free_addresses, peer_hello, until, wire_node
 
 from isochrone.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from isochrone.ids import ZoneId
@@ -14,16 +14,27 @@ from isochrone.wire.shaping import LinkShape
 LINK = (ZoneId("a"), ZoneId("b"))
 
 
-def test_status_links_and_stop() -> None:
+def test_status_and_links() -> None:
     async def scenario() -> None:
         async with wire_node(peer_hello("a"), {}) as node, AdminClient(node.address) as admin:
             assert await admin.status(5) == node.status()
             shape = LinkShape(delay_ms=12.5, jitter_ms=1, loss=0.1, cut=True)
             await admin.set_links({LINK: shape}, 5)
             assert node.shaper.links() == {LINK: shape}
-            assert not node.stop_requested
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_stops_at_once_still_answers() -> None:
+    async def scenario() -> None:
+        async with wire_node(peer_hello("a"), {}) as node, AdminClient(node.address) as admin:
+            stopping: list[asyncio.Task[None]] = []
+            node.on_stop = lambda: stopping.append(asyncio.create_task(node.server.stop()))
             await admin.stop(5)
-            assert node.stop_requested
+            await until(lambda: bool(stopping))
+            await stopping[0]
+            with pytest.raises(Unavailable):
+                await admin.status(5)
 
     asyncio.run(scenario())
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,12 +16,13 @@ from wire_nodes import free_addresses, peer_hello, until, wire_node
 
 from isochrone.errors import Unavailable
 from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, Term, Timestamp, ZoneId
+from isochrone.wire import peers_grpc
 from isochrone.wire.codec import encode_frame, encode_hello
 from isochrone.wire.entries import make_entry
 from isochrone.wire.messages import AppendRequest, EntryKind, GroupMessage, TimeoutNow
 from isochrone.wire.peers_grpc import QUEUE_BYTES_MAX
 from isochrone.wire.shaping import LinkShape
-from isochrone.wire.streams_grpc import CHANNEL_OPTIONS, PEER_METHOD, SERVICE
+from isochrone.wire.streams_grpc import CHANNEL_OPTIONS, PEER_METHOD, SERVER_OPTIONS, SERVICE
 
 A, B = NodeId("a"), NodeId("b")
 LINK = (ZoneId("a"), ZoneId("b"))
@@ -82,6 +84,62 @@ def test_a_restarted_peer_is_found_again_and_known_by_its_new_incarnation() -> N
     asyncio.run(scenario())
 
 
+def test_a_peer_that_connects_is_connected_to_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(peers_grpc, "_BACKOFF_S_MIN", 3600.0)
+    monkeypatch.setattr(peers_grpc, "_BACKOFF_S_MAX", 3600.0)
+
+    async def scenario() -> None:
+        a, b = free_addresses(2)
+        async with wire_node(peer_hello("a"), {"b": b}, a) as left:
+            await until(lambda: "no stream from a to b" in caplog.text)
+            async with wire_node(peer_hello("b"), {"a": a}, b):
+                await until(lambda: left.transport.counters()["peer_streams_opened"] == 1)
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(scenario())
+
+
+def test_what_waited_when_a_stream_broke_is_dropped_with_it() -> None:
+    async def never_reads(_: object, context: Any) -> None:
+        await context.read()
+        await context.write(encode_hello(peer_hello("b")))
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        a, b = free_addresses(2)
+        async with wire_node(peer_hello("a"), {"b": b}, a) as left:
+            async with peer_server(never_reads, b):
+                await until(lambda: left.transport.counters()["peer_streams_opened"] == 1)
+                for _ in range(20):
+                    left.transport.send(B, [append(bytes(1 << 20))])
+                    await asyncio.sleep(0)
+                await until(lambda: left.transport.counters()["peer_bytes_waiting"] > 8 << 20)
+            await until(lambda: left.transport.counters()["peer_bytes_waiting"] == 0)
+            assert left.transport.counters()["peer_messages_dropped"] > 8
+            async with wire_node(peer_hello("b"), {"a": a}, b) as right:
+                left.transport.send(B, [message(77)])
+                await until(lambda: bool(right.received))
+                assert right.terms == [77]
+
+    asyncio.run(scenario())
+
+
+@asynccontextmanager
+async def peer_server(handler: Any, address: str) -> AsyncIterator[str]:
+    """A peer whose handler of peer streams is the test's own. Yields its address."""
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    handlers = {"Peer": grpc.stream_stream_rpc_method_handler(handler)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    port = server.add_insecure_port(address)
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
 def test_a_replaced_process_is_refused_and_reads_why(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         a, b = free_addresses(2)
@@ -123,7 +181,7 @@ def test_another_cluster_and_another_node_are_refused(caplog: pytest.LogCaptureF
 
 
 @asynccontextmanager
-async def raw_stream(address: str, hello: bytes):  # type: ignore[no-untyped-def]
+async def raw_stream(address: str, hello: bytes) -> AsyncIterator[Any]:
     """A peer stream in the hands of the test."""
     async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
         call = channel.stream_stream(PEER_METHOD)()
@@ -255,12 +313,10 @@ def test_a_peer_that_stops_reading_costs_bounded_memory_and_gets_the_newest() ->
             taken.append(data)
 
     async def scenario() -> None:
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
-        handlers = {"Peer": grpc.stream_stream_rpc_method_handler(stopped_peer)}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with wire_node(peer_hello("a"), {"b": f"127.0.0.1:{port}"}) as node:
+        async with (
+            peer_server(stopped_peer, "127.0.0.1:0") as address,
+            wire_node(peer_hello("a"), {"b": address}) as node,
+        ):
             await until(lambda: node.transport.counters()["peer_streams_opened"] == 1)
             megabyte = bytes(1 << 20)
             for _ in range((QUEUE_BYTES_MAX >> 20) + 16):
@@ -271,7 +327,6 @@ def test_a_peer_that_stops_reading_costs_bounded_memory_and_gets_the_newest() ->
             assert node.transport.counters()["peer_bytes_waiting"] <= QUEUE_BYTES_MAX
             reading.set()
             await until(lambda: bool(taken) and b"the newest" in taken[-1])
-        await server.stop(None)
 
     asyncio.run(scenario())
 

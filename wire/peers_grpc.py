@@ -179,6 +179,8 @@ class GrpcTransport:
             try:
                 async with asyncio.timeout(backoff_s * self._rng.uniform(0.5, 1.0)):
                     await peer.retry.wait()
+                    # It connects before it listens: the first attempts may come too early.
+                    backoff_s = _BACKOFF_S_MIN
             except TimeoutError:
                 continue
 
@@ -221,6 +223,10 @@ class GrpcTransport:
 
     async def serve(self, _: object, context: Any) -> None:
         """Handler of a peer's incoming stream."""
+        receive = self._receive
+        if receive is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is starting")
+            return
         hello = await self._accept_stream(context)
         stream = object()
         self._incoming[hello.node] = stream
@@ -232,7 +238,7 @@ class GrpcTransport:
             while (data := await context.read()) is not grpc.aio.EOF:
                 if self._incoming.get(hello.node) is not stream:
                     await context.abort(grpc.StatusCode.ABORTED, "a newer stream has taken over")
-                await self._deliver(hello, data, context)
+                await self._deliver(hello, data, receive, context)
         finally:
             if self._incoming.get(hello.node) is stream:
                 del self._incoming[hello.node]
@@ -243,7 +249,7 @@ class GrpcTransport:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 data = await context.read()
             hello = decode_hello(b"" if data is grpc.aio.EOF else data)
-            refusal = "the node is starting" if self._receive is None else self._accept(hello)
+            refusal = self._accept(hello)
         except TimeoutError:
             refusal = f"no hello within {HANDSHAKE_TIMEOUT_S:g} s"
         except MalformedFrame as error:
@@ -254,7 +260,8 @@ class GrpcTransport:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
         return hello
 
-    async def _deliver(self, hello: PeerHello, data: bytes, context: Any) -> None:
+    async def _deliver(self, hello: PeerHello, data: bytes, receive: Callable[[Envelope], None], context: Any) -> None:
+        """Hand over what one gRPC message holds; ends the stream if it is damaged."""
         try:
             frames = decode_frames(data)
             if any(incarnation != hello.incarnation for incarnation, _ in frames):
@@ -267,8 +274,7 @@ class GrpcTransport:
             messages = tuple(message for _, group in frames for message in group)
             self._counters["peer_grpc_messages_received"] += 1
             self._counters["peer_messages_received"] += len(messages)
-            assert self._receive is not None
-            self._receive(Envelope(hello.node, hello.store, hello.incarnation, messages))
+            receive(Envelope(hello.node, hello.store, hello.incarnation, messages))
 
 
 def _size_of(message: GroupMessage) -> int:

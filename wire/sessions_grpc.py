@@ -14,6 +14,7 @@ from typing import Any, Protocol, final
 import grpc
 import grpc.aio
 
+from isochrone.errors import InvariantViolation
 from isochrone.ids import ZoneId
 from isochrone.wire.codec import MalformedFrame
 from isochrone.wire.handshake import client_refusal
@@ -146,7 +147,7 @@ class SessionService:
             refusal = str(error)
         logger.warning("refused a session: %s", refusal)
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
-        raise AssertionError("abort returned")
+        raise InvariantViolation("gRPC went on after an abort")
 
     async def _give_up(self, session: Session, context: Any) -> None:
         """End the stream of a client that does not read; the status may have to wait behind what it has not read."""

@@ -1,7 +1,6 @@
 """The shaper with its real thread."""
 
 import asyncio
-import gc
 import random
 import threading
 import time
@@ -9,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+import pytest
 from wire_nodes import until
 
 from isochrone.ids import ZoneId
@@ -175,4 +175,17 @@ def test_close_forgets_what_is_on_its_way() -> None:
         assert arrived == []
 
     with_shaper(scenario)
-    gc.collect()
+
+
+def test_the_thread_ends_when_the_loop_is_closed_under_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        shaper = Shaper(random.Random(7))
+        shaper.set_links({(A, B): LinkShape(delay_ms=30)})
+        shaper.submit(A, B, lambda: None)
+
+    asyncio.run(run())
+    for thread in threading.enumerate():
+        if thread.name == "link-shaper":
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+    assert "the event loop was closed before the link shaper; 1 frames are dropped" in caplog.text

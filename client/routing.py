@@ -5,8 +5,8 @@ group's leader is made of `LeaderChanged` messages from any of the group's nodes
 
 Invariants of a view:
 1. Its term never falls.
-2. Within a term it passes once from "unknown" to a leader, and once more to "resigned" when that leader itself says
-   that it leads no longer. A leader of a term that resigned never leads that term again.
+2. Within a term a node's word on itself beats hearsay: who says that it leads is believed over others, and who says
+   that it leads no longer is not believed to lead that term again, whoever may still say so.
 
 A view is only a hint where to send: a wrong one costs a refusal, never correctness.
 
@@ -79,19 +79,20 @@ class LeaderView:
 
     term: Term = Term(0)
     leader: NodeId | None = None
-    resigned: bool = False
-    """The leader of the term said that it leads no longer; its successor has a higher term."""
+    resigned: NodeId | None = None
+    """Who led the term and said that it leads no longer."""
 
     def observe(self, change: LeaderChanged, source: NodeId) -> "LeaderView":
         """The view after `source` told `change`. The same object when nothing new was told."""
+        leader = change.leader
         if change.term > self.term:
-            return LeaderView(change.term, change.leader)
-        if change.term < self.term or self.resigned:
+            return LeaderView(change.term, leader)
+        if change.term < self.term or leader == self.leader:
             return self
-        if self.leader is None and change.leader is not None:
-            return LeaderView(change.term, change.leader)
-        if change.leader is None and source == self.leader:
-            return LeaderView(change.term, None, resigned=True)
+        if leader is None:
+            return LeaderView(self.term, None, resigned=source) if source == self.leader else self
+        if leader != self.resigned and (self.leader is None or leader == source):
+            return LeaderView(self.term, leader, self.resigned)
         return self
 
 

@@ -3,6 +3,16 @@
 import asyncio
 
 import pytest
+from session_cluster import (
+    DELAY_S,
+    answer_twice,
+    execute_and_refuse,
+    lose_answer,
+    lose_request,
+    refuse,
+    run_scenario,
+    serve,
+)
 
 from isochrone.client.writer import QUEUE_LENGTH_MAX
 from isochrone.errors import (
@@ -15,8 +25,6 @@ from isochrone.errors import (
     Unavailable,
 )
 from isochrone.wire.commands import SESSION_IN_FLIGHT_MAX
-
-DELAY_S = 0.05
 
 
 def values(cluster):
@@ -37,7 +45,7 @@ def now():
 # Leader changes
 
 
-def test_without_a_leader_a_call_waits_unsent_and_goes_out_at_the_news(run):
+def test_without_a_leader_a_call_waits_unsent_and_goes_out_at_the_news():
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
@@ -52,14 +60,14 @@ def test_without_a_leader_a_call_waits_unsent_and_goes_out_at_the_news(run):
             assert now() - elected < 0.2
             assert client.statistics().attempts == before.attempts + 1
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_pending_write_moves_to_a_new_leader_at_once_and_takes_effect_once(run, rules):
+def test_a_pending_write_moves_to_a_new_leader_at_once_and_takes_effect_once():
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
-            cluster["a"].rules.append(rules["lose_answer"])
+            cluster["a"].rules.append(lose_answer)
             call = asyncio.create_task(client.put("app/x", "1"))
             await asyncio.sleep(0.2)
             cluster["a"].cut = True
@@ -74,10 +82,10 @@ def test_a_pending_write_moves_to_a_new_leader_at_once_and_takes_effect_once(run
         assert values(cluster) == [b"1"]
         assert cluster["a"].commands()[-1] == cluster["b"].commands()[0]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_lost_push_is_made_good_by_the_next_ping(run):
+def test_a_lost_push_is_made_good_by_the_next_ping():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
@@ -91,10 +99,10 @@ def test_a_lost_push_is_made_good_by_the_next_ping(run):
             await call
             assert now() - elected < 1.5
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_hint_is_followed_at_once(run):
+def test_a_hint_is_followed_at_once():
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
@@ -106,36 +114,36 @@ def test_a_hint_is_followed_at_once(run):
             assert client.statistics().attempts == before.attempts + 2
         assert values(cluster) == [b"1"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_two_nodes_that_name_each_other_are_not_asked_in_a_loop(run, rules):
+def test_two_nodes_that_name_each_other_are_not_asked_in_a_loop():
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
-            cluster["a"].rules.extend([rules["refuse"]("NotLeader", "b")] * 1000)
-            cluster["b"].rules.extend([rules["refuse"]("NotLeader", "a")] * 1000)
+            cluster["a"].rules.extend([refuse("NotLeader", "b")] * 1000)
+            cluster["b"].rules.extend([refuse("NotLeader", "a")] * 1000)
             with pytest.raises(Unavailable, match="refused every attempt"):
                 await client.put("app/x", "1", timeout_s=10.0)
             assert 10 < client.statistics().attempts - before.attempts < 50
         assert values(cluster) == []
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_leader_that_refuses_for_want_of_a_quorum_is_asked_again_after_a_while(run, rules):
+def test_a_leader_that_refuses_for_want_of_a_quorum_is_asked_again_after_a_while():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.extend([rules["refuse"]("NotLeader", None), rules["refuse"]("Unavailable")])
+            cluster["a"].rules.extend([refuse("NotLeader", None), refuse("Unavailable")])
             begun = now()
             assert (await client.put("app/x", "1")).replica == "a"
             assert now() - begun < 0.5
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_leading_witness_is_not_asked(run):
+def test_a_leading_witness_is_not_asked():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
@@ -147,10 +155,10 @@ def test_a_leading_witness_is_not_asked(run):
             cluster.elect("b", 3)
             assert (await call).replica == "b"
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_leader_that_resigns_is_no_longer_asked(run):
+def test_a_leader_that_resigns_is_no_longer_asked():
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
@@ -160,18 +168,18 @@ def test_a_leader_that_resigns_is_no_longer_asked(run):
                 await client.put("app/x", "1", timeout_s=3.0)
             assert client.statistics().attempts == before.attempts
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 # Lost and repeated frames
 
 
-@pytest.mark.parametrize("rule", ["lose_request", "lose_answer"])
-def test_a_write_that_is_not_answered_is_sent_again_and_takes_effect_once(run, rules, rule):
+@pytest.mark.parametrize("rule", [lose_request, lose_answer])
+def test_a_write_that_is_not_answered_is_sent_again_and_takes_effect_once(rule):
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
-            cluster["a"].rules.append(rules[rule])
+            cluster["a"].rules.append(rule)
             begun = now()
             assert (await client.put("app/x", "1")).sequence == 2
             assert 1.0 < now() - begun < 1.5
@@ -180,26 +188,26 @@ def test_a_write_that_is_not_answered_is_sent_again_and_takes_effect_once(run, r
         assert first == second
         assert values(cluster) == [b"1"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_retransmissions_grow_rarer(run, rules):
+def test_retransmissions_grow_rarer():
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
-            cluster["a"].rules.extend([rules["lose_answer"]] * 1000)
+            cluster["a"].rules.extend([lose_answer] * 1000)
             with pytest.raises(DeadlineExceeded):
                 await client.put("app/x", "1", timeout_s=60.0)
             assert client.statistics().attempts - before.attempts == 6  # at 0, 1, 3, 7, 15, 31 s
         assert values(cluster) == [b"1"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_group_that_is_slow_is_given_more_time(run, rules):
+def test_a_group_that_is_slow_is_given_more_time():
     async def scenario(cluster):
         def late(seconds):
-            return lambda *request: asyncio.get_running_loop().call_later(seconds, rules["serve"], *request)
+            return lambda *request: asyncio.get_running_loop().call_later(seconds, serve, *request)
 
         async with await cluster.client() as client:
             await started(client, cluster)
@@ -209,44 +217,43 @@ def test_a_group_that_is_slow_is_given_more_time(run, rules):
             assert client.statistics().retransmissions == 0
         assert len(values(cluster)) == 21
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_repeated_answer_is_ignored(run, rules):
+def test_a_repeated_answer_is_ignored():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.append(rules["answer_twice"])
+            cluster["a"].rules.append(answer_twice)
             assert (await client.put("app/x", "1")).sequence == 2
             assert (await client.put("app/x", "2")).sequence == 3
         assert values(cluster) == [b"1", b"2"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_late_refusal_that_comes_with_the_answer_is_ignored(run, rules):
+def test_a_late_refusal_that_comes_with_the_answer_is_ignored():
     async def scenario(cluster):
         def answer_and_refuse_the_first(node, stream, message):
-            rules["serve"](node, stream, message)
-            rules["refuse"]("Unavailable")(node, stream, node.requests[-2])
+            serve(node, stream, message)
+            refuse("Unavailable")(node, stream, node.requests[-2])
 
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.extend([rules["lose_answer"], answer_and_refuse_the_first])
+            cluster["a"].rules.extend([lose_answer, answer_and_refuse_the_first])
             assert (await client.put("app/x", "1")).sequence == 2
             assert (await client.put("app/x", "2")).sequence == 3
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_late_refusal_does_not_disturb_the_attempt_that_followed(run, rules):
+def test_a_late_refusal_does_not_disturb_the_attempt_that_followed():
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
-            late = rules["refuse"]("NotLeader", None)
+            late = refuse("NotLeader", None)
             cluster["a"].rules.append(lambda *request: asyncio.get_running_loop().call_later(0.3, late, *request))
             cluster["b"].rules.append(lambda *request: asyncio.get_running_loop().call_later(0.9, serve, *request))
-            serve = rules["serve"]
             call = asyncio.create_task(client.put("app/x", "1"))
             await asyncio.sleep(0.1)
             cluster.elect("b", 2)
@@ -254,28 +261,28 @@ def test_a_late_refusal_does_not_disturb_the_attempt_that_followed(run, rules):
             assert client.statistics().attempts == before.attempts + 2
         assert values(cluster) == [b"1"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_an_opening_that_is_not_answered_is_repeated(run, rules):
+def test_an_opening_that_is_not_answered_is_repeated():
     async def scenario(cluster):
-        cluster["a"].rules.append(rules["lose_answer"])
+        cluster["a"].rules.append(lose_answer)
         async with await cluster.client() as client:
             assert (await client.put("app/x", "1")).session == 2
             assert client.statistics().sessions_opened == 1
         assert values(cluster) == [b"1"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 # Connections
 
 
-def test_a_broken_connection_is_opened_again_and_the_write_finds_its_result(run, rules):
+def test_a_broken_connection_is_opened_again_and_the_write_finds_its_result():
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
-            cluster["a"].rules.append(rules["lose_answer"])
+            cluster["a"].rules.append(lose_answer)
             call = asyncio.create_task(client.put("app/x", "1"))
             await asyncio.sleep(0.2)
             cluster["a"].streams[0].reset()
@@ -285,10 +292,10 @@ def test_a_broken_connection_is_opened_again_and_the_write_finds_its_result(run,
             assert client.statistics().reconnects == before.reconnects + 1
         assert values(cluster) == [b"1"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_silent_connection_is_given_up_and_opened_anew(run):
+def test_a_silent_connection_is_given_up_and_opened_anew():
     async def scenario(cluster):
         async with await cluster.client(timeout_s=30.0) as client:
             before = await started(client, cluster)
@@ -301,10 +308,10 @@ def test_a_silent_connection_is_given_up_and_opened_anew(run):
             assert client.statistics().reconnects == before.reconnects + 1
         assert values(cluster) == [b"1"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_silent_connection_is_found_without_any_call(run):
+def test_a_silent_connection_is_found_without_any_call():
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
@@ -315,10 +322,10 @@ def test_a_silent_connection_is_found_without_any_call(run):
             await asyncio.sleep(5)
             assert client.statistics().reconnects == before.reconnects + 1
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_an_idle_client_pings_seldom_and_keeps_its_connections(run):
+def test_an_idle_client_pings_seldom_and_keeps_its_connections():
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
@@ -327,10 +334,10 @@ def test_an_idle_client_pings_seldom_and_keeps_its_connections(run):
             assert 15 <= cluster["a"].pings - pings <= 21
             assert client.statistics().reconnects == before.reconnects
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_node_that_refuses_connections_is_tried_ever_less_often(run):
+def test_a_node_that_refuses_connections_is_tried_ever_less_often():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
@@ -346,13 +353,13 @@ def test_a_node_that_refuses_connections_is_tried_ever_less_often(run):
             await client.put("app/x", "2")
             assert now() - again < 0.3
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 # Sessions
 
 
-def test_an_expired_session_is_replaced_without_the_caller_noticing(run):
+def test_an_expired_session_is_replaced_without_the_caller_noticing():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
@@ -362,14 +369,14 @@ def test_an_expired_session_is_replaced_without_the_caller_noticing(run):
             assert client.statistics().sessions_opened == 2
         assert sorted(values(cluster)) == [b"0", b"1", b"2", b"3", b"4"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_session_that_expires_between_two_attempts_leaves_the_outcome_open(run, rules):
+def test_a_session_that_expires_between_two_attempts_leaves_the_outcome_open():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.append(rules["lose_answer"])
+            cluster["a"].rules.append(lose_answer)
             call = asyncio.create_task(client.put("app/x", "1"))
             await asyncio.sleep(0.2)
             cluster.state.sessions.clear()
@@ -380,26 +387,26 @@ def test_a_session_that_expires_between_two_attempts_leaves_the_outcome_open(run
             assert client.statistics().attempts == before.attempts + 2
         assert values(cluster) == [b"1", b"2"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_session_that_expired_after_sure_refusals_is_replaced(run, rules):
+def test_a_session_that_expired_after_sure_refusals_is_replaced():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.append(rules["refuse"]("Unavailable"))
+            cluster["a"].rules.append(refuse("Unavailable"))
             cluster.state.sessions.clear()
             assert (await client.put("app/x", "1")).session == 2
         assert values(cluster) == [b"1"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_session_has_a_bounded_number_of_writes_in_flight(run, rules):
+def test_a_session_has_a_bounded_number_of_writes_in_flight():
     async def scenario(cluster):
         async with await cluster.client(timeout_s=60.0) as client:
             await started(client, cluster)
-            cluster["a"].rules.append(rules["lose_answer"])
+            cluster["a"].rules.append(lose_answer)
             writes = [asyncio.create_task(client.put("app/x", str(n))) for n in range(SESSION_IN_FLIGHT_MAX + 10)]
             await asyncio.sleep(0.9)
             assert len(values(cluster)) == SESSION_IN_FLIGHT_MAX
@@ -408,14 +415,14 @@ def test_a_session_has_a_bounded_number_of_writes_in_flight(run, rules):
             assert max(result.sequence for result in results) == SESSION_IN_FLIGHT_MAX + 11
         assert sorted(values(cluster), key=int) == [str(n).encode() for n in range(SESSION_IN_FLIGHT_MAX + 10)]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_write_that_finds_no_place_in_time_was_not_sent(run, rules):
+def test_a_write_that_finds_no_place_in_time_was_not_sent():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.append(rules["lose_answer"])
+            cluster["a"].rules.append(lose_answer)
             writes = [asyncio.create_task(client.put("app/x", "1")) for _ in range(SESSION_IN_FLIGHT_MAX)]
             await asyncio.sleep(0.2)
             with pytest.raises(Unavailable, match="no place in the session"):
@@ -423,10 +430,10 @@ def test_a_write_that_finds_no_place_in_time_was_not_sent(run, rules):
             await asyncio.gather(*writes)
         assert b"2" not in values(cluster)
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_the_queue_for_places_is_bounded(run):
+def test_the_queue_for_places_is_bounded():
     async def scenario(cluster):
         async with await cluster.client() as client:
             cluster.elect(None, 2)
@@ -439,12 +446,12 @@ def test_the_queue_for_places_is_bounded(run):
             await asyncio.gather(*writes)
         assert len(values(cluster)) == QUEUE_LENGTH_MAX
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_when_no_session_can_be_opened_the_write_was_not_applied(run, rules):
+def test_when_no_session_can_be_opened_the_write_was_not_applied():
     async def scenario(cluster):
-        cluster["a"].rules.extend([rules["lose_answer"]] * 10)
+        cluster["a"].rules.extend([lose_answer] * 10)
         async with await cluster.client() as client:
             with pytest.raises(Unavailable, match="session"):
                 await client.put("app/x", "1", timeout_s=2.0)
@@ -452,12 +459,12 @@ def test_when_no_session_can_be_opened_the_write_was_not_applied(run, rules):
             assert (await client.put("app/x", "2")).succeeded
         assert values(cluster) == [b"2"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_refusal_to_open_a_session_reaches_the_caller_at_once(run, rules):
+def test_a_refusal_to_open_a_session_reaches_the_caller_at_once():
     async def scenario(cluster):
-        cluster["a"].rules.append(rules["refuse"]("QueueFull"))
+        cluster["a"].rules.append(refuse("QueueFull"))
         async with await cluster.client() as client:
             begun = now()
             with pytest.raises(QueueFull):
@@ -465,13 +472,13 @@ def test_a_refusal_to_open_a_session_reaches_the_caller_at_once(run, rules):
             assert now() - begun < 1
             assert (await client.put("app/x", "2")).succeeded
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 # Errors and deadlines
 
 
-def test_a_deadline_that_passes_before_anything_was_sent_is_a_rejection(run):
+def test_a_deadline_that_passes_before_anything_was_sent_is_a_rejection():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
@@ -484,14 +491,14 @@ def test_a_deadline_that_passes_before_anything_was_sent_is_a_rejection(run):
             with pytest.raises(Unavailable, match="nothing was sent"):
                 await client.get("app/x", timeout_s=3.0)
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_deadline_that_passes_after_sending_leaves_the_outcome_open(run, rules):
+def test_a_deadline_that_passes_after_sending_leaves_the_outcome_open():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.extend([rules["lose_answer"]] * 20)
+            cluster["a"].rules.extend([lose_answer] * 20)
             begun = now()
             with pytest.raises(DeadlineExceeded):
                 await client.put("app/x", "1", timeout_s=2.5)
@@ -500,14 +507,14 @@ def test_a_deadline_that_passes_after_sending_leaves_the_outcome_open(run, rules
                 await client.get("app/x", timeout_s=2.5)
         assert values(cluster) == [b"1"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_write_given_up_does_not_hold_back_the_mark(run, rules):
+def test_a_write_given_up_does_not_hold_back_the_mark():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.append(rules["lose_request"])
+            cluster["a"].rules.append(lose_request)
             with pytest.raises(DeadlineExceeded):
                 await client.put("app/x", "1", timeout_s=0.5)
             await client.put("app/x", "2")
@@ -515,79 +522,79 @@ def test_a_write_given_up_does_not_hold_back_the_mark(run, rules):
         assert (last.sequence, last.acknowledged) == (3, 2)
         assert values(cluster) == [b"2"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_sure_refusal_reaches_the_caller_as_its_class(run, rules):
+def test_a_sure_refusal_reaches_the_caller_as_its_class():
     async def scenario(cluster):
         async with await cluster.client() as client:
             before = await started(client, cluster)
-            cluster["a"].rules.append(rules["refuse"]("QueueFull"))
+            cluster["a"].rules.append(refuse("QueueFull"))
             with pytest.raises(QueueFull, match=r"as the test wants \(from a\)"):
                 await client.put("app/x", "1")
             assert client.statistics().attempts == before.attempts + 1
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_a_sure_refusal_does_not_hide_an_earlier_attempt_that_took_effect(run, rules):
+def test_a_sure_refusal_does_not_hide_an_earlier_attempt_that_took_effect():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.append(rules["lose_answer"])
-            cluster["a"].rules.extend([rules["refuse"]("QueueFull")] * 1000)
+            cluster["a"].rules.append(lose_answer)
+            cluster["a"].rules.extend([refuse("QueueFull")] * 1000)
             with pytest.raises(DeadlineExceeded):
                 await client.put("app/x", "1")
         assert values(cluster) == [b"1"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_lost_leadership_is_settled_by_the_stored_result(run, rules):
+def test_lost_leadership_is_settled_by_the_stored_result():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.append(rules["execute_and_refuse"]("LeadershipLost"))
+            cluster["a"].rules.append(execute_and_refuse("LeadershipLost"))
             call = asyncio.create_task(client.put("app/x", "1"))
             await asyncio.sleep(0.12)
             cluster.elect("b", 2)
             assert (await call).replica == "b"
         assert values(cluster) == [b"1"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_lost_leadership_without_a_successor_stays_open(run, rules):
+def test_lost_leadership_without_a_successor_stays_open():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.append(rules["execute_and_refuse"]("LeadershipLost"))
+            cluster["a"].rules.append(execute_and_refuse("LeadershipLost"))
             call = asyncio.create_task(client.put("app/x", "1", timeout_s=3.0))
             cluster.elect(None, 2)
             with pytest.raises(DeadlineExceeded) as caught:
                 await call
             assert isinstance(caught.value.__cause__, LeadershipLost)
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize("name", ["FutureError", "Indeterminate", "IsochroneError", "InvariantViolation"])
-def test_an_error_that_says_nothing_of_the_effect_is_indeterminate(run, rules, name):
+def test_an_error_that_says_nothing_of_the_effect_is_indeterminate(name):
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.append(rules["refuse"](name))
+            cluster["a"].rules.append(refuse(name))
             with pytest.raises(Indeterminate):
                 await client.put("app/x", "1")
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_cancellation_leaves_nothing_behind(run, rules):
+def test_cancellation_leaves_nothing_behind():
     async def scenario(cluster):
         async with await cluster.client() as client:
             await started(client, cluster)
-            cluster["a"].rules.append(rules["lose_answer"])
+            cluster["a"].rules.append(lose_answer)
             sent = asyncio.create_task(client.put("app/x", "1"))
             await asyncio.sleep(0.2)
             cluster.elect(None, 2)
@@ -608,11 +615,11 @@ def test_cancellation_leaves_nothing_behind(run, rules):
         assert (last.sequence, last.acknowledged) == (4, 3)
         assert values(cluster) == [b"1", b"4"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize("turns", range(6))
-def test_a_call_cancelled_at_the_moment_it_gets_its_place_gives_it_back(run, turns):
+def test_a_call_cancelled_at_the_moment_it_gets_its_place_gives_it_back(turns):
     async def scenario(cluster):
         async with await cluster.client() as client:
             call = asyncio.create_task(client.put("app/x", "1"))
@@ -626,18 +633,18 @@ def test_a_call_cancelled_at_the_moment_it_gets_its_place_gives_it_back(run, tur
         last = cluster["a"].commands()[-1]
         assert last.acknowledged == last.sequence - 1
 
-    run(scenario)
+    run_scenario(scenario)
 
 
-def test_connection_loss_on_close_is_indeterminate_only_for_what_was_sent(run, rules):
+def test_connection_loss_on_close_is_indeterminate_only_for_what_was_sent():
     async def scenario(cluster):
         client = await cluster.client()
         await started(client, cluster)
-        cluster["a"].rules.append(rules["lose_answer"])
+        cluster["a"].rules.append(lose_answer)
         call = asyncio.create_task(client.get("app/x"))
         await asyncio.sleep(0.2)
         await client.close()
         with pytest.raises(ConnectionLost):
             await call
 
-    run(scenario)
+    run_scenario(scenario)

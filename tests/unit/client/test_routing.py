@@ -69,9 +69,13 @@ def test_replicas_are_typed():
         ([("b", 2, "b"), ("b", 2, None)], (2, None)),
         ([("b", 2, "b"), ("b", 2, None), ("c", 2, "b")], (2, None)),
         ([("b", 2, "b"), ("b", 2, None), ("c", 3, "b")], (3, "b")),
+        ([("c", 2, "a"), ("b", 2, "b")], (2, "b")),
+        ([("b", 2, "b"), ("c", 2, "a")], (2, "b")),
+        ([("c", 2, "a"), ("a", 2, None), ("b", 2, "b")], (2, "b")),
+        ([("b", 2, "b"), ("b", 2, None), ("b", 2, "b")], (2, None)),
     ],
 )
-def test_the_highest_term_wins_and_a_leader_may_resign(news, expected):
+def test_the_highest_term_wins_and_then_a_node_s_word_on_itself(news, expected):
     view = LeaderView()
     for source, term, leader in news:
         view = view.observe(changed(term, leader), NodeId(source))

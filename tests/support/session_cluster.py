@@ -1,14 +1,13 @@
-"""A loop whose time jumps, and a cluster of one group that lives in it and speaks the session protocol."""
+"""A cluster of one group that speaks the session protocol in virtual time, and misbehaves as a test wants."""
 
 import asyncio
 import random
-import selectors
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
+from virtual_time import run_virtual
 
 from isochrone.client import Client
 from isochrone.client.connection import Closed, Received
@@ -47,27 +46,6 @@ from isochrone.wire.session import (
 DELAY_S = 0.05
 GROUP = GroupId("g")
 KEYSPACE = KeyspaceId("app/")
-
-
-class _JumpingSelector(selectors.SelectSelector):
-    now = 1000.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise RuntimeError("nothing will ever happen again: the test is stuck")
-        self.now += timeout
-        return []
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """No I/O; when nothing is ready, time jumps to the next timer."""
-
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.now
 
 
 @dataclass
@@ -275,16 +253,6 @@ def execute_and_refuse(error: str) -> Rule:
     return rule
 
 
-RULES: Mapping[str, Any] = {
-    "serve": serve,
-    "refuse": refuse,
-    "lose_request": lose_request,
-    "lose_answer": lose_answer,
-    "answer_twice": answer_twice,
-    "execute_and_refuse": execute_and_refuse,
-}
-
-
 class Cluster:
     """Nodes a, b and c of one group; c is a witness. Also the connector that clients use to reach them."""
 
@@ -333,26 +301,15 @@ class Cluster:
         return await Client.connect(options.pop("endpoints"), connector=self, **options)
 
 
-@pytest.fixture
-def rules() -> Mapping[str, Any]:
-    return RULES
-
-
-@pytest.fixture
-def run() -> Callable[[Callable[[Cluster], Coroutine[Any, Any, None]]], None]:
+def run_scenario(scenario: Callable[[Cluster], Coroutine[Any, Any, None]]) -> None:
     """Run a scenario against a fresh cluster in virtual time; nothing may be left over or have failed unseen."""
+    unseen: list[dict[str, Any]] = []
 
-    def run_scenario(scenario: Callable[[Cluster], Coroutine[Any, Any, None]]) -> None:
-        unseen: list[dict[str, Any]] = []
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+        await scenario(Cluster())
+        leftover = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        assert leftover == []
 
-        async def main() -> None:
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
-            await scenario(Cluster())
-            leftover = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            assert leftover == []
-
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(main())
-        assert unseen == []
-
-    return run_scenario
+    run_virtual(main())
+    assert unseen == []

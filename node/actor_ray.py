@@ -20,6 +20,7 @@ import ray
 
 from isochrone.errors import InvariantViolation, IsochroneError, check
 from isochrone.node.files_os import load_config
+from isochrone.node.logs_os import log_to_file
 from isochrone.node.processes_os import ProcessId, this_process
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ class NodeFailed(Exception):
 class NodeActor:
     """Runs one node in the actor's event loop."""
 
-    async def __init__(self, config_file: str) -> None:  # type: ignore[misc]  # Ray awaits it
+    async def __init__(self, config_file: str, log_file: str) -> None:  # type: ignore[misc]  # Ray awaits it
         check(importlib.util.find_spec("regions") is None, "a source tree stands on the actor's sys.path")
         check(type(asyncio.get_running_loop()).__module__.startswith("asyncio"), "the actor runs on a foreign loop")
+        log_to_file(Path(log_file))
         self._config = load_config(Path(config_file))
         self._opening: asyncio.Task[Node] | None = None
 

@@ -48,7 +48,7 @@ def bootstrap(topology_file: Path, directory: Path, progress: Callable[[str], No
     """
     topology = load_topology(topology_file)
     layout = Layout(directory.absolute())
-    if layout.bootstrap_record.exists():
+    if is_bootstrapped(layout):
         record = read_record(layout)
         _check_same_topology(topology, layout)
         return record
@@ -63,6 +63,11 @@ def bootstrap(topology_file: Path, directory: Path, progress: Callable[[str], No
         shutil.rmtree(layout.root / "data", ignore_errors=True)
         raise
     return record
+
+
+def is_bootstrapped(layout: Layout) -> bool:
+    """Whether a bootstrap has been completed here."""
+    return layout.bootstrap_record.exists()
 
 
 def read_record(layout: Layout) -> BootstrapRecord:

@@ -28,7 +28,7 @@ from isochrone.node.files_os import load_links, locked, write_durably
 from isochrone.node.head_ray import head_address, new_ray_directory, start_head
 from isochrone.node.layout import Layout
 from isochrone.node.links import Links, encode_links
-from isochrone.node.ports_os import choose_addresses
+from isochrone.node.ports_os import check_addresses, choose_addresses
 from isochrone.node.processes_os import ProcessId, kill_and_wait, kill_session, process_id, send, session_members
 from isochrone.node.run_file import RunFile, encode_run_file, parse_run_file
 from isochrone.topology import Topology, load_topology
@@ -64,7 +64,7 @@ async def bring_up(topology_file: Path, directory: Path, progress: Progress) -> 
     layout = Layout(_absolute(directory))
     with locked(layout.lock, f"another isochrone command is at work in {layout.root}"):
         _clear_leftovers(layout)
-        choose_addresses(topology)  # An address in use is found before anything is written.
+        check_addresses(topology)  # Before anything is written.
         record = bootstrap(topology_file, layout.root, progress)
         for draw in range(1, PORT_DRAWS + 1):
             try:
@@ -200,6 +200,12 @@ class RayDeployment:
         await asyncio.to_thread(_kill_run, self._layout, self._run)
         if self._head is not None:
             self._head.wait()
+
+    async def wait_ended(self) -> None:
+        """Return never; raise `Unavailable` when the Ray head that this call's process started has ended."""
+        assert self._head is not None
+        await asyncio.to_thread(self._head.wait)
+        raise Unavailable(f"the Ray head of {self._layout.root} ended; what it said is in {self._layout.head_log}")
 
     # ---- for bring_up
 

@@ -7,6 +7,8 @@ moment of connecting; both are put back afterwards.
 import asyncio
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +45,7 @@ def connect(address: str, ray_directory: Path, directory: Path) -> None:
         raylet: Any = ray._raylet  # Its type stubs leave these two out.
         raylet.Config.initialize("")
         raylet.AuthenticationTokenLoader.instance().reset_cache()
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address=address,
@@ -52,6 +55,11 @@ def connect(address: str, ray_directory: Path, directory: Path) -> None:
             )
         except (ConnectionError, RuntimeError) as error:
             raise Unavailable(f"the Ray head at {address} does not answer: {error}") from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there.
+    # Ray prints every killed worker on our standard output, whatever it is told about logs. We kill on purpose.
+    ray._private.worker._worker_logs_enabled = False
 
 
 def disconnect() -> None:

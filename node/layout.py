@@ -7,6 +7,7 @@
     nodes/NODE.json         a node's configuration
     data/NODE/              a node's store
     supervisors/REGION.json which nodes of the region should run
+    logs/PROCESS.log        what nodes and supervisors log
     links.json              link shapes that differ from the topology's
     run.json                what runs now; absent when nothing does
     lock                    held while a deployment is brought up or down
@@ -49,6 +50,10 @@ class Layout:
     def supervisor_state(self, region: RegionId) -> Path:
         """See the module."""
         return self.root / "supervisors" / f"{_file_name(region)}.json"
+
+    def log(self, process: str) -> Path:
+        """See the module."""
+        return self.root / "logs" / f"{_file_name(process)}.log"
 
     @property
     def links(self) -> Path:

@@ -23,14 +23,10 @@ def choose_addresses(topology: Topology) -> Mapping[NodeId, str]:
     """An address for each node: the topology's, else a port of loopback that is free now.
 
     Raises:
-        Unavailable: an address of the topology is in use or not one of this machine, or no port is free.
+        Unavailable: no port is free.
     """
     rng = random.SystemRandom()
-    addresses: dict[NodeId, str] = {}
-    for spec in topology.nodes:
-        if spec.address is not None:
-            check_free(spec.id, spec.address)
-            addresses[spec.id] = spec.address
+    addresses = {spec.id: spec.address for spec in topology.nodes if spec.address is not None}
     taken = {int(address.rpartition(":")[2]) for address in addresses.values()}
     for spec in topology.nodes:
         if spec.id not in addresses:
@@ -40,13 +36,17 @@ def choose_addresses(topology: Topology) -> Mapping[NodeId, str]:
     return addresses
 
 
-def check_free(node: NodeId, address: str) -> None:
-    """Raise `Unavailable` unless somebody on this machine can listen on `address`."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_server((host, int(port))).close()
-    except OSError as error:
-        raise Unavailable(f"{address}, the address of node {node}, cannot be used: {error.strerror}") from error
+def check_addresses(topology: Topology) -> None:
+    """Raise `Unavailable` unless this machine can listen on every address that the topology names."""
+    for spec in topology.nodes:
+        if spec.address is None:
+            continue
+        host, _, port = spec.address.rpartition(":")
+        try:
+            socket.create_server((host, int(port))).close()
+        except OSError as error:
+            reason = f"{spec.address}, the address of node {spec.id}, cannot be used: {error.strerror}"
+            raise Unavailable(reason) from error
 
 
 def _draw_port(rng: random.SystemRandom, taken: set[int]) -> int:

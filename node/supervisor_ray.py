@@ -31,6 +31,7 @@ from isochrone.node.actor_ray import actor_class, actor_name
 from isochrone.node.config import ConfigError
 from isochrone.node.files_os import load_config, write_durably
 from isochrone.node.layout import Layout
+from isochrone.node.logs_os import log_to_file
 from isochrone.node.placement import Placement
 from isochrone.node.processes_os import ProcessId, send, this_process
 from isochrone.node.reconcile import (
@@ -70,6 +71,7 @@ class Supervisor:
 
     async def __init__(self, region: RegionId, directory: str, nodes: tuple[NodeId, ...], placement: Placement) -> None:  # type: ignore[misc]  # Ray awaits it
         self._layout = Layout(Path(directory))
+        log_to_file(self._layout.log(supervisor_name(region)))
         self._region = region
         self._placement = placement
         self._target = self._load_target(nodes)
@@ -209,7 +211,7 @@ class Supervisor:
     def _new_actor(self, node: NodeId) -> Any:
         config_file = self._layout.node_config(node)
         selector = self._placement.selector(load_config(config_file).zone)
-        return actor_class(node, NAMESPACE, selector).remote(str(config_file))
+        return actor_class(node, NAMESPACE, selector).remote(str(config_file), str(self._layout.log(node)))
 
     def _kill(self, node: NodeId) -> None:
         self._views[node] = on_killing(self._views[node])

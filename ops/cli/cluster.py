@@ -1,0 +1,126 @@
+"""`isochrone up`, `status` and `down`: a deployment on this machine, found by its directory."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TypeVar
+
+import click
+from rich.console import Console
+
+from isochrone.node.deployment_ray import RayDeployment, attach, bring_up, take_down
+from isochrone.ops.cli.status_view import render, to_plain
+
+T = TypeVar("T")
+
+_WIDE = 1000
+"""Columns for output that no terminal bounds: nothing wraps, so that it can be searched by line."""
+
+directory_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".isochrone"),
+    show_default=True,
+    envvar="ISOCHRONE_DIR",
+    show_envvar=True,
+    help="Where the deployment keeps its data and finds itself again.",
+)
+
+
+@click.command("up")
+@click.argument("topology", type=click.Path(path_type=Path))
+@directory_option
+@click.option("--foreground", is_flag=True, help="Stay until Ctrl-C, then take the deployment down.")
+def up_command(topology: Path, directory: Path, foreground: bool) -> None:
+    """Bring the deployment of TOPOLOGY up on this machine, on a Ray of its own.
+
+    Returns when every group has a leader. A directory that was used before is used again if its topology is the same.
+    If anything fails, what was started is stopped again.
+
+    \b
+    Examples:
+      isochrone up deploy/topologies/three-regions.yaml
+      isochrone up deploy/topologies/five-sites.yaml --dir /var/tmp/five --foreground
+    """
+    run_until_signal(_up(topology, directory, foreground))
+
+
+@click.command("status")
+@directory_option
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def status_command(directory: Path, output: str) -> None:
+    """Show every replica of every group, as its node tells it. Asks the nodes, not Ray.
+
+    Lag is how many log entries a replica has to apply to reach the highest commit index that any replica reports.
+
+    \b
+    Examples:
+      isochrone status
+      isochrone status -o json | jq '.nodes[].groups[] | select(.leader == null)'
+    """
+    deployment = attach(directory)
+    statuses = asyncio.run(deployment.status())
+    if output == "json":
+        click.echo(json.dumps(to_plain(deployment.topology, statuses), indent=2))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDE)
+    console.print(render(deployment.topology, statuses))
+
+
+@click.command("down")
+@directory_option
+def down_command(directory: Path) -> None:
+    """Take the deployment down. Its data stays, and every write that was acknowledged is in it.
+
+    \b
+    Example:
+      isochrone down
+    """
+    if take_down(directory):
+        click.echo(f"{directory}: down")
+    else:
+        click.echo(f"{directory}: nothing runs there")
+
+
+async def _up(topology: Path, directory: Path, foreground: bool) -> None:
+    deployment = await bring_up(topology, directory, _progress)
+    try:
+        click.echo(_summary(deployment))
+        if foreground:
+            await deployment.wait_ended()
+    except BaseException:
+        await deployment.stop()
+        raise
+
+
+def _summary(deployment: RayDeployment) -> str:
+    topology = deployment.topology
+    counts = f"{len(topology.nodes)} nodes in {len(topology.regions)} regions, {len(topology.groups)} groups"
+    return f"{topology.name} is up in {deployment.directory}: {counts}, each with a leader"
+
+
+def _progress(text: str) -> None:
+    click.echo(f"  {text}", err=True)
+
+
+def run_until_signal(work: Coroutine[None, None, T]) -> T:
+    """Run a coroutine; SIGTERM cancels it as Ctrl-C does, so that it can take down what it brought up."""
+
+    async def run() -> T:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        try:
+            return await task
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        raise SystemExit(128 + signal.SIGTERM) from None

@@ -1,0 +1,77 @@
+"""The command line: `isochrone COMMAND`. Maps errors to one clear sentence and an exit status.
+
+Commands are imported when they are run, so `isochrone --help` is quick and a command that needs no Ray does not
+import it.
+
+Exit status: 0 done, 1 failed, 2 bad input; drills have more (`isochrone drill --help`).
+"""
+
+import sys
+from importlib import import_module
+
+import click
+
+from isochrone import __version__
+
+FAILED_EXIT_STATUS = 1
+BAD_INPUT_EXIT_STATUS = 2
+
+_COMMANDS = {
+    "up": ("isochrone.ops.cli.cluster", "up_command", "Bring a deployment up on this machine, on a Ray of its own."),
+    "status": ("isochrone.ops.cli.cluster", "status_command", "Show every replica: leader, term, commit, lag."),
+    "down": ("isochrone.ops.cli.cluster", "down_command", "Take the deployment down; its data stays."),
+    "drill": ("isochrone.ops.cli.drill", "drill_group", "Break a deployment on purpose and judge what happens."),
+    "topology": ("isochrone.ops.cli.topology", "topology_group", "Check and explain topology files."),
+    "bootstrap": ("isochrone.ops.cli.node", "bootstrap_command", "Make the stores of a cluster that runs without Ray."),
+    "node": ("isochrone.ops.cli.node", "node_command", "Run one node as a plain process, without Ray."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when one is run, not to list them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="isochrone")
+def cli() -> None:
+    """Multi-region coordination: Raft groups across zones and regions, and drills that prove what they survive.
+
+    \b
+    Examples:
+      isochrone up deploy/topologies/three-regions.yaml
+      isochrone status
+      isochrone down
+    """
+
+
+def main() -> None:
+    """Entry point of the program `isochrone`."""
+    from isochrone.errors import InvalidRequest, IsochroneError
+
+    try:
+        cli.main(prog_name="isochrone")
+    except InvalidRequest as error:
+        # A wrong file has one line per fault, each with its file and key.
+        click.echo(str(error), err=True)
+        sys.exit(BAD_INPUT_EXIT_STATUS)
+    except IsochroneError as error:
+        click.echo(f"isochrone: {error}", err=True)
+        sys.exit(FAILED_EXIT_STATUS)
+
+
+if __name__ == "__main__":
+    main()

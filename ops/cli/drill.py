@@ -1,0 +1,165 @@
+"""`isochrone drill`: run a failure drill on real processes, or check a drill file."""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from isochrone.drills.harness_os import LocalHarness
+from isochrone.drills.load_os import DrillError, LoadedDrill, load_drill
+from isochrone.drills.record import DrillRecord
+from isochrone.drills.report.report_os import describe_surroundings, write_report
+from isochrone.drills.results import Results, judge
+from isochrone.drills.runner import run_drill
+from isochrone.drills.verdict import ExitStatus, Verdict
+from isochrone.errors import IsochroneError
+
+_MARK = {Verdict.TRUE: "holds", Verdict.FALSE: "FAILS", Verdict.UNKNOWN: "UNKNOWN"}
+_file_argument = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.group("drill", no_args_is_help=True)
+def drill_group() -> None:
+    """Lose nodes, links and regions on purpose, and measure what happens.
+
+    \b
+    Examples:
+      isochrone drill run deploy/drills/region-failover.yaml
+      isochrone drill run deploy/drills/two-sites.yaml --report reports/two-sites --seed 7
+      isochrone drill validate deploy/drills/zone-failover.yaml
+    """
+
+
+@drill_group.command("validate")
+@_file_argument
+def validate_command(file: Path) -> None:
+    """Check FILE against its topology and report every fault, one a line: file, key, found, allowed.
+
+    Exits with 0 if the file is right, with 2 if it is not. Starts nothing.
+
+    \b
+    Example:
+      isochrone drill validate deploy/drills/region-failover.yaml
+    """
+    drill = _load_or_exit(file).document
+    seconds = drill.workload.warm_up_s + drill.workload.duration_s
+    click.echo(f"{file}: valid: {len(drill.faults)} faults in {seconds:g} s, {len(drill.workload.clients)} regions ask")
+
+
+@drill_group.command("run")
+@_file_argument
+@click.option(
+    "--report",
+    "report_directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where report.html, report.json and history.jsonl go.  [default: reports/NAME]",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="In place of the file's seed.")
+def run_command(file: Path, report_directory: Path | None, seed: int | None) -> None:
+    """Run the drill in FILE on a deployment of its own, and write a report.
+
+    Brings the topology up on this machine's own Ray, with links as slow as the real ones; runs clients in every
+    region; makes the faults; heals; reads everything back; checks the history; takes all down again. Ctrl-C stops it
+    early, and still writes the report.
+
+    \b
+    Exit status:
+      0  everything that the file expects holds
+      1  an expectation or a safety check fails
+      2  a file or an argument is wrong; nothing was started
+      3  unknown: interrupted, or too little happened to judge
+      4  no progress: the deployment did not serve again after the faults
+      5  the harness itself crashed
+
+    \b
+    Examples:
+      isochrone drill run deploy/drills/region-failover.yaml
+      isochrone drill run deploy/drills/region-failover.yaml --report /tmp/failover --seed 42
+    """
+    loaded = _load_or_exit(file)
+    # Absolute, because Ray's driver changes its working directory.
+    reports = Path(os.path.abspath(report_directory or Path("reports") / loaded.document.name))
+    _check_writable_or_exit(reports)
+    started_at = datetime.now(UTC)
+    record = DrillRecord(loaded.document, loaded.topology, loaded.document.seed if seed is None else seed)
+    directory = Path(tempfile.mkdtemp(prefix="isochrone-drill-"))
+    _run(loaded, record, directory, started_at)
+    click.echo("checking the history")
+    results = judge(record)
+    write_report(reports, record, results, describe_surroundings(started_at))
+    _show(record, results, reports)
+    if results.exit_status is ExitStatus.HOLDS:
+        shutil.rmtree(directory)
+    else:
+        click.echo(f"data and logs of the nodes: {directory}")
+    sys.exit(int(results.exit_status))
+
+
+def _run(loaded: LoadedDrill, record: DrillRecord, directory: Path, started_at: datetime) -> None:
+    """Run the drill; what ends it early is written into the record."""
+
+    def progress(line: str) -> None:
+        elapsed = (datetime.now(UTC) - started_at).total_seconds()
+        click.echo(f"[{elapsed:5.1f} s] {line}")
+
+    async def run() -> None:
+        harness = LocalHarness(loaded.topology_file, directory, record.seed)
+        try:
+            await run_drill(record, harness, progress)
+        finally:
+            harness.close()
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        record.interrupted = True
+        click.echo("interrupted")
+    except IsochroneError as error:
+        record.crash = f"{type(error).__name__}: {error}"
+    except Exception as error:
+        record.crash = f"{type(error).__name__}: {error}"
+        click.echo(traceback.format_exc(), err=True)
+
+
+def _load_or_exit(file: Path) -> LoadedDrill:
+    try:
+        return load_drill(file)
+    except DrillError as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        sys.exit(int(ExitStatus.BAD_INPUT))
+
+
+def _check_writable_or_exit(directory: Path) -> None:
+    """A report that cannot be written is found before the drill, not after it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "report.json").touch()
+    except OSError as error:
+        click.echo(f"cannot write the report: {error}", err=True)
+        sys.exit(int(ExitStatus.BAD_INPUT))
+
+
+def _show(record: DrillRecord, results: Results, reports: Path) -> None:
+    click.echo("")
+    for check in results.checks:
+        click.echo(f"{_MARK[check.verdict]:8} {check.name}: {check.reason}")
+    click.echo("")
+    for name, time_s in results.recovery_time_s.items():
+        recovered = "no recovery within a fault" if time_s is None else f"{time_s:.2f} s"
+        click.echo(f"recovery time of {name}: {recovered}")
+    for row in results.latencies:
+        click.echo(
+            f"commit latency {row.keyspace} from {row.region}, leader {row.leader}: p50 {row.p50_ms:.1f} ms, expected "
+            f"{row.predicted_ms:.1f} + {row.software_ms:.1f} ms: {'within' if row.within else 'outside'} tolerance"
+        )
+    lost = "unknown" if results.acknowledged_writes_lost is None else str(results.acknowledged_writes_lost)
+    click.echo(f"acknowledged writes lost: {lost} of {results.acknowledged_writes}")
+    click.echo(f"verdict: {results.verdict} (exit status {int(results.exit_status)})")
+    click.echo(f"report: {reports / 'report.html'}")

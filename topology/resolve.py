@@ -51,7 +51,7 @@ def one_of(name: str, names: Iterable[str], kind: str) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if len(known) <= 9:
         return f"a {kind}: {', '.join(known) or 'there is none'}"
-    return f"one of {len(known)} {kind}s, such as {', '.join(close or known[:3])}"
+    return f"a {kind}: one of {len(known)}, such as {', '.join(close or known[:3])}"
 
 
 def resolve_regions(

@@ -47,9 +47,11 @@ class RegionSection(Section):
     city: str | None = Field(
         default=None, min_length=1, description="City, for maps and tables. Default: from regions.csv."
     )
-    latitude: float | None = Field(default=None, ge=-90, le=90, description="Degrees north. Default: from regions.csv.")
+    latitude: float | None = Field(
+        default=None, ge=-90, le=90, allow_inf_nan=False, description="Degrees north. Default: from regions.csv."
+    )
     longitude: float | None = Field(
-        default=None, ge=-180, le=180, description="Degrees east. Default: from regions.csv."
+        default=None, ge=-180, le=180, allow_inf_nan=False, description="Degrees east. Default: from regions.csv."
     )
     witness_site: bool = Field(
         default=False, description="Its nodes hold witnesses only; no keyspace can have its home there."
@@ -76,7 +78,7 @@ class LinkSection(Section):
     delay_ms: Milliseconds | None = Field(default=None, description="One-way delay in ms.")
     jitter_ms: Milliseconds | None = Field(default=None, description="Added to the delay: uniform in [0, jitter_ms].")
     loss: float | None = Field(
-        default=None, ge=0, le=1, allow_inf_nan=False, description="Probability that a frame is lost."
+        default=None, ge=0, lt=1, allow_inf_nan=False, description="Probability that a frame is lost."
     )
 
 
@@ -147,7 +149,7 @@ class TopologyDocument(Section):
     )
     links: list[LinkSection] = Field(default=[], description="Overrides of single links, directed.")
     keyspaces: list[KeyspaceSection] = Field(description="The keyspaces.")
-    clock: ClockSection = Field(default=ClockSection(), description="Where the clock bound comes from.")
+    clock: ClockSection = Field(default_factory=ClockSection, description="Source and bound of the nodes' clocks.")
     timers: dict[str, TimersSection] = Field(default={}, description="Timers by group, such as us-east-1.region.")
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NewType
 
 NodeId = NewType("NodeId", str)
-"""Name of a node, unique in the cluster; a host name or `zone/number`. It never changes its meaning."""
+"""Name of a node, unique in the cluster; such as `us-east-1a-1`. It never changes its meaning."""
 RegionId = NewType("RegionId", str)
 ZoneId = NewType("ZoneId", str)
 GroupId = NewType("GroupId", str)

@@ -1,0 +1,91 @@
+"""`isochrone topology`: output and exit statuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from isochrone.ops.cli.topology import topology_group
+
+SHIPPED = Path(__file__).parents[3] / "deploy" / "topologies"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(topology_group, arguments)
+
+
+@pytest.mark.parametrize("name", ["three-regions", "two-regions-and-witness", "five-sites"])
+def test_validate_a_good_file(name: str) -> None:
+    result = run("validate", str(SHIPPED / f"{name}.yaml"))
+    assert result.exit_code == 0, result.output
+    assert "valid: " in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["validate", "show"])
+def test_bad_files_exit_with_2_and_one_line_for_each_fault(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("name: bad\nlatencies: aws\nregions: [{name: us-east-1, zones: 0}]\n")
+    result = run(command, str(file))
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [[str(file), "regions[0].zones"], [str(file), "keyspaces"]]
+    assert all(": found " in line and "; allowed: " in line for line in lines)
+
+
+def test_a_missing_file_exits_with_2(tmp_path: Path) -> None:
+    result = run("show", str(tmp_path / "none.yaml"))
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "no such file" in result.stderr
+
+
+def test_show_as_json_tells_everything() -> None:
+    shown = json.loads(run("show", str(SHIPPED / "five-sites.yaml"), "-o", "json").stdout)
+    assert shown["rtt_ms"]["CA"]["JP"] == 113
+    (group,) = shown["groups"]
+    assert group["quorum"] == 3
+    assert len(group["replicas"]) == 5
+    assert {(each["client_region"], each["leader_region"]): each["commit_ms"] for each in group["predictions"]}[
+        "EU", "CA"
+    ] == pytest.approx(223)
+    assert all(loss["keeps_quorum"] for loss in group["losses"])
+    assert shown["keyspaces"][0]["prefix"] == "global/"
+
+
+def test_show_as_table() -> None:
+    result = run("show", str(SHIPPED / "two-regions-and-witness.yaml"))
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stdout, "no colours where there is no terminal"
+    for wanted in (
+        "eu-central-1.region",
+        "witness",
+        "election timeout 1000 to 1500 ms",
+        "one region",
+        "leader in eu-west-1",
+    ):
+        assert wanted in result.stdout
+
+
+def test_show_marks_assumed_figures() -> None:
+    output = run("show", str(SHIPPED / "three-regions.yaml")).stdout
+    assert "0.9*" in output or "1.0*" in output
+    assert "warning: no RTT between the zones of ap-northeast-1" in output
+
+
+def test_schema_describes_every_key() -> None:
+    schema = json.loads(run("schema").stdout)
+    sections = [schema, *schema["$defs"].values()]
+    keys = [(name, key) for section in sections for name, key in section["properties"].items()]
+    assert len(keys) > 30
+    assert not [name for name, key in keys if not key.get("description")]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["validate", "--help"], ["show", "--help"], ["schema", "--help"]])
+def test_help_gives_examples(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "isochrone topology" in result.stdout
+    assert "Example" in result.stdout

@@ -25,7 +25,10 @@ class RaftConfig:
     inflight_bytes_max: int = 16 << 20
     """Most unacknowledged entry bytes to one peer. By Little's law this over the round trip bounds the throughput."""
     uncommitted_bytes_max: int = 64 << 20
-    """Most entry bytes that a leader holds uncommitted; beyond, proposals are refused with `QueueFull`."""
+    """Most entry bytes that a leader holds uncommitted; beyond, proposals are refused with `QueueFull`.
+
+    The same bound holds for what is committed by others while the leader's own disk lags, beyond twice the cache.
+    """
     cache_bytes_max: int = 32 << 20
     """Entries kept in memory for peers that are behind; older ones are read from storage."""
     apply_bytes_max: int = 4 << 20

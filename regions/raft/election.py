@@ -162,7 +162,9 @@ def _become_leader(state: RaftState, now: Nanos) -> None:
     _set_leader(state, state.node)
     state.leader_contact = now
     start = LogIndex(state.log.last_index + 1)
-    state.progress = {node: Progress(next=start, last_contact=now) for node in state.members if node != state.node}
+    state.progress = {
+        node: Progress(start, last_contact=now, retried=now) for node in state.members if node != state.node
+    }
     state.uncommitted_bytes = replication.bytes_between(state, state.commit, state.log.last_index)
     state.round = 0
     state.handed_over.clear()

@@ -7,7 +7,8 @@ when a peer needs them.
 Invariants:
 1. truncated_index <= durable_index <= last_index, and durable_index <= handed_index <= last_index.
 2. Term runs are contiguous, with rising terms, and cover exactly truncated_index + 1 … last_index.
-3. Entries above `handed_index` have not been given to storage yet; they are always in the cache.
+3. Entries above `handed_index` have not been given to storage yet. Entries above `durable_index` are always in
+   the cache: what is not durable cannot be read back.
 4. `epoch` rises whenever a suffix is replaced, so that a late report of a write that was overtaken is recognised:
    1. entry 5 of term 2 is on its way to disk; 2. a leader of term 3 replaces it; 3. a leader of term 4 brings
    entry 5 of term 2 back. The first write's report then names an entry equal to the present one, while the disk
@@ -91,13 +92,15 @@ class RaftLog:
 
     def cached_up_to(self, first: LogIndex, last: LogIndex, bytes_max: int) -> list[Entry]:
         """Like `cached`, cut after `bytes_max` bytes but never empty unless `first > last`."""
-        entries = self.cached(first, last)
+        check(first >= self._cache_first, f"entry {first} is not in memory, which starts at {self._cache_first}")
+        start, end = first - self._cache_first, last + 1 - self._cache_first
         total = 0
-        for count, entry in enumerate(entries):
-            total += len(entry.encoded)
-            if total > bytes_max and count:
-                return entries[:count]
-        return entries
+        # What lies beyond the cut is not looked at: for a peer far behind it may be most of the cache.
+        for position in range(start, end):
+            total += len(self._cache[position].encoded)
+            if total > bytes_max and position > start:
+                return self._cache[start:position]
+        return self._cache[start:end]
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries after the last one."""
@@ -152,7 +155,7 @@ class RaftLog:
         term = self.term_at(index)
         if index <= self.truncated_index or term is None:
             return
-        self.evict(index)
+        self._drop_head(index + 1 - self._cache_first)
         self.truncated_index, self.truncated_term = index, term
         position = bisect_right(self._run_firsts, index + 1) - 1
         del self._run_firsts[:position], self._run_terms[:position]
@@ -163,8 +166,16 @@ class RaftLog:
             self._run_firsts[0] = index + 1
 
     def evict(self, index: LogIndex) -> None:
-        """Drop entries up to and including `index` from memory only."""
-        count = min(index, self.handed_index) + 1 - self._cache_first
+        """Drop entries up to and including `index` from memory only, as far as storage can give them back.
+
+        May leave a small part of them for a later call.
+        """
+        count = min(index, self.durable_index) + 1 - self._cache_first
+        # The rest of the list moves up, so a few entries are not worth it: they wait for more.
+        if count * 8 >= len(self._cache):
+            self._drop_head(count)
+
+    def _drop_head(self, count: int) -> None:
         if count > 0:
             self.cached_bytes -= sum(len(entry.encoded) for entry in self._cache[:count])
             del self._cache[:count]

@@ -84,6 +84,7 @@ class RaftNode:
             state.applied = state.handed_to_apply = state.commit
         complete = log.cache_first <= state.applied + 1 or state.applied >= log.last_index
         check(complete, "the tail in memory must start after what is applied")
+        check(log.truncated_index <= state.commit <= log.last_index, "what is committed lies within the stored log")
         election.reset_election_timer(state, now)
 
     # ---- what the host asks for
@@ -153,7 +154,7 @@ class RaftNode:
                     progress = state.progress[sender]
                     progress.last_contact = now
                     progress.acked_round = max(progress.acked_round, message.round)
-                    replication.on_heartbeat_response(state, sender)
+                    replication.on_heartbeat_response(state, sender, now)
                     reading.release_confirmed(state)
             case TimeoutNow():
                 if state.office is Office.FOLLOWER and state.role is ReplicaRole.FULL and state.may_campaign:
@@ -284,6 +285,7 @@ class RaftNode:
         if not state.log.mark_durable(token.last_index, token.epoch):
             state.event(EventName.STALE_WRITE_REPORT, token.last_index)
         state.durable_term = max(state.durable_term, token.term)
+        self._trim_cache()
         if token.term != state.term:
             return
         if state.is_leader:

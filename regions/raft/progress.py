@@ -32,6 +32,8 @@ class Progress:
     """In PROBE: a request is out; wait for its answer or for a heartbeat's."""
     fetching: bool = False
     """Entries for the peer are being read from storage."""
+    retried: Nanos = Nanos(0)
+    """When a heartbeat's answer last led to a retry. Reads bring many answers; one retry for each would be a flood."""
     acked_round: int = 0
     """Highest heartbeat round that the peer has answered."""
     inflight: deque[tuple[LogIndex, int]] = field(default_factory=deque)

@@ -35,7 +35,7 @@ def release_confirmed(state: RaftState) -> None:
     """Release the reads whose round a quorum has answered."""
     confirmed = agreed_value(state.halves, lambda node: _acked_round(state, node)) if state.waiting_reads else 0
     while state.waiting_reads and state.waiting_reads[0].round <= confirmed:
-        waiting = state.waiting_reads.pop(0)
+        waiting = state.waiting_reads.popleft()
         state.out.reads.append(ReadReady(tuple(waiting.contexts), waiting.index))
 
 

@@ -11,8 +11,8 @@ lacks.
 
 from collections.abc import Sequence
 
-from isochrone.errors import QueueFull, check
-from isochrone.ids import KeyspaceId, LogIndex, NodeId, ReplicaRole, Timestamp
+from isochrone.errors import InvariantViolation, QueueFull, check
+from isochrone.ids import KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Timestamp
 from isochrone.regions.raft.progress import Feed, Progress
 from isochrone.regions.raft.quorum import agreed_value
 from isochrone.regions.raft.ready import EventName, Fetch, Proposal
@@ -43,9 +43,13 @@ def append_entry(state: RaftState, kind: EntryKind, proposal: Proposal | None = 
 
 def propose(state: RaftState, proposals: Sequence[Proposal]) -> list[LogIndex]:
     """On the leader: append one entry for each proposal; all of them or none."""
+    config = state.config
     size_bytes = sum(len(proposal.data) for proposal in proposals)
-    if state.uncommitted_bytes and state.uncommitted_bytes + size_bytes > state.config.uncommitted_bytes_max:
-        raise QueueFull(f"group {state.config.group} holds {state.uncommitted_bytes} uncommitted bytes")
+    # A quorum can commit without this replica's disk. If that hangs, the cache holds what cannot be evicted.
+    beyond_cache_bytes = state.log.cached_bytes - 2 * config.cache_bytes_max
+    held_bytes = max(state.uncommitted_bytes, beyond_cache_bytes)
+    if held_bytes > 0 and held_bytes + size_bytes > config.uncommitted_bytes_max:
+        raise QueueFull(f"group {config.group} holds {held_bytes} bytes that are uncommitted or not durable here")
     return [append_entry(state, EntryKind.COMMANDS, proposal).index for proposal in proposals]
 
 
@@ -105,9 +109,8 @@ def on_fetched(state: RaftState, peer: NodeId, entries: Sequence[Entry]) -> None
 def _send_append(state: RaftState, peer: NodeId, progress: Progress, entries: list[Entry]) -> None:
     previous = LogIndex(progress.next - 1)
     previous_term = state.log.term_at(previous)
-    check(previous_term is not None, "a peer is fed only from entries that are held")
     if previous_term is None:
-        return
+        raise InvariantViolation(f"{peer} is to be fed after entry {previous}, which is not held")
     state.send(
         peer,
         AppendRequest(state.term, previous, previous_term, tuple(entries), state.commit, truncation_bound(state)),
@@ -128,9 +131,10 @@ def on_append_request(state: RaftState, sender: NodeId, request: AppendRequest) 
     if log.term_at(request.previous_index) != request.previous_term:
         hint = log.last_index_with_term_at_most(request.previous_index, request.previous_term)
         hint_term = log.term_at(hint)
-        check(hint_term is not None, "a hint lies within the log")
+        if hint_term is None:
+            raise InvariantViolation(f"the hint {hint} lies outside the log")
         state.event(EventName.APPEND_REFUSED, request.previous_index, sender)
-        state.reply(sender, AppendResponse(state.term, False, hint, hint_term or state.term, request.previous_index))
+        state.reply(sender, AppendResponse(state.term, False, hint, hint_term, request.previous_index))
         return
     _store_new_entries(state, request.entries)
     last = LogIndex(request.previous_index + len(request.entries))
@@ -168,9 +172,12 @@ def on_append_response(state: RaftState, sender: NodeId, response: AppendRespons
     send_entries(state, sender, progress)
 
 
-def on_heartbeat_response(state: RaftState, sender: NodeId) -> None:
+def on_heartbeat_response(state: RaftState, sender: NodeId, now: Nanos) -> None:
     """On the leader: a peer that lost a message is noticed here, since nothing else may follow to reveal it."""
     progress = state.progress[sender]
+    if now - progress.retried < state.config.heartbeat_ns // 2:
+        return
+    progress.retried = now
     progress.probing = False
     if progress.match < state.log.last_index or progress.feed is Feed.PROBE:
         _reopen_window(state, sender, progress)
@@ -179,6 +186,8 @@ def on_heartbeat_response(state: RaftState, sender: NodeId) -> None:
 def _reopen_window(state: RaftState, peer: NodeId, progress: Progress) -> None:
     """Send what is left to send, and at least a probe of what was sent: if that was lost, the refusal will show it."""
     if send_entries(state, peer, progress, even_if_empty=True) or progress.fetching:
+        return
+    if progress.next <= state.log.truncated_index:
         return
     # The window is full. If its requests are lost, only a request beyond them brings the answer that says so.
     _send_append(state, peer, progress, [])
@@ -222,7 +231,8 @@ def apply_truncation(state: RaftState, bound: LogIndex) -> None:
     """On a witness: drop what no full voter can need. Full voters keep their log."""
     if state.role is not ReplicaRole.WITNESS:
         return
-    target = LogIndex(min(bound, state.commit, state.log.durable_index))
+    # The last entry stays: after a restart its timestamp is the floor for the timestamps that follow.
+    target = LogIndex(min(bound, state.commit, state.log.durable_index, state.log.last_index - 1))
     if target - state.log.truncated_index >= state.config.truncate_entries_min:
         state.log.truncate_prefix(target)
         state.out.truncate_to = target

@@ -5,6 +5,7 @@ first: `send` for what depends on nothing that is not durable yet, `send_when_du
 """
 
 import random
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -86,7 +87,7 @@ class RaftState:
     uncommitted_bytes: int = 0
     heartbeat_deadline: Nanos = Nanos(0)
     round: int = 0
-    waiting_reads: list[WaitingRead] = field(default_factory=list)
+    waiting_reads: deque[WaitingRead] = field(default_factory=deque)
     new_reads: list[int] = field(default_factory=list)
     """Contexts of reads that no round has been started for."""
     broadcast: bool = False

@@ -1,20 +1,34 @@
 """A small deterministic cluster of `RaftNode`s: seeded network, disks that lose unsynced writes, virtual time.
 
-It checks what must always hold while it runs: one leader per term, equal applied prefixes, terms and votes that
-never fall back, and that nothing acknowledged is ever missing from what is applied.
+It checks what must always hold while it runs: one leader and one vote of each voter per term, equal applied prefixes,
+terms and votes that never fall back, nothing acknowledged missing from what is applied, reads that reflect every
+write acknowledged before them, commits that a quorum of disks holds, and messages that leave only after what they
+claim is durable.
 """
 
 import heapq
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
 from isochrone.ports import StoredGroup, TermRun
 from isochrone.regions.raft.config import RaftConfig
-from isochrone.regions.raft.node import RaftNode
-from isochrone.regions.raft.ready import AppendWork, Event, EventName, Proposal
-from isochrone.wire.messages import Configuration, Entry, EntryKind, HardState, Member, RaftMessage
+from isochrone.regions.raft.node import RaftNode, RaftStatus
+from isochrone.regions.raft.ready import AppendWork, Event, EventName, Fetch, Proposal
+from isochrone.wire.entries import make_entry
+from isochrone.wire.messages import (
+    AppendResponse,
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    Heartbeat,
+    Member,
+    RaftMessage,
+    VoteRequest,
+    VoteResponse,
+)
 
 MS = 1_000_000
 HEARTBEAT_MS = 100
@@ -29,7 +43,6 @@ class Disk:
     truncated_index: LogIndex = LogIndex(0)
     truncated_term: Term = Term(0)
     entries: list[Entry] = field(default_factory=list)
-    highest: tuple[int, str | None] = (0, None)
 
     def write(self, work: AppendWork) -> None:
         if work.hard_state is not None:
@@ -48,6 +61,16 @@ class Disk:
             self.truncated_index = work.truncate_to
             del self.entries[:count]
 
+    @property
+    def last_index(self) -> int:
+        return self.truncated_index + len(self.entries)
+
+    def term_at(self, index: int) -> int | None:
+        if index == self.truncated_index:
+            return self.truncated_term
+        held = self.truncated_index < index <= self.last_index
+        return self.entries[index - self.truncated_index - 1].term if held else None
+
     def load(self, configuration: Configuration) -> StoredGroup:
         runs: list[TermRun] = []
         for entry in self.entries:
@@ -58,10 +81,26 @@ class Disk:
             hard_state=self.hard_state,
             truncated_index=self.truncated_index,
             truncated_term=self.truncated_term,
-            last_index=LogIndex(self.truncated_index + len(self.entries)),
+            last_index=LogIndex(self.last_index),
             term_runs=tuple(runs),
             applied=LogIndex(0),
         )
+
+
+def disk_with(*terms: int, term: int = 0, vote: str | None = None, commit: int = 0) -> Disk:
+    """A disk whose log holds entries of these terms. Equal index and term means the same entry."""
+    entries = [
+        make_entry(
+            index=LogIndex(index),
+            term=Term(entry_term),
+            kind=EntryKind.COMMANDS,
+            timestamp=Timestamp(index),
+            data=b"%d/%d" % (index, entry_term),
+        )
+        for index, entry_term in enumerate(terms, start=1)
+    ]
+    hard_state = HardState(Term(max(term, *terms, 0)), NodeId(vote) if vote else None, LogIndex(commit))
+    return Disk(hard_state, entries=entries)
 
 
 @dataclass
@@ -74,6 +113,7 @@ class Replica:
     applied: list[tuple[int, int, bytes]] = field(default_factory=list)
     reads: dict[int, int] = field(default_factory=dict)
     refused_reads: list[int] = field(default_factory=list)
+    fetches: int = 0
     events: list[Event] = field(default_factory=list)
     life: int = 0
 
@@ -90,25 +130,33 @@ class Cluster:
         jitter_ms: float = 2.0,
         loss: float = 0.0,
         disk_ms: float = 1.0,
+        fetch_ms: float = 1.0,
+        disks: Mapping[str, Disk] | None = None,
         **config: int,
     ) -> None:
         roles = roles if isinstance(roles, dict) else dict.fromkeys(roles, ReplicaRole.FULL)
         self.rng = random.Random(seed)
         self.now = 0
-        self.delay_ms, self.jitter_ms, self.loss, self.disk_ms = delay_ms, jitter_ms, loss, disk_ms
+        self.delay_ms, self.jitter_ms, self.loss = delay_ms, jitter_ms, loss
+        self.duplication = 0.0
+        self.disk_ms, self.fetch_ms = disk_ms, fetch_ms
+        self.on_write: Callable[[str], None] = lambda _name: None
         self.config = config
         self.configuration = Configuration(
             tuple(Member(NodeId(name), StoreId(f"store-{name}"), role) for name, role in roles.items())
         )
         self.roles = roles
-        self.replicas = {name: Replica(Disk()) for name in roles}
+        self.replicas = {name: Replica((disks or {}).get(name) or Disk()) for name in roles}
         self.cut: set[tuple[str, str]] = set()
         self.hold_disk: set[str] = set()
         self.sent: list[tuple[str, str, RaftMessage]] = []
         self.leaders: dict[int, str] = {}
         self.chain: list[tuple[int, int, bytes]] = []
         self.acknowledged: dict[int, bytes] = {}
-        self._proposed: dict[int, tuple[int, bytes]] = {}
+        self._proposed: set[tuple[int, int, bytes]] = set()
+        self._reads: dict[int, int] = {}
+        self._votes: dict[tuple[int, str], str] = {}
+        self._checked_commit = 0
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
         for name in roles:
@@ -130,7 +178,9 @@ class Cluster:
         replica.applied = []
         rng = random.Random(f"{name}/{replica.life}/{self.rng.random()}")
         stored = replica.disk.load(self.configuration)
-        replica.core = RaftNode(config, stored, replica.disk.entries, rng=rng, now=Nanos(self.now))
+        base = replica.disk.hard_state.commit if self.roles[name] is ReplicaRole.WITNESS else 0
+        kept = max(0, min(base + 1, stored.last_index) - stored.truncated_index - 1)
+        replica.core = RaftNode(config, stored, replica.disk.entries[kept:], rng=rng, now=Nanos(self.now))
         self.drain(name)
 
     def crash(self, name: str, *, keep: int = 0) -> None:
@@ -207,14 +257,40 @@ class Cluster:
             if ready.committed:
                 core.applied(ready.committed[-1].index)
             for read in ready.reads:
-                replica.reads.update(dict.fromkeys(read.contexts, read.index))
+                for context in read.contexts:
+                    assert read.index >= self._reads[context], f"read {context} misses an acknowledged write"
+                    replica.reads[context] = read.index
             replica.refused_reads.extend(ready.refused_reads)
             for fetch in ready.fetches:
-                first = fetch.first - replica.disk.truncated_index - 1
-                last = fetch.last - replica.disk.truncated_index
-                core.fetched(fetch.peer, replica.disk.entries[first:last][:10])
-            if not (ready.committed or ready.fetches):
+                self._fetch(name, fetch)
+            self._check_commit(core)
+            if not ready.committed:
                 return
+
+    def _check_commit(self, core: RaftNode) -> None:
+        """Whatever a leader calls committed lies on the disks of a quorum."""
+        status = core.status()
+        if status.match and status.commit > self._checked_commit:
+            self._checked_commit = status.commit
+            terms = [replica.disk.term_at(status.commit) for replica in self.replicas.values()]
+            holders = max(terms.count(term) for term in terms if term is not None)
+            holders += sum(replica.disk.truncated_index > status.commit for replica in self.replicas.values())
+            assert holders > len(terms) // 2, f"entry {status.commit} is committed, but only {holders} hold it"
+
+    def _fetch(self, name: str, fetch: Fetch) -> None:
+        replica, life = self.replicas[name], self.replicas[name].life
+        disk = replica.disk
+        replica.fetches += 1
+        assert disk.truncated_index < fetch.first <= disk.last_index, f"entry {fetch.first} is not in storage"
+        first = fetch.first - disk.truncated_index - 1
+        entries = disk.entries[first : first + min(10, fetch.last + 1 - fetch.first)]
+
+        def complete() -> None:
+            if replica.core is not None and replica.life == life:
+                replica.core.fetched(fetch.peer, entries)
+                self.drain(name)
+
+        self.at(self.now + round(self.fetch_ms * MS), complete)
 
     def _apply(self, replica: Replica, entry: Entry) -> None:
         record = (entry.index, entry.term, entry.data)
@@ -223,8 +299,7 @@ class Cluster:
         if len(self.chain) < entry.index:
             self.chain.append(record)
         assert self.chain[entry.index - 1] == record, f"replicas applied different entries at {entry.index}"
-        proposed = self._proposed.get(entry.index)
-        if proposed == (entry.term, entry.data):
+        if record in self._proposed:
             self.acknowledged[entry.index] = entry.data
 
     def _schedule_disk(self, name: str) -> None:
@@ -234,9 +309,17 @@ class Cluster:
             replica = self.replicas[name]
             if replica.life != life or name in self.hold_disk or not replica.pending:
                 return
-            self.complete_write(name)
+            self.on_write(name)
+            if replica.life == life:
+                self.complete_write(name)
 
         self.at(self.now + round(self.disk_ms * MS), complete)
+
+    def resume_disk(self, name: str) -> None:
+        """Let a held disk go on with what has gathered."""
+        self.hold_disk.discard(name)
+        while self.replicas[name].pending:
+            self.complete_write(name)
 
     def complete_write(self, name: str) -> None:
         """The oldest write under way becomes durable."""
@@ -251,8 +334,41 @@ class Cluster:
 
     def _transmit(self, source: str, target: str, message: RaftMessage) -> None:
         self.sent.append((source, target, message))
+        self._check_durable(source, target, message)
         if (source, target) in self.cut or self.rng.random() < self.loss:
             return
+        if self.rng.random() < self.duplication:
+            self._deliver_later(source, target, message)
+        self._deliver_later(source, target, message)
+
+    def _check_durable(self, source: str, target: str, message: RaftMessage) -> None:
+        """What a message claims of its sender must be on the sender's disk already."""
+        disk = self.replicas[source].disk
+        match message:
+            case VoteRequest():
+                claim = (message.last_index, message.last_term)
+                assert (disk.last_index, disk.term_at(disk.last_index)) == claim, (
+                    "a log is claimed before it is durable"
+                )
+                if message.pre:
+                    return
+                self._check_one_vote(message.term, source, source)
+            case VoteResponse() if message.granted and message.pre:
+                return
+            case VoteResponse() if message.granted:
+                self._check_one_vote(message.term, source, target)
+            case AppendResponse() if message.accepted:
+                assert disk.last_index >= message.index, "entries are acknowledged before they are durable"
+            case Heartbeat():
+                assert self.replicas[target].disk.last_index >= message.commit, "a commit index beyond the follower"
+        assert disk.hard_state.term >= message.term, "a term leaves before it is durable"
+
+    def _check_one_vote(self, term: int, voter: str, candidate: str) -> None:
+        stored = self.replicas[voter].disk.hard_state
+        assert (stored.term, stored.vote) == (term, candidate), "a vote leaves before it is durable"
+        assert self._votes.setdefault((term, voter), candidate) == candidate, f"{voter} votes twice in term {term}"
+
+    def _deliver_later(self, source: str, target: str, message: RaftMessage) -> None:
         delay = self.delay_ms(source, target) + self.rng.uniform(0, self.jitter_ms)
 
         def deliver() -> None:
@@ -286,14 +402,24 @@ class Cluster:
         assert core is not None
         proposal = Proposal(KeyspaceId("k/"), data, 1, Timestamp(self.now))
         index = core.propose([proposal])[0]
-        self._proposed[index] = (core.status().term, data)
+        self._proposed.add((index, core.status().term, data))
         self.drain(name)
         return index
+
+    def read(self, name: str) -> int:
+        """Ask a leader for a linearizable read; returns its context."""
+        core = self.replicas[name].core
+        assert core is not None
+        context = len(self._reads)
+        core.read_index(context)
+        self._reads[context] = max(self.acknowledged, default=0)
+        self.drain(name)
+        return context
 
     def committed(self, index: int) -> bool:
         return index in self.acknowledged
 
-    def status(self, name: str):  # type: ignore[no-untyped-def]
+    def status(self, name: str) -> RaftStatus:
         core = self.replicas[name].core
         assert core is not None
         return core.status()
@@ -314,7 +440,7 @@ class Cluster:
     def settle(self, limit_ms: float = 30_000) -> None:
         """Heal everything, then wait until a leader has brought all live replicas up to date."""
         self.heal()
-        self.loss = 0.0
+        self.loss = self.duplication = 0.0
         self.hold_disk.clear()
         for name, replica in self.replicas.items():
             if replica.core is None:
@@ -336,7 +462,3 @@ class Cluster:
             while len(self.replicas[replica_name].pending) > 0:
                 self.complete_write(replica_name)
         assert self.run_until(caught_up, limit_ms), "no progress on a healed cluster"
-
-
-def noops(entries: Iterable[Entry]) -> int:
-    return sum(entry.kind is EntryKind.NOOP for entry in entries)

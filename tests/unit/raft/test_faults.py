@@ -22,7 +22,7 @@ SHAPES: dict[str, dict[str, ReplicaRole]] = {
 def _random_fault(cluster: Cluster, rng: random.Random) -> None:
     names = list(cluster.replicas)
     name = rng.choice(names)
-    match rng.randrange(8):
+    match rng.randrange(10):
         case 0 | 1:
             replica = cluster.replicas[name]
             if replica.core is not None:
@@ -39,6 +39,12 @@ def _random_fault(cluster: Cluster, rng: random.Random) -> None:
             cluster.heal()
         case 7:
             cluster.loss = rng.choice([0.0, 0.0, 0.05, 0.3])
+        case 8:
+            cluster.duplication = rng.choice([0.0, 0.2])
+        case 9:
+            cluster.hold_disk ^= {name}
+            if name not in cluster.hold_disk:
+                cluster.resume_disk(name)
 
 
 def _propose_somewhere(cluster: Cluster, rng: random.Random, number: int) -> None:
@@ -46,6 +52,7 @@ def _propose_somewhere(cluster: Cluster, rng: random.Random, number: int) -> Non
         if replica.core is not None and replica.core.status().match and rng.random() < 0.9:
             try:
                 cluster.propose(name, b"v%d" % number)
+                cluster.read(name)
             except IsochroneError:
                 continue
 

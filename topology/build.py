@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from isochrone.errors import check
 from isochrone.ids import GroupId, KeyspaceId, NodeId, RegionId, ZoneId
 from isochrone.topology.derive import Goal, UnsatisfiableError, derive_voters, placement_faults
 from isochrone.topology.latency import LatencyMatrix, Place
@@ -97,9 +98,9 @@ def build_topology(read: ReadDocument, reference: Reference, file: str, earlier:
     groups: list[Group] = []
     if links is not None and placed and "keyspaces" not in faulty and len(plans) == len(keyspaces):
         groups = _groups(list(plans.values()), nodes, links, document.timers, faults)
-    if faults.problems:
+    if faults.problems or links is None:
+        check(bool(faults.problems), "links are missing only where a fault was found")
         raise TopologyError(tuple(faults.problems))
-    assert links is not None
     return Topology(
         document.name,
         document.latencies,

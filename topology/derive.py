@@ -16,6 +16,7 @@ In every result the first voter is a full one in the home region's first zone.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from isochrone.errors import InvariantViolation
 from isochrone.ids import RegionId, ReplicaRole
 from isochrone.topology.model import Region, SurvivalGoal, majority
 from isochrone.topology.survival import LossKind, Voter, losses
@@ -78,7 +79,7 @@ def _one_in_each(home: Region, full: Sequence[Region], last: Sequence[Region], w
             role = _last_role(rest[0], witness)
             single = (_full(region, 1)[0] for region in (home, *between))
             return (*single, Voter(rest[0].zones[0], rest[0].id, role))
-    raise AssertionError("two regions and a third one or a site were counted before")
+    raise InvariantViolation("a second region and a third one or a site were counted before")
 
 
 def _full(region: Region, count: int) -> tuple[Voter, ...]:

@@ -84,7 +84,7 @@ class Dispatcher:
         """By address."""
         self._up: dict[NodeId, Link] = {}
         self._cluster: ClusterId | None = None
-        self._directory: Directory | None = None
+        self._directory = Directory(())
         self._directory_source: asyncio.Future[Link] = self._loop.create_future()
         self._groups: dict[GroupId, _Group] = {}
         self._used: list[GroupId] = []
@@ -120,8 +120,6 @@ class Dispatcher:
 
     def route(self, key: bytes) -> Route:
         """Where a key lives. Raises `InvalidRequest` if it is in no keyspace."""
-        if self._directory is None:
-            raise Unavailable("the client is not connected")
         return self._directory.find(key)
 
     async def execute(self, group_id: GroupId, deadline: float, make: MakeRequest) -> Answer:
@@ -171,18 +169,16 @@ class Dispatcher:
         """Whether calls are under way."""
         return self._calls_count > 0
 
-    def link_up(self, link: Link) -> None:
+    def link_up(self, link: Link, node: NodeId) -> None:
         """Calls that waited for this node may go on."""
-        if link.node is not None:
-            self._up[link.node] = link
-            for group in self._groups.values():
-                if link.node in group.nodes:
-                    self._advance_all(group)
+        self._up[node] = link
+        for group in self._groups.values():
+            if node in group.nodes:
+                self._advance_all(group)
 
-    def link_down(self, link: Link) -> None:
+    def link_down(self, link: Link, node: NodeId) -> None:
         """Attempts at this node will not be answered; their calls go on elsewhere, or wait."""
-        node = link.node
-        if node is None or self._up.get(node) is not link:
+        if self._up.get(node) is not link:
             return
         del self._up[node]
         for group in self._groups.values():
@@ -191,7 +187,7 @@ class Dispatcher:
                     del self._pending[request]
             self._advance_all(group)
 
-    def link_received(self, link: Link, message: SessionMessage) -> None:
+    def link_received(self, link: Link, node: NodeId, message: SessionMessage) -> None:
         """Take a message in."""
         match message:
             case Answer(request):
@@ -199,13 +195,13 @@ class Dispatcher:
             case Refusal(request):
                 self._refused(request, message)
             case LeaderChanged(group):
-                self._leader_changed(link, group, message)
+                self._leader_changed(node, group, message)
             case DirectoryResponse(_, routes):
                 self._learn(Directory(routes))
                 if not self._directory_source.done():
                     self._directory_source.set_result(link)
             case _:
-                logger.warning("ignored a %s from %s: nodes do not send it", type(message).__name__, link.node)
+                logger.warning("ignored a %s from %s: nodes do not send it", type(message).__name__, node)
 
     def _answered(self, link: Link, request: int, answer: Answer) -> None:
         pending = self._pending.get(request)
@@ -225,11 +221,9 @@ class Dispatcher:
         else:
             self._advance(self._groups[pending.call.group], pending)
 
-    def _leader_changed(self, link: Link, group_id: GroupId, change: LeaderChanged) -> None:
+    def _leader_changed(self, source: NodeId, group_id: GroupId, change: LeaderChanged) -> None:
         group = self._groups.setdefault(group_id, _Group())
-        if link.node is None:
-            return
-        view = group.view.observe(change, link.node)
+        view = group.view.observe(change, source)
         if view is group.view:
             return
         group.view = view
@@ -273,7 +267,7 @@ class Dispatcher:
 
     def _link_replicas(self, group_id: GroupId) -> None:
         """Keep a link to every replica of a group."""
-        replicas = self._directory.replicas(group_id) if self._directory else ()
+        replicas = self._directory.replicas(group_id)
         group = self._groups[group_id]
         group.nodes = frozenset(replica.node for replica in replicas)
         group.servers = frozenset(replica.node for replica in replicas if replica.role is ReplicaRole.FULL)

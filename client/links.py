@@ -45,14 +45,14 @@ class LinkEvents(Protocol):
     def busy(self) -> bool:
         """Whether calls are under way."""
 
-    def link_up(self, link: "Link") -> None:
-        """A stream to `link.node` is open."""
+    def link_up(self, link: "Link", node: NodeId) -> None:
+        """A stream to `node` is open."""
 
-    def link_down(self, link: "Link") -> None:
-        """The stream to `link.node` is gone; what was sent may or may not have arrived."""
+    def link_down(self, link: "Link", node: NodeId) -> None:
+        """The stream to `node` is gone; what was sent may or may not have arrived."""
 
-    def link_received(self, link: "Link", message: SessionMessage) -> None:
-        """A message came, other than `Pong`."""
+    def link_received(self, link: "Link", node: NodeId, message: SessionMessage) -> None:
+        """A message of `node` came, other than `Pong`."""
 
 
 @dataclass(slots=True)
@@ -114,8 +114,6 @@ class Link:
             admit: tells whether a cluster is the one that this client talks to.
         """
         self.address = address
-        self.node: NodeId | None = None
-        """Who answered; None until a stream has been open."""
         self.round_trip = RoundTrip()
         self.opened = 0
         """How often a stream was opened."""
@@ -200,7 +198,6 @@ class Link:
         elif not self._admit(connection.node.cluster):
             self._refuse(f"{node} at {self.address} belongs to another cluster, {connection.node.cluster}")
         else:
-            self.node = node
             self.opened += 1
             self._up = True
             self._retry_s = RETRY_FIRST_S
@@ -209,7 +206,7 @@ class Link:
             self._directory_known = False
             self._ask_directory()
             self._timer = self._loop.call_later(TICK_S, self._tick)
-            self._events.link_up(self)
+            self._events.link_up(self, node)
             for message in stream.early:
                 self._received(stream, message)
             stream.early.clear()
@@ -233,12 +230,13 @@ class Link:
         """Listen no more to the stream, and end it if it is open."""
         stream, self._stream = self._stream, None
         self._stop_timer()
-        if stream is not None and stream.connection is not None:
-            self._closing = [task for task in self._closing if not task.done()]
-            self._closing.append(self._loop.create_task(stream.connection.close()))
+        if stream is None or stream.connection is None:
+            return
+        self._closing = [task for task in self._closing if not task.done()]
+        self._closing.append(self._loop.create_task(stream.connection.close()))
         if self._up:
             self._up = False
-            self._events.link_down(self)
+            self._events.link_down(self, stream.connection.node.node)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -250,20 +248,21 @@ class Link:
         if stream.connection is None:
             stream.early.append(message)
             return
+        node = stream.connection.node.node
         match message:
             case Pong(request):
                 if request == self._ping:
                     self.round_trip.record(self._loop.time() - self._pinged_at)
             case DirectoryResponse():
                 self._directory_known = True
-                self._events.link_received(self, message)
+                self._events.link_received(self, node, message)
             case _:
-                self._events.link_received(self, message)
+                self._events.link_received(self, node, message)
         self._pings_unanswered = 0
 
     def _tick(self) -> None:
         if self._pings_unanswered >= PINGS_UNANSWERED_MAX:
-            self._ended(TimeoutError(f"{self.node} has answered none of {self._pings_unanswered} pings"))
+            self._ended(TimeoutError(f"{self.address} answered none of {self._pings_unanswered} pings"))
             return
         self._timer = self._loop.call_later(TICK_S, self._tick)
         now = self._loop.time()

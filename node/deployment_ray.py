@@ -199,7 +199,8 @@ class RayDeployment:
             self._connected = False
         await asyncio.to_thread(_kill_run, self._layout, self._run)
         if self._head is not None:
-            self._head.wait()
+            with self._head:
+                pass  # It is dead: this closes the pipe to it and takes its exit status.
 
     async def wait_ended(self) -> None:
         """Return never; raise `Unavailable` when the Ray head that this call's process started has ended."""

@@ -11,8 +11,8 @@ from isochrone.drills.record import DrillRecord
 from isochrone.drills.report.svg import line, picture, rect, text
 from isochrone.drills.results import Results
 
-WIDTH, LEFT, RIGHT = 1100.0, 118.0, 10.0
-HEAD, LANE, GAP, BAR = 58.0, 118.0, 20.0, 22.0
+WIDTH, LEFT, RIGHT = 1100.0, 126.0, 16.0
+HEAD, LANE, GAP, BAR = 40.0, 118.0, 28.0, 22.0
 LATENCY_MIN_MS, LATENCY_MAX_MS = 1.0, 10_000.0
 SILENCE_S = 2.0
 """A bar of the leader lane is broken where no write was acknowledged for so long."""
@@ -36,6 +36,11 @@ def region_colour(record: DrillRecord, region: str) -> str:
     return f"var(--r{names.index(region) % 6})" if region in names else "var(--soft)"
 
 
+def short_city(city: str) -> str:
+    """The first of several names: `Ashburn / Washington DC` is too long for a picture."""
+    return city.partition(" / ")[0]
+
+
 def draw_timeline(record: DrillRecord, results: Results) -> str:
     """The picture, or nothing when no operation was recorded."""
     operations = [operation for operation in record.operations if not operation.final]
@@ -56,9 +61,9 @@ def draw_timeline(record: DrillRecord, results: Results) -> str:
     parts.append(text(0, lanes_bottom + 20, "Who acknowledged writes", "label"))
     for number, keyspace in enumerate(keyspaces):
         parts += _leaders(record, operations, scale, keyspace, lanes_bottom + 28 + number * BAR)
-    parts += _recoveries(results, scale, bottom)
+    parts += _recoveries(results, scale, lanes_bottom + 20, bottom)
     parts += _time_axis(scale, bottom)
-    return picture(WIDTH, bottom + 24, "Latency and outcome of every operation over time, by region", parts)
+    return picture(WIDTH, bottom + 22, "Latency and outcome of every operation over time, by region", parts)
 
 
 def _y(latency_ms: float, top: float) -> float:
@@ -68,7 +73,7 @@ def _y(latency_ms: float, top: float) -> float:
 
 
 def _lane(record: DrillRecord, results: Results, scale: _Scale, region: str, top: float) -> list[str]:
-    city = next((each.city for each in record.topology.regions if each.id == region), "")
+    city = next((short_city(each.city) for each in record.topology.regions if each.id == region), "")
     parts = [
         text(0, top + 14, region, "label"),
         text(0, top + 30, city, "soft"),
@@ -112,7 +117,7 @@ def _faults(record: DrillRecord, results: Results, scale: _Scale, top: float, bo
     return parts
 
 
-def _recoveries(results: Results, scale: _Scale, bottom: float) -> list[str]:
+def _recoveries(results: Results, scale: _Scale, label_y: float, bottom: float) -> list[str]:
     """Where writes came back after an outage that can be seen: the keyspaces that took longest."""
     parts: list[str] = []
     for fault in results.faults:
@@ -121,7 +126,7 @@ def _recoveries(results: Results, scale: _Scale, bottom: float) -> list[str]:
             name = max(known, key=lambda each: known[each])
             x = scale.x(fault.start_s + known[name])
             parts.append(line(x, HEAD - 8, x, bottom, "recovered"))
-            parts.append(text(x + 5, HEAD + 5, f"{name} writes again: {known[name]:.2f} s", "recovered-text halo"))
+            parts.append(text(x + 5, label_y, f"{name} writes again: {known[name]:.2f} s", "recovered-text halo"))
     return parts
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from virtual_time import run_virtual
 
-from isochrone.client import Client
+from isochrone.client import Client, Statistics
 from isochrone.client.connection import Closed, Received
 from isochrone.errors import Unavailable
 from isochrone.ids import ClusterId, GroupId, KeyspaceId, NodeId, Revision, Term, Timestamp
@@ -313,3 +313,20 @@ def run_scenario(scenario: Callable[[Cluster], Coroutine[Any, Any, None]]) -> No
 
     run_virtual(main())
     assert unseen == []
+
+
+def values(cluster: Cluster) -> list[Any]:
+    """What writes set, in the order of their execution."""
+    return [command.operation.value for command in cluster.state.effects]  # type: ignore[union-attr]
+
+
+async def started(client: Client, cluster: Cluster) -> Statistics:
+    """A session is open and all connections are up, so that what follows is only about the next call."""
+    await client.put("app/start", "start")
+    cluster.state.effects.clear()
+    return client.statistics()
+
+
+def now() -> float:
+    """Virtual time, in seconds."""
+    return asyncio.get_running_loop().time()

@@ -11,7 +11,7 @@ from isochrone.drills.record import DrillRecord
 from isochrone.drills.report.svg import line, picture, rect, text
 from isochrone.drills.results import Results
 
-WIDTH, LEFT, RIGHT = 1100.0, 126.0, 16.0
+WIDTH, LEFT, RIGHT = 1100.0, 142.0, 16.0
 HEAD, LANE, GAP, BAR = 40.0, 118.0, 28.0, 22.0
 LATENCY_MIN_MS, LATENCY_MAX_MS = 1.0, 10_000.0
 SILENCE_S = 2.0

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from isochrone.drills.record import DrillRecord
-from isochrone.drills.report.svg import picture
+from isochrone.drills.report.svg import picture, text
 from isochrone.drills.report.timeline import region_colour, short_city
 from isochrone.drills.results import Results
 from isochrone.topology.model import Region
@@ -37,7 +37,8 @@ def draw_world(record: DrillRecord, results: Results, land: dict[str, Any]) -> s
     window = _window(regions)
     lost = {fault.region for fault in results.faults if fault.region is not None}
     parts = [f'<path class="land" d="{_land_path(window, land)}"/>']
-    parts += [_arc(record, window, one, other, lost) for one, other in combinations(regions, 2)]
+    parts += [_arc(window, one, other, lost) for one, other in combinations(regions, 2)]
+    parts += [_round_trip(record, window, one, other) for one, other in combinations(regions, 2)]
     parts += [_site(record, window, region, lost) for region in regions]
     return picture(WIDTH, HEIGHT, "Regions and the round trips between them", parts)
 
@@ -56,8 +57,10 @@ def _window(regions: tuple[Region, ...]) -> _Window:
 
 def _land_path(window: _Window, land: dict[str, Any]) -> str:
     path: list[str] = []
-    for polygon in land["geometry"]["coordinates"]:
-        points = [window.place(longitude, latitude) for longitude, latitude in polygon[0]]
+    for ring in (polygon[0] for polygon in land["geometry"]["coordinates"]):
+        if any(abs(ring[at][0] - ring[at - 1][0]) > 180 for at in range(1, len(ring))):
+            continue  # An island on the date line: its outline would cross the whole map.
+        points = [window.place(longitude, latitude) for longitude, latitude in ring]
         left, right = min(point[0] for point in points), max(point[0] for point in points)
         top, bottom = min(point[1] for point in points), max(point[1] for point in points)
         in_sight = right > 0 and left < WIDTH and bottom > 0 and top < HEIGHT
@@ -75,17 +78,22 @@ def _thin(points: list[Point]) -> list[str]:
     return [f"{x:.1f} {y:.1f}" for x, y in kept]
 
 
-def _arc(record: DrillRecord, window: _Window, one: Region, other: Region, lost: set[str]) -> str:
-    """A link, bent upwards in proportion to its length so that the arcs and their figures lie apart."""
+def _bend(window: _Window, one: Region, other: Region) -> tuple[Point, Point, Point]:
+    """Both ends of a link and the point that bends it upwards, the more the longer it is."""
     (x1, y1), (x2, y2) = window.place(one.longitude, one.latitude), window.place(other.longitude, other.latitude)
-    middle_x, middle_y = (x1 + x2) / 2, (y1 + y2) / 2 - 0.3 * abs(x2 - x1)
-    rtt_ms = record.topology.rtt_ms(one.zones[0], other.zones[0])
+    return (x1, y1), ((x1 + x2) / 2, (y1 + y2) / 2 - 0.3 * abs(x2 - x1)), (x2, y2)
+
+
+def _arc(window: _Window, one: Region, other: Region, lost: set[str]) -> str:
+    (x1, y1), (bend_x, bend_y), (x2, y2) = _bend(window, one, other)
     css = "arc cut" if one.id in lost or other.id in lost else "arc"
-    label_y = (y1 + y2) / 4 + middle_y / 2 + 4
-    return (
-        f'<path class="{css}" d="M{x1:.1f} {y1:.1f}Q{middle_x:.1f} {middle_y:.1f} {x2:.1f} {y2:.1f}"/>'
-        f'<text class="halo" text-anchor="middle" x="{middle_x:.1f}" y="{label_y:.1f}">{rtt_ms:.0f} ms</text>'
-    )
+    return f'<path class="{css}" d="M{x1:.1f} {y1:.1f}Q{bend_x:.1f} {bend_y:.1f} {x2:.1f} {y2:.1f}"/>'
+
+
+def _round_trip(record: DrillRecord, window: _Window, one: Region, other: Region) -> str:
+    (_, y1), (bend_x, bend_y), (_, y2) = _bend(window, one, other)
+    rtt_ms = record.topology.rtt_ms(one.zones[0], other.zones[0])
+    return text(bend_x, (y1 + y2) / 4 + bend_y / 2 + 4, f"{rtt_ms:.0f} ms", "halo", "middle")
 
 
 def _site(record: DrillRecord, window: _Window, region: Region, lost: set[str]) -> str:

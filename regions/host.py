@@ -21,6 +21,7 @@ node whose clock is slow thus looks unreachable to its leaders, rather than serv
 """
 
 import asyncio
+import logging
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -60,6 +61,8 @@ from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
 from isochrone.wire.messages import AppendRequest, Entry, Envelope, GroupMessage
 from isochrone.wire.status import GroupStatus
+
+logger = logging.getLogger(__name__)
 
 QUEUED_WRITES_MAX = 16_384
 """Most commands that wait to be proposed in one group; beyond, `QueueFull`."""
@@ -205,7 +208,9 @@ class Host:
         self._wakeup.set()
         self._refuse_everything(f"the node has stopped: {error}")
         if self._failure is not None and not self._failure.done():
+            logger.error("node %s stops: %s", self._store.identity.node, error)
             self._failure.set_exception(error)
+            self._failure.exception()  # Logged here, and told by `closed` to whoever asks.
 
     def _refuse_everything(self, text: str) -> None:
         for replica in self.replicas.values():

@@ -1,0 +1,145 @@
+"""Nodes as plain processes: `isochrone bootstrap` and `isochrone node`, without Ray."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_topology import eventually, isochrone, status_of, write_topology
+
+NODES = ("us-east-1a-1", "us-east-1b-1", "us-east-1c-1")
+
+RUN = """
+import atexit, sys
+atexit.register(lambda: print("ray" in sys.modules))
+from isochrone.ops.cli.main import main
+main()
+"""
+
+
+class Cluster:
+    """A bootstrapped directory and the processes started from it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.running: list[subprocess.Popen[str]] = []
+
+    def config_file(self, node: str) -> Path:
+        return self.root / "nodes" / f"{node}.json"
+
+    def address(self, node: str) -> str:
+        return str(json.loads(self.config_file(node).read_text(encoding="utf-8"))["listen"])
+
+    def start(self, node: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, "node", "--config", str(self.config_file(node))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.root,
+        )
+        self.running.append(process)
+        return process
+
+    def leader(self, *nodes: str) -> str | None:
+        statuses = [status_of(self.address(node)) for node in nodes]
+        leaders = {status.groups[0].leader if status else None for status in statuses}
+        return leaders.pop() if len(leaders) == 1 else None
+
+    def fails(self, node: str) -> str:
+        """Start a node that must not start; returns what it says."""
+        output, errors = self.start(node).communicate(timeout=60)
+        assert self.running.pop().returncode == 1
+        assert output == "False\n"
+        assert "Traceback" not in errors
+        return errors.strip().splitlines()[-1]
+
+    def end(self) -> None:
+        for process in self.running:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of three nodes, bootstrapped and not started."""
+    done = isochrone("bootstrap", write_topology(tmp_path), "--out", tmp_path / "cluster", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    cluster = Cluster(tmp_path / "cluster")
+    for node in NODES:
+        assert str(cluster.config_file(node)) in done.stdout
+    yield cluster
+    cluster.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_three_processes_elect_a_leader_and_stop_cleanly_without_ray(cluster: Cluster, number: signal.Signals) -> None:
+    processes = [cluster.start(node) for node in NODES]
+    eventually(lambda: cluster.leader(*NODES) is not None, "a leader that all know")
+    for process in processes:
+        process.send_signal(number)
+    for process in processes:
+        output, errors = process.communicate(timeout=30)
+        assert (process.returncode, output) == (0, "False\n"), errors
+
+
+def test_a_second_process_on_the_same_data_is_refused_and_the_first_goes_on(cluster: Cluster) -> None:
+    first = cluster.start(NODES[0])
+    eventually(lambda: status_of(cluster.address(NODES[0])) is not None, "the node listens")
+    error = cluster.fails(NODES[0])
+    assert error.startswith("isochrone: ")
+    assert f"is in use by process {first.pid}" in error
+    status = status_of(cluster.address(NODES[0]))
+    assert status is not None and status.pid == first.pid
+
+
+def test_a_port_in_use_is_one_sentence(cluster: Cluster) -> None:
+    address = cluster.address(NODES[0])
+    host, _, port = address.rpartition(":")
+    with socket.create_server((host, int(port))):
+        assert cluster.fails(NODES[0]) == f"isochrone: cannot listen on {address}: Address already in use"
+
+
+def test_a_foreign_store_is_refused(cluster: Cluster) -> None:
+    plain = json.loads(cluster.config_file(NODES[0]).read_text(encoding="utf-8"))
+    other = json.loads(cluster.config_file(NODES[1]).read_text(encoding="utf-8"))
+    changed = plain | {"data_directory": other["data_directory"]}
+    cluster.config_file(NODES[0]).write_text(json.dumps(changed), encoding="utf-8")
+    error = cluster.fails(NODES[0])
+    assert f"holds the store {other['store']} of node {NODES[1]}" in error
+
+
+def test_a_wiped_store_is_refused(cluster: Cluster) -> None:
+    data = Path(json.loads(cluster.config_file(NODES[0]).read_text(encoding="utf-8"))["data_directory"])
+    for file in data.iterdir():
+        file.unlink()
+    assert str(data) in cluster.fails(NODES[0])
+    assert not (data / "data.mdb").exists()
+
+
+def test_a_wrong_configuration_exits_with_2(cluster: Cluster, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text('{"node": "x"}', encoding="utf-8")
+    done = isochrone("node", "--config", wrong, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"{wrong}: region: found nothing; this key is required\n"
+
+
+def test_a_second_bootstrap_changes_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in sorted(cluster.root.rglob("*")) if path.is_file()}
+    done = isochrone("bootstrap", tmp_path / "topology-given.yaml", "--out", cluster.root, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "nothing was changed" in done.stdout
+    assert {path: path.read_bytes() for path in sorted(cluster.root.rglob("*")) if path.is_file()} == before
+
+
+def test_a_broken_topology_exits_with_2_and_makes_nothing(tmp_path: Path) -> None:
+    topology = write_topology(tmp_path, "name: x\nlatencies: nowhere\nregions: []\n")
+    done = isochrone("bootstrap", topology, "--out", tmp_path / "cluster", cwd=tmp_path)
+    assert done.returncode == 2
+    assert all(line.startswith(f"{topology}: ") for line in done.stderr.strip().splitlines())
+    assert not (tmp_path / "cluster").exists()

@@ -43,6 +43,7 @@ def ray_environment(ray_directory: Path) -> dict[str, str]:
         "RAY_USE_UVLOOP": "0",  # Slower with gRPC's own threads, and not the loop that is tested.
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_niceness": "0",  # By default Ray's own processes go before its workers, which here are the nodes.
         "RAY_memory_monitor_refresh_ms": "0",  # It kills workers when others use up the machine's memory.
     }
 

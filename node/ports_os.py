@@ -5,6 +5,7 @@ program takes one between the draw and the moment the node listens. Another prog
 the node then says that its port is in use, and whoever deploys draws again.
 """
 
+import os
 import random
 import socket
 from collections.abc import Mapping
@@ -45,8 +46,9 @@ def check_addresses(topology: Topology) -> None:
         try:
             socket.create_server((host, int(port))).close()
         except OSError as error:
-            reason = f"{spec.address}, the address of node {spec.id}, cannot be used: {error.strerror}"
-            raise Unavailable(reason) from error
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            text = f"{spec.address}, the address of node {spec.id}, cannot be used: {reason}"
+            raise Unavailable(text) from error
 
 
 def _draw_port(rng: random.SystemRandom, taken: set[int]) -> int:

@@ -69,7 +69,7 @@ class LatencyRow:
     predicted_ms: float
     """From the round trips alone."""
     software_ms: float
-    """The software term: p50 of sequential writes with shaping off."""
+    """The software term: p50 of writes with shaping off."""
 
     @property
     def expected_ms(self) -> float:
@@ -92,8 +92,9 @@ def latency_rows(record: DrillRecord) -> list[LatencyRow]:
     """Compare commit latencies with their prediction, by keyspace, client region and leader that answered."""
     samples: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for item in record.operations:
+        shaped = record.shaped_ns is not None and item.invoke_ns >= record.shaped_ns
         acknowledged = item.is_write and item.outcome is Outcome.OK and item.replica is not None
-        if acknowledged and item.keyspace in record.software_ms and not _beside_a_fault(item, record.faults):
+        if shaped and acknowledged and item.keyspace in record.software_ms and not _beside_a_fault(item, record.faults):
             samples[item.keyspace, item.region, str(item.replica)].append(item.latency_ms)
     keys = sorted(key for key, found in samples.items() if len(found) >= SAMPLES_MIN)
     return [_latency_row(record, *key, samples[key]) for key in keys]

@@ -43,7 +43,9 @@ class DrillRecord:
     operations: list[Operation] = field(default_factory=list)
     faults: list[FaultRun] = field(default_factory=list)
     software_ms: dict[str, float] = field(default_factory=dict)
-    """p50 of sequential writes with shaping off, by keyspace."""
+    """p50 of writes under the drill's load with shaping off, by keyspace."""
+    shaped_ns: int | None = None
+    """From when on links are as slow as the topology says."""
     phases: list[PhaseRun] = field(default_factory=list)
     phase: str = "not started"
     """The phase that runs, or in which the run ended; `done` after the last."""

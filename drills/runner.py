@@ -3,7 +3,7 @@
 Phases, each with its name in the record:
 
 1. *bring up* the deployment;
-2. *calibrate*: shaping off, sequential writes to each keyspace; their p50 is the software term; then shaping on;
+2. *calibrate*: the workload runs with shaping off; the p50 of its writes is the software term; then shaping on;
 3. *warm up*: the workload runs, no fault does;
 4. *drill*: the workload runs on, and the faults start and end at their times;
 5. *heal*: all faults have ended; wait until every replica of every group matches;
@@ -23,8 +23,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from isochrone.node.deployment import Deployment
-
 from isochrone.drills.convergence import leader_of, mismatch
 from isochrone.drills.faults import Link, unshaped_links
 from isochrone.drills.generator import Generator, KeyRing, Plan
@@ -35,12 +33,13 @@ from isochrone.drills.record import DrillRecord, FaultRun, PhaseRun
 from isochrone.drills.schema import FaultSection
 from isochrone.drills.workload import KeyValueClient, Recorder, cancel, run_clients, run_together
 from isochrone.ids import NS_PER_S, RegionId, ZoneId
+from isochrone.node.deployment import Deployment
 from isochrone.wire.shaping import LinkShape
 from isochrone.wire.status import NodeStatus
 
-CALIBRATION_WRITES = 40
-CALIBRATION_DISCARDED = 5
-"""First writes of a calibration, which still open sessions and connections."""
+CALIBRATION_S = 5.0
+CALIBRATION_DISCARDED_S = 1.0
+"""First part of a calibration, in which clients still open sessions and connections."""
 HEAL_TIMEOUT_S = 60.0
 FINAL_READ_TIMEOUT_S = 10.0
 FINAL_READS_IN_FLIGHT = 48
@@ -124,10 +123,11 @@ async def _close(run: _Run) -> None:
 
 
 async def _run_phases(run: _Run, before_final_reads: Interference | None) -> None:
-    async with _phase(run, "calibrate"):
-        await _calibrate(run)
     recorder = Recorder(loop_now_ns, run.record.operations)
-    await _drive(run, recorder)
+    async with _phase(run, "calibrate"):
+        clients = await _connect_clients(run)
+        await _calibrate(run, clients, recorder)
+    await _drive(run, clients, recorder)
     async with _phase(run, "heal"):
         await wait_until_matching(run.deployment, run.progress)
     if before_final_reads is not None:
@@ -145,30 +145,45 @@ async def _phase(run: _Run, name: str) -> AsyncIterator[None]:
     run.record.phases.append(PhaseRun(name, start_ns, loop_now_ns()))
 
 
-async def _calibrate(run: _Run) -> None:
-    """Measure the software term of each keyspace, and leave links shaped and clients connected."""
-    topology, workload = run.deployment.topology, run.record.drill.workload
-    await run.injector.set_links(unshaped_links(topology))
+async def _connect_clients(run: _Run) -> list[tuple[KeyValueClient, Generator]]:
+    """One client for each region, with what it will do. Links are unshaped from here on."""
+    record, workload = run.record, run.record.drill.workload
+    await run.injector.set_links(unshaped_links(run.deployment.topology))
+    ring = KeyRing(workload.keys)
+    clients: list[tuple[KeyValueClient, Generator]] = []
     for section in workload.clients:
-        zone = client_zone(run.record, section.region)
-        run.clients[section.region] = await run.harness.connect(run.deployment, RegionId(section.region), zone)
-    client = next(iter(run.clients.values()))
+        zone = client_zone(record, section.region)
+        client = await run.harness.connect(run.deployment, RegionId(section.region), zone)
+        run.clients[section.region] = client
+        rng = random.Random(f"{record.seed}/{section.region}")
+        clients.append((client, Generator(section.region, section.rate_per_s, workload, ring, rng)))
+    return clients
+
+
+async def _calibrate(run: _Run, clients: list[tuple[KeyValueClient, Generator]], recorder: Recorder) -> None:
+    """Measure the software term of each keyspace under the drill's own load, and leave links shaped."""
+    record, workload = run.record, run.record.drill.workload
+    loop = asyncio.get_running_loop()
+    counted_ns = loop_now_ns() + round(CALIBRATION_DISCARDED_S * NS_PER_S)
+    await run_clients(clients, recorder, loop.time() + CALIBRATION_S, workload.timeout_s)
     for keyspace in workload.keyspaces:
-        latencies = [await _time_one_write(run, client, keyspace) for _ in range(CALIBRATION_WRITES)]
-        run.record.software_ms[keyspace] = percentile(latencies[CALIBRATION_DISCARDED:], 0.5)
-    await run.injector.set_links(topology.links())
-    terms = ", ".join(f"{keyspace} {term:.1f} ms" for keyspace, term in run.record.software_ms.items())
-    run.progress(f"software term (p50 of sequential writes, links unshaped): {terms}")
+        latencies = [
+            item.latency_ms
+            for item in record.operations
+            if item.keyspace == keyspace
+            and item.is_write
+            and item.outcome is Outcome.OK
+            and item.invoke_ns >= counted_ns
+        ]
+        if latencies:
+            record.software_ms[keyspace] = percentile(latencies, 0.5)
+    await run.injector.set_links(run.deployment.topology.links())
+    record.shaped_ns = loop_now_ns()
+    terms = ", ".join(f"{keyspace} {term:.1f} ms" for keyspace, term in record.software_ms.items())
+    run.progress(f"software term (p50 of writes under this load, links unshaped): {terms}")
 
 
-async def _time_one_write(run: _Run, client: KeyValueClient, keyspace: str) -> float:
-    start_ns = loop_now_ns()
-    value = b"." * run.record.drill.workload.value_bytes
-    await client.put(f"{keyspace}calibration".encode(), value, timeout_s=run.record.drill.workload.timeout_s)
-    return (loop_now_ns() - start_ns) / 1e6
-
-
-async def _drive(run: _Run, recorder: Recorder) -> None:
+async def _drive(run: _Run, clients: list[tuple[KeyValueClient, Generator]], recorder: Recorder) -> None:
     """Warm up and drill: the workload, the faults beside it, and a line of progress now and then."""
     record, workload = run.record, run.record.drill.workload
     loop = asyncio.get_running_loop()
@@ -177,12 +192,6 @@ async def _drive(run: _Run, recorder: Recorder) -> None:
     record.workload_start_ns = round(start_s * NS_PER_S)
     record.phase = "warm up"
     run.progress("warm up")
-    ring = KeyRing(workload.keys)
-    generators = [
-        Generator(client.region, client.rate_per_s, workload, ring, random.Random(f"{record.seed}/{client.region}"))
-        for client in workload.clients
-    ]
-    clients = [(run.clients[generator.region], generator) for generator in generators]
     ticker = asyncio.create_task(_tick(run, recorder, start_s))
     try:
         await run_together(

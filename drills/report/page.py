@@ -162,8 +162,8 @@ def _latency_note() -> str:
     return (
         "Acknowledged writes at least "
         f"{SETTLE_S:g} s away from any fault, by the leader that answered. Expected = predicted from the round trips + "
-        "software term (p50 of sequential writes with links unshaped, measured when the drill began). Within: 15 % for "
-        "goal region, 3 ms for goal zone."
+        "software term (p50 of writes under the same load with links unshaped, measured when the drill began). Within: "
+        "15 % for goal region, 3 ms for goal zone."
     )
 
 

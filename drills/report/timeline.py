@@ -43,8 +43,11 @@ def short_city(city: str) -> str:
 
 def draw_timeline(record: DrillRecord, results: Results) -> str:
     """The picture, or nothing when no operation was recorded."""
-    operations = [operation for operation in record.operations if not operation.final]
-    if not operations or record.workload_start_ns is None:
+    shaped_ns = record.shaped_ns
+    if shaped_ns is None or record.workload_start_ns is None:
+        return ""
+    operations = [item for item in record.operations if not item.final and item.invoke_ns >= shaped_ns]
+    if not operations:
         return ""
     first = min(operation.invoke_ns for operation in operations)
     last = max(operation.invoke_ns for operation in operations)

@@ -18,6 +18,7 @@ from isochrone.regions.raft.node import RaftNode, RaftStatus
 from isochrone.regions.raft.ready import AppendWork, Event, EventName, Fetch, Proposal
 from isochrone.wire.entries import make_entry
 from isochrone.wire.messages import (
+    AppendRequest,
     AppendResponse,
     Configuration,
     Entry,
@@ -359,9 +360,16 @@ class Cluster:
                 self._check_one_vote(message.term, source, target)
             case AppendResponse() if message.accepted:
                 assert disk.last_index >= message.index, "entries are acknowledged before they are durable"
+            case AppendRequest():
+                self._check_truncation(message.truncate_to, message.commit)
             case Heartbeat():
                 assert self.replicas[target].disk.last_index >= message.commit, "a commit index beyond the follower"
+                self._check_truncation(message.truncate_to, message.truncate_to)
         assert disk.hard_state.term >= message.term, "a term leaves before it is durable"
+
+    def _check_truncation(self, truncate_to: int, commit: int) -> None:
+        full = [self.replicas[name].disk for name, role in self.roles.items() if role is ReplicaRole.FULL]
+        assert truncate_to <= min(commit, *(disk.last_index for disk in full)), "a full voter needs what may be dropped"
 
     def _check_one_vote(self, term: int, voter: str, candidate: str) -> None:
         stored = self.replicas[voter].disk.hard_state

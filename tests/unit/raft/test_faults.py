@@ -63,7 +63,16 @@ def test_nothing_acknowledged_is_lost(shape: str, seed: int) -> None:
     print(f"seed {seed}")
     rng = random.Random(f"faults/{shape}/{seed}")
     cluster = Cluster(
-        SHAPES[shape], seed, disk_ms=rng.choice([0.1, 5, 60]), truncate_entries_min=3, cache_bytes_max=400
+        SHAPES[shape],
+        seed,
+        disk_ms=rng.choice([0.1, 5, 60]),
+        jitter_ms=rng.choice([0, 2, 80]),
+        fetch_ms=rng.choice([0, 1, 300]),
+        truncate_entries_min=rng.choice([1, 3]),
+        cache_bytes_max=rng.choice([100, 400]),
+        append_bytes_max=rng.choice([100, 1 << 20]),
+        apply_bytes_max=rng.choice([100, 1 << 20]),
+        inflight_messages_max=rng.choice([2, 128]),
     )
     for number in range(80):
         cluster.run(rng.choice([5, 50, 400, 1500]))

@@ -203,6 +203,18 @@ def test_a_lost_append_is_repaired_after_the_next_heartbeat() -> None:
     assert cluster.run_until(lambda: cluster.committed(index), 3 * HEARTBEAT_MS)
 
 
+def test_a_lost_probe_is_sent_again_with_its_entries() -> None:
+    cluster = Cluster("abc", jitter_ms=0)
+    cluster.elect("a")
+    cluster.cut |= {("a", "b"), ("a", "c")}
+    cluster.run(50)
+    cluster.heal()
+    assert cluster.status("a").commit == 0
+    mark = len(cluster.sent)
+    assert cluster.run_until(lambda: cluster.status("a").commit == 1, 3 * HEARTBEAT_MS)
+    assert len(_appends(cluster, "a", "b", mark)) == 1
+
+
 @pytest.mark.parametrize("direction", [("a", "b"), ("b", "a")])
 @pytest.mark.parametrize("duration_ms", [5, 15, 30, 60, 120, 400])
 @pytest.mark.parametrize("burst", [1, 40])

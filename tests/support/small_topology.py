@@ -12,6 +12,8 @@ from isochrone.wire.admin_grpc import AdminClient
 from isochrone.wire.status import NodeStatus
 
 DEADLINE_S = 60.0
+REPOSITORY = Path(__file__).parents[2]
+PROGRAM = Path(sys.executable).with_name("isochrone")
 
 ONE_REGION = """
 name: one-region
@@ -33,7 +35,7 @@ def write_topology(directory: Path, text: str = ONE_REGION) -> Path:
 
 def isochrone(*arguments: object, cwd: Path, timeout_s: float = 100.0) -> "subprocess.CompletedProcess[str]":
     """Run the command line as a program."""
-    command = [sys.executable, "-m", "isochrone.ops.cli.main", *map(str, arguments)]
+    command = [str(PROGRAM), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=cwd, check=False)
 
 

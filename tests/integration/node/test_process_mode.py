@@ -143,3 +143,17 @@ def test_a_broken_topology_exits_with_2_and_makes_nothing(tmp_path: Path) -> Non
     assert done.returncode == 2
     assert all(line.startswith(f"{topology}: ") for line in done.stderr.strip().splitlines())
     assert not (tmp_path / "cluster").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_store(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "from isochrone.ops.cli.main import main\nmain()"
+    )
+    command = [sys.executable, "-B", "-c", program, "bootstrap", str(write_topology(tmp_path)), "--out", "d"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("isochrone: cannot create a store in ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "d" / "data").exists()

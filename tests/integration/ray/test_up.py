@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from small_topology import ONE_REGION, eventually, isochrone, write_topology
+from small_topology import ONE_REGION, PROGRAM, REPOSITORY, eventually, isochrone, write_topology
 
 NODES = ["us-east-1a-1", "us-east-1b-1", "us-east-1c-1"]
 
@@ -22,7 +22,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory in which a deployment runs; the tests of this module share it, in order."""
     directory = tmp_path_factory.mktemp("up")
     topology = write_topology(directory)
-    done = isochrone("up", topology, "--dir", directory / "d", cwd=directory)
+    # From the root of the source tree, where every room could be imported by a second name.
+    done = isochrone("up", topology, "--dir", directory / "d", cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert "one-region is up" in done.stdout
     assert "one Ray node stands for all zones" in done.stderr
@@ -190,7 +191,7 @@ def test_down_leaves_no_process_and_no_file_behind_and_up_finds_the_data(deploym
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_foreground_deployment_ends_with_its_signal(tmp_path: Path, number: signal.Signals) -> None:
     topology = write_topology(tmp_path)
-    command = [sys.executable, "-m", "isochrone.ops.cli.main", "up", str(topology), "--dir", "d", "--foreground"]
+    command = [str(PROGRAM), "up", str(topology), "--dir", "d", "--foreground"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stdout is not None
     # One is stopped when it is up, the other one while it starts.
@@ -221,6 +222,17 @@ def test_a_missing_topology_is_bad_input(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("none.yaml: ")
     assert not (tmp_path / ".isochrone").exists()
+
+
+def test_a_node_without_its_store_fails_the_up_and_nothing_is_left_running(tmp_path: Path) -> None:
+    topology = write_topology(tmp_path)
+    assert isochrone("bootstrap", topology, "--out", tmp_path / "d", cwd=tmp_path).returncode == 0
+    (tmp_path / "d" / "data" / NODES[1] / "data.mdb").unlink()
+    done = isochrone("up", topology, "--dir", tmp_path / "d", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"isochrone: node {NODES[1]} did not start: StorageError: there is no store in ")
+    assert not (tmp_path / "d" / "run.json").exists()
 
 
 def test_a_missing_ray_is_one_sentence(tmp_path: Path) -> None:

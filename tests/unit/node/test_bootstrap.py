@@ -107,7 +107,7 @@ def test_stores_without_a_record_are_never_replaced(topology_file: Path, tmp_pat
     layout = Layout(tmp_path / "deployment")
     run(topology_file, layout.root)
     layout.bootstrap_record.unlink()
-    with pytest.raises(StorageError, match="holds stores, but .* is missing"):
+    with pytest.raises(StorageError, match=r"holds stores, but .* is missing"):
         run(topology_file, layout.root)
     assert (layout.node_data(NodeId("us-east-1a-1")) / "data.mdb").exists()
 

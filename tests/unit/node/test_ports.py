@@ -1,0 +1,28 @@
+"""Addresses for nodes: the topology's own, else free ports of loopback."""
+
+from pathlib import Path
+
+from small_topology import ONE_REGION, write_topology
+
+from isochrone.node.ports_os import choose_addresses
+from isochrone.topology import load_topology
+
+
+def test_every_node_gets_a_port_of_its_own_below_the_ephemeral_range(tmp_path: Path) -> None:
+    addresses = choose_addresses(load_topology(write_topology(tmp_path)))
+    ports = [int(address.removeprefix("127.0.0.1:")) for address in addresses.values()]
+    assert len(set(ports)) == 3
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="utf-8").split()[0])
+    assert all(10_000 <= port < ephemeral for port in ports)
+
+
+def test_an_address_of_the_topology_is_kept(tmp_path: Path) -> None:
+    nodes = """
+nodes:
+  - {name: n-a, zone: us-east-1a, address: "198.51.100.7:7001"}
+  - {name: n-b, zone: us-east-1b}
+  - {name: n-c, zone: us-east-1c}
+"""
+    addresses = choose_addresses(load_topology(write_topology(tmp_path, ONE_REGION + nodes)))
+    assert addresses["n-a"] == "198.51.100.7:7001"
+    assert addresses["n-b"].startswith("127.0.0.1:")

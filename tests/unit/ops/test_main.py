@@ -1,0 +1,69 @@
+"""The command line as a whole: help without weight, errors as one sentence and a status."""
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from isochrone import __version__
+from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, StorageError, Unavailable
+from isochrone.ops.cli import main as main_module
+from isochrone.ops.cli.main import cli, main
+
+COMMANDS = ("up", "status", "down", "drill", "topology", "bootstrap", "node")
+
+
+def test_help_names_every_command_and_imports_none() -> None:
+    program = (
+        "import sys\nfrom isochrone.ops.cli.main import main\nsys.argv = ['isochrone', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'ray', 'grpc', 'pydantic', 'rich', 'lmdb', 'isochrone.node', 'isochrone.drills'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in COMMANDS:
+        assert f"\n  {command} " in done.stdout
+
+
+def test_the_version_is_told() -> None:
+    assert CliRunner().invoke(cli, ["--version"]).output == f"isochrone, version {__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"isochrone {command}" in result.output
+
+
+def test_an_unknown_command_is_bad_input() -> None:
+    assert CliRunner().invoke(cli, ["levitate"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (InvalidRequest("f: a: found 1; allowed: 2\nf: b: found 3; allowed: 4"), 2, None),
+        (StorageError("the disk is full"), 1, "isochrone: the disk is full"),
+        (Unavailable("nothing runs"), 1, "isochrone: nothing runs"),
+        (Indeterminate("who knows"), 1, "isochrone: who knows"),
+    ],
+)
+def test_errors_become_sentences_and_statuses(
+    error: IsochroneError,
+    status: int,
+    text: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main_module.cli, "main", fail)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == status
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"{text or error}\n")

@@ -21,7 +21,8 @@ import ray
 from isochrone.errors import InvariantViolation, IsochroneError, check
 from isochrone.node.files_os import load_config
 from isochrone.node.logs_os import log_to_file
-from isochrone.node.processes_os import ProcessId, this_process
+from isochrone.node.process import ProcessId
+from isochrone.node.processes_os import this_process
 
 if TYPE_CHECKING:
     from isochrone.node.node import Node

@@ -29,7 +29,8 @@ from isochrone.node.head_ray import head_address, new_ray_directory, start_head
 from isochrone.node.layout import Layout
 from isochrone.node.links import Links, encode_links
 from isochrone.node.ports_os import check_addresses, choose_addresses
-from isochrone.node.processes_os import ProcessId, kill_and_wait, kill_session, process_id, send, session_members
+from isochrone.node.process import ProcessId
+from isochrone.node.processes_os import find_process, kill_and_wait, kill_session, process_id, send, session_members
 from isochrone.node.run_file import RunFile, encode_run_file, parse_run_file
 from isochrone.topology import Topology, load_topology
 from isochrone.wire.admin_grpc import AdminClient
@@ -262,7 +263,7 @@ class RayDeployment:
     def _connect(self) -> None:
         from isochrone.node.driver_ray import connect
 
-        if self._run.ray_address is None or self._run.head.find() is None:
+        if self._run.ray_address is None or find_process(self._run.head) is None:
             raise Unavailable(f"the Ray head of {self._layout.root} is gone; take the rest down with: isochrone down")
         connect(self._run.ray_address, self._run.ray_directory, self._layout.root)
         self._connected = True
@@ -361,7 +362,7 @@ def _clear_leftovers(layout: Layout) -> None:
     run = read_run_file(layout)
     if run is None:
         return
-    if run.head.find() is not None:
+    if find_process(run.head) is not None:
         raise Unavailable(f"a deployment runs in {layout.root} already; see it with: isochrone status")
     _kill_run(layout, run)
 

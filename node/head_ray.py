@@ -24,7 +24,8 @@ from types import FrameType
 
 from isochrone.errors import DeadlineExceeded, Unavailable
 from isochrone.node.files_os import write_durably
-from isochrone.node.processes_os import ProcessId, process_id
+from isochrone.node.process import ProcessId
+from isochrone.node.processes_os import process_id
 
 LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 """Address of Ray's own ports. Ray replaces 127.0.0.1 by the host's outward address when it connects, and leaves other

@@ -9,35 +9,22 @@ taken down. The directory tells our session from a later one that was given the 
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from isochrone.errors import DeadlineExceeded
-
-_CLOCK_TICK_S = 0.05
-"""Start times are read in clock ticks (10 ms); two readings of one may differ by rounding."""
+from isochrone.node.process import ProcessId
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessId:
-    """A process for good: its pid may be given to another one, its pid with its start time may not."""
-
-    pid: int
-    started: float
-    """Seconds since the Unix epoch, as the system tells it."""
-
-    def find(self) -> psutil.Process | None:
-        """The process, if it still lives."""
-        try:
-            process = psutil.Process(self.pid)
-            alive = (
-                abs(process.create_time() - self.started) < _CLOCK_TICK_S and process.status() != psutil.STATUS_ZOMBIE
-            )
-        except psutil.NoSuchProcess:
-            return None
-        return process if alive else None
+def find_process(process: ProcessId) -> psutil.Process | None:
+    """The process, if it still lives."""
+    try:
+        found = psutil.Process(process.pid)
+        alive = _started(process.pid) == process.started and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return found if alive else None
 
 
 def this_process() -> ProcessId:
@@ -47,12 +34,12 @@ def this_process() -> ProcessId:
 
 def process_id(pid: int) -> ProcessId:
     """Identify a process that lives now. Raises `psutil.NoSuchProcess`."""
-    return ProcessId(pid, psutil.Process(pid).create_time())
+    return ProcessId(pid, _started(pid))
 
 
 def send(process: ProcessId, number: signal.Signals) -> bool:
     """Send a signal to a process; False when it is gone."""
-    found = process.find()
+    found = find_process(process)
     if found is None:
         return False
     try:
@@ -68,7 +55,7 @@ def kill_and_wait(processes: Sequence[ProcessId], timeout_s: float) -> None:
     Raises:
         DeadlineExceeded: one still lives after `timeout_s`: it hangs in the kernel, on a disk as a rule.
     """
-    found = [each for each in (process.find() for process in processes) if each is not None]
+    found = [each for each in map(find_process, processes) if each is not None]
     for each in found:
         try:
             each.kill()
@@ -97,13 +84,24 @@ def session_members(leader: ProcessId, directory: Path) -> list[ProcessId]:
     members = []
     for process in psutil.process_iter():
         try:
-            if os.getsid(process.pid) != leader.pid or process.create_time() < leader.started - _CLOCK_TICK_S:
+            if os.getsid(process.pid) != leader.pid or (started := _started(process.pid)) < leader.started:
                 continue
             if _lives(process) and Path(process.cwd()) == directory:
-                members.append(ProcessId(process.pid, process.create_time()))
+                members.append(ProcessId(process.pid, started))
         except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
             continue  # Gone meanwhile, or another user's.
     return sorted(members, key=lambda member: (member.pid != leader.pid, member.pid))
+
+
+def _started(pid: int) -> float:
+    # psutil adds the time of boot, which moves whenever the wall clock is set. Linux itself counts from boot.
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        # There is no /proc, or no such process: psutil tells which.
+        return float(psutil.Process(pid).create_time())
+    # The name in brackets may hold anything; the start time is field 22, and field 3 comes after the last bracket.
+    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _lives(process: psutil.Process) -> bool:

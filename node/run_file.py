@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isochrone.ids import NodeId
-from isochrone.node.processes_os import ProcessId
+from isochrone.node.process import ProcessId
 
 RUN_VERSION = 1
 

@@ -33,7 +33,8 @@ from isochrone.node.files_os import load_config, write_durably
 from isochrone.node.layout import Layout
 from isochrone.node.logs_os import log_to_file
 from isochrone.node.placement import Placement
-from isochrone.node.processes_os import ProcessId, send, this_process
+from isochrone.node.process import ProcessId
+from isochrone.node.processes_os import send, this_process
 from isochrone.node.reconcile import (
     Kill,
     NodeView,

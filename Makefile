@@ -20,17 +20,24 @@ drill: install
 	@$(BIN)/isochrone drill run deploy/drills/region-failover.yaml --report reports/region-failover
 
 test: install
-	@$(BIN)/python -m pytest -q -m "not interop"
+	@$(BIN)/pytest -q -m "not interop"
+
+# The tests against real programs: installs those that are missing where apt and the rights to use it are there.
+INTEROP_PROGRAMS := strace
 
 test-interop: install
-	@$(BIN)/python -m pytest -q -m interop
+	@for program in $(INTEROP_PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+		if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+		fi
+	@$(BIN)/pytest -q -m interop
 
 check: install
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy -p isochrone
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q tests/test_tidy.py
+	@$(BIN)/pytest -q tests/test_tidy.py
 
 format: install
 	@$(BIN)/ruff format .

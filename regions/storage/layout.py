@@ -5,7 +5,8 @@ One environment holds these databases:
 - `meta`: small records, each a CRC32C (4 bytes, big-endian) and a msgpack value. The key is a kind, then what it is
   about; see the `*_key` functions. The checksum covers the key too, so a record under a wrong key is noticed.
 - `log/N`: entries of group number N, by index (8 bytes, big-endian, so the order of bytes is that of indexes).
-- `rows`: rows by group number, keyspace, table and key, in that order.
+- `rows`: rows by group number, keyspace, table and key, in that order; each a CRC32C and the value. That checksum
+  covers the key, too.
 
 Groups are numbered at bootstrap. A keyspace ends with 00 01 and a 00 within it is written 00 FF, which keeps the order
 of keyspaces and makes no key the beginning of another keyspace's.
@@ -39,7 +40,7 @@ _CUT = KEY_BYTES_MAX - _DIGEST_BYTES
 _NUMBER = struct.Struct(">I")
 _INDEX = struct.Struct(">Q")
 _CRC = struct.Struct(">I")
-_CRC_AND_TAIL = struct.Struct(">IH")
+_TAIL = struct.Struct(">H")
 
 index_key = _INDEX.pack
 """Key of an entry in its group's log."""
@@ -98,7 +99,7 @@ def number_of(key: bytes) -> int:
 def encode_record(key: bytes, value: object) -> bytes:
     """A value of plain types, as stored under `key`."""
     body = pack(value)
-    return _CRC.pack(google_crc32c.value(key + body)) + body
+    return _CRC.pack(_checksum(key, body)) + body
 
 
 def decode_record(key: bytes, stored: bytes) -> object:
@@ -107,9 +108,10 @@ def decode_record(key: bytes, stored: bytes) -> object:
     Raises:
         StorageError: the record is damaged.
     """
-    if len(stored) < 5 or _CRC.unpack_from(stored)[0] != google_crc32c.value(key + stored[4:]):
+    body = stored[_CRC.size :]
+    if len(stored) < _CRC.size or _CRC.unpack_from(stored)[0] != _checksum(key, body):
         raise StorageError(f"record {key!r} does not match its checksum")
-    return cast("object", msgpack.unpackb(stored[4:], use_list=False))
+    return cast("object", msgpack.unpackb(body, use_list=False))
 
 
 _PlainMember = tuple[str, str, str]
@@ -152,12 +154,11 @@ def stored_row_key(key: bytes) -> bytes:
 
 
 def encode_row(key: bytes, value: bytes) -> bytes:
-    """The stored form of a row's value: CRC32C over whole key and value, the part of the key cut off, the value."""
-    checksum = google_crc32c.extend(google_crc32c.value(key), value)
-    if len(key) < KEY_BYTES_MAX:
-        return _CRC.pack(checksum) + value
-    tail = key[_CUT:]
-    return _CRC_AND_TAIL.pack(checksum, len(tail)) + tail + value
+    """The stored form of a row's value: CRC32C over stored key and the rest; the part of the key cut off; the value."""
+    body = value
+    if len(key) >= KEY_BYTES_MAX:
+        body = _TAIL.pack(len(key) - _CUT) + key[_CUT:] + value
+    return _CRC.pack(_checksum(stored_row_key(key), body)) + body
 
 
 def decode_row(group: GroupId, stored_key: bytes, stored: bytes) -> Row:
@@ -166,13 +167,17 @@ def decode_row(group: GroupId, stored_key: bytes, stored: bytes) -> Row:
     Raises:
         StorageError: the row is damaged.
     """
-    key, start = stored_key, 4
-    if len(stored_key) == KEY_BYTES_MAX and len(stored) >= _CRC_AND_TAIL.size:
-        start = _CRC_AND_TAIL.size + _CRC_AND_TAIL.unpack_from(stored)[1]
-        key = stored_key[:_CUT] + stored[_CRC_AND_TAIL.size : start]
-    value = stored[start:]
-    if len(stored) < start or _CRC.unpack_from(stored)[0] != google_crc32c.extend(google_crc32c.value(key), value):
+    body = stored[_CRC.size :]
+    if len(stored) < _CRC.size or _CRC.unpack_from(stored)[0] != _checksum(stored_key, body):
         raise StorageError(f"group {group}: the row under {stored_key!r} does not match its checksum")
+    key, value = stored_key, body
+    if len(stored_key) == KEY_BYTES_MAX:
+        start = _TAIL.size + _TAIL.unpack_from(body)[0]
+        key, value = stored_key[:_CUT] + body[_TAIL.size : start], body[start:]
     end = key.index(b"\0\1", 4)
     keyspace = key[4:end].replace(b"\0\xff", b"\0").decode()
     return Row(group, KeyspaceId(keyspace), key[end + 2], key[end + 3 :], value)
+
+
+def _checksum(key: bytes, body: bytes) -> int:
+    return int(google_crc32c.extend(google_crc32c.value(key), body))

@@ -128,10 +128,14 @@ class Store(Protocol):
     Order: batches become durable in the order in which `write` was called; one batch may not overtake another.
     Durability: when `write` returns, the batch survives loss of power. Nothing before that is promised.
     Reads see every batch whose `write` has returned.
-    Errors: a full store is noticed before the commit, raises `StorageError` and leaves the store as it was. Any
-    other failed write is fatal: it raises `StorageError`, and so does every later call; the batch may or may
-    not be there after a restart. A failed sync is never tried again. Corrupt data is a `StorageError` that says
-    where; it is never repaired.
+    Refusals: a full store is noticed before the commit, raises `StorageError` and leaves the store as it was. So
+    does a batch that breaks a rule of the log (a hole, a falling term, …), as `InvariantViolation`: the caller's
+    fault. Every write called before the refusal was told is refused with it.
+    Errors: any other failed write is fatal: it raises `StorageError`, and so does every later call; the batch may
+    or may not be there after a restart. A failed sync is never tried again. Corrupt data is a `StorageError` that
+    says where; it is never repaired.
+    Cancellation: a caller that gives up waiting does not undo its write.
+    At the start: `commit` is at least `applied`, and the log has no hole.
     """
 
     @property
@@ -149,7 +153,7 @@ class Store(Protocol):
         """A group's log bounds and hard state."""
 
     async def read_entries(self, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:
-        """Entries `first..last`, both included, cut after `bytes_max` bytes but never empty if `first` is held.
+        """Entries `first..last`, both included, as far as they are held and fit into `bytes_max`; at least `first`.
 
         Raises:
             StorageError: `first` is not held, or an entry is corrupt.

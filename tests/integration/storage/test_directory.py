@@ -95,7 +95,7 @@ asyncio.run(store.close())
 
 
 def test_another_process_is_named_and_its_death_frees_the_directory(path: Path) -> None:
-    command = [sys.executable, "-c", HOLD, str(path), CLUSTER, NODE, STORE]
+    command = [sys.executable, "-P", "-c", HOLD, str(path), CLUSTER, NODE, STORE]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"open\n"

@@ -56,7 +56,7 @@ def test_kill_during_writes_loses_nothing_acknowledged(tmp_path: Path) -> None:
     support = str(Path(__file__).parents[2] / "support")
     acknowledged = 0
     for round_number in range(ROUNDS):
-        command = [sys.executable, "-c", f"import sys; sys.path.append({support!r})\n" + WRITER, str(path)]
+        command = [sys.executable, "-P", "-c", f"import sys; sys.path.append({support!r})\n" + WRITER, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
             lines = [writer.stdout.readline() for _ in range(rng.randrange(1, 400))]

@@ -42,7 +42,7 @@ def test_the_acknowledgement_follows_the_sync_and_the_meta_page(tmp_path: Path) 
     support = str(Path(__file__).parents[2] / "support")
     program = f"import sys; sys.path.append({support!r})\n" + WRITER
     watched = "trace=openat,write,pwrite64,pwritev,fdatasync,fsync,msync"
-    command = [strace, "-f", "-e", watched, "-o", str(trace), sys.executable, "-c", program, str(path)]
+    command = [strace, "-f", "-e", watched, "-o", str(trace), sys.executable, "-P", "-c", program, str(path)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120)
     calls = completed_calls(trace.read_text())
     opened = [match for call in calls if (match := DATA_OPEN.match(call))]

@@ -44,7 +44,7 @@ def test_a_damaged_row_is_noticed(row: Row, other: Row, position: int, bit: int)
     stored[position % len(stored)] ^= 1 << bit
     with pytest.raises(StorageError, match="checksum"):
         layout.decode_row(G, layout.stored_row_key(key), bytes(stored))
-    if plain_key(other) != plain_key(row):
+    if plain_key(other) != plain_key(row):  # a value under another row's key
         misplaced = layout.stored_row_key(layout.row_key(3, other))
         with pytest.raises(StorageError, match="checksum"):
             layout.decode_row(G, misplaced, layout.encode_row(key, row.value))

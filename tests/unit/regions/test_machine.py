@@ -190,9 +190,14 @@ def test_a_bad_command_does_not_spoil_its_batch() -> None:
     session = machine.session()
     data = encode_batch([b"\xc1garbage", encode_command(Command(session, 1, 0, Put(b"k/x", b"1")))])
     entry = make_entry(
-        index=LogIndex(2), term=Term(1), kind=EntryKind.COMMANDS, timestamp=Timestamp(machine.now_ms * NS_PER_MS), count=2,
-        keyspace=KEYSPACE, data=data,
-    )  # fmt: skip
+        index=LogIndex(2),
+        term=Term(1),
+        kind=EntryKind.COMMANDS,
+        timestamp=Timestamp(machine.now_ms * NS_PER_MS),
+        count=2,
+        keyspace=KEYSPACE,
+        data=data,
+    )
     bad, good = machine.state.apply(entry).outcomes
     assert isinstance(bad, InvalidRequest) and isinstance(good, bytes)
 

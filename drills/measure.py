@@ -30,14 +30,7 @@ def recovery_time_s(operations: Iterable[Operation], keyspace: str, run: FaultRu
     end_ns = run.end_ns
     if end_ns is None:
         return None
-    outside = [
-        item
-        for item in operations
-        if item.is_write
-        and item.keyspace == keyspace
-        and item.region != run.fault.region
-        and run.start_ns <= item.invoke_ns < end_ns
-    ]
+    outside = _writes_from_outside(operations, keyspace, run, end_ns)
     failed_ns = max((item.invoke_ns for item in outside if item.outcome is not Outcome.OK), default=run.start_ns - 1)
     acknowledged = [
         item.complete_ns
@@ -45,6 +38,26 @@ def recovery_time_s(operations: Iterable[Operation], keyspace: str, run: FaultRu
         if item.outcome is Outcome.OK and item.invoke_ns > failed_ns and item.complete_ns <= end_ns
     ]
     return (min(acknowledged) - run.start_ns) / NS_PER_S if acknowledged else None
+
+
+def failed_writes(operations: Iterable[Operation], keyspace: str, run: FaultRun) -> int:
+    """How many writes to a keyspace that were issued outside the faulted region during the fault failed."""
+    outside = _writes_from_outside(operations, keyspace, run, run.end_ns)
+    return sum(1 for item in outside if item.outcome is not Outcome.OK)
+
+
+def _writes_from_outside(
+    operations: Iterable[Operation], keyspace: str, run: FaultRun, end_ns: int | None
+) -> list[Operation]:
+    return [
+        item
+        for item in operations
+        if item.is_write
+        and item.keyspace == keyspace
+        and item.region != run.fault.region
+        and run.start_ns <= item.invoke_ns
+        and (end_ns is None or item.invoke_ns < end_ns)
+    ]
 
 
 def worst_recovery_time_s(record: DrillRecord, keyspace: str) -> float | None:

@@ -7,7 +7,7 @@ from isochrone.drills.checkers.adequacy import check_adequacy
 from isochrone.drills.checkers.durability import DurabilityResult, check_durability
 from isochrone.drills.checkers.linearizability import check_linearizability
 from isochrone.drills.history import OperationKind, Outcome
-from isochrone.drills.measure import LatencyRow, latency_rows, recovery_time_s, worst_recovery_time_s
+from isochrone.drills.measure import LatencyRow, failed_writes, latency_rows, recovery_time_s, worst_recovery_time_s
 from isochrone.drills.record import DrillRecord
 from isochrone.drills.verdict import Check, ExitStatus, Verdict, guarded, worst
 
@@ -24,6 +24,8 @@ class FaultResult:
     start_s: float
     end_s: float | None
     recovery_time_s: dict[str, float | None]
+    failed_writes: dict[str, int]
+    """By keyspace: writes issued outside the faulted region that were refused or whose outcome is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ def judge(record: DrillRecord) -> Results:
                 start_s=record.seconds(run.start_ns),
                 end_s=None if run.end_ns is None else record.seconds(run.end_ns),
                 recovery_time_s={name: recovery_time_s(record.operations, name, run) for name in keyspaces},
+                failed_writes={name: failed_writes(record.operations, name, run) for name in keyspaces},
             )
             for run in record.faults
         ),

@@ -217,7 +217,10 @@ def read_drill(plain: object, file: str) -> tuple[DrillDocument | None, list[Pro
     try:
         return DrillDocument.model_validate(plain), []
     except ValidationError as error:
-        return None, [_problem(detail, file) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        meant = {_meant(detail) for detail in details if detail["type"] == "extra_forbidden"}
+        # A required key that is misspelt is one fault, not a missing key and an unknown one.
+        return None, [_problem(each, file) for each in details if each["type"] != "missing" or each["loc"] not in meant]
 
 
 def topology_named(plain: object) -> str | None:
@@ -328,8 +331,19 @@ def _process_faults_collide(first: FaultSection, second: FaultSection) -> bool:
     return not (by_name and both_nodes and first.target != second.target)
 
 
+def _meant(unknown: ErrorDetails) -> tuple[int | str, ...] | None:
+    """The place of the key that an unknown one is probably meant to be."""
+    *above, key = unknown["loc"]
+    close = difflib.get_close_matches(str(key), _fields(_model_above(_without_tags(unknown["loc"]))), n=1)
+    return (*above, close[0]) if close else None
+
+
+def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    return tuple(part for part in location if part not in (_NAME_TAG, _LEADER_TAG))
+
+
 def _problem(detail: ErrorDetails, file: str) -> Problem:
-    location = tuple(part for part in detail["loc"] if part not in (_NAME_TAG, _LEADER_TAG))
+    location = _without_tags(detail["loc"])
     model = _model_above(location)
     key = str(location[-1])
     text = repr(detail["input"])

@@ -7,6 +7,7 @@ Every operation that starts is recorded, also one that is cancelled: it may have
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -47,56 +48,65 @@ class Answer:
 
 @dataclass(slots=True)
 class Recorder:
-    """The history as it grows. Processes are handed out so that each has one operation at a time."""
+    """The history as it grows. Processes are handed out so that each has one operation at a time.
+
+    A process is not used again in the very nanosecond in which its last operation ended, so that the events of a
+    history, in order of time, alternate for each process.
+    """
 
     now_ns: Callable[[], int]
     operations: list[Operation] = field(default_factory=list)
     in_flight: int = 0
-    _idle: list[int] = field(default_factory=list)
+    _idle: deque[tuple[int, int]] = field(default_factory=deque)
+    """(when its last operation ended, process), the longest idle one first."""
     _processes: int = 0
 
     async def perform(
         self, client: KeyValueClient, region: str, plan: Plan, timeout_s: float, *, final: bool = False
     ) -> Answer:
         """Perform one operation and record it."""
-        process = self._idle.pop() if self._idle else self._new_process()
-        self.in_flight += 1
         invoke_ns = self.now_ns()
+        process = self._take_process(invoke_ns)
+        self.in_flight += 1
         answer = Answer(Outcome.INFO, error="interrupted")
         try:
             answer = await ask(client, plan, timeout_s)
             return answer
         finally:
             self.in_flight -= 1
+            complete_ns = self.now_ns()
             if answer.outcome is not Outcome.INFO:
-                self._idle.append(process)
-            self._record(process, region, plan, invoke_ns, answer, final)
+                self._idle.append((complete_ns, process))
+            plan.settle(answer.outcome, _value_after(plan, answer))
+            self.operations.append(_operation(process, region, plan, answer, (invoke_ns, complete_ns), final))
 
-    def _new_process(self) -> int:
+    def _take_process(self, invoke_ns: int) -> int:
+        if self._idle and self._idle[0][0] < invoke_ns:
+            return self._idle.popleft()[1]
         self._processes += 1
         return self._processes
 
-    def _record(self, process: int, region: str, plan: Plan, invoke_ns: int, answer: Answer, final: bool) -> None:
-        plan.settle(answer.outcome, _value_after(plan, answer))
-        self.operations.append(
-            Operation(
-                process=process,
-                region=region,
-                keyspace=plan.keyspace,
-                kind=plan.kind,
-                key=plan.key,
-                outcome=answer.outcome,
-                invoke_ns=invoke_ns,
-                complete_ns=self.now_ns(),
-                value=answer.read if plan.kind is OperationKind.GET else plan.value,
-                expected=plan.expected,
-                succeeded=answer.succeeded,
-                found=answer.found,
-                replica=answer.replica,
-                error=answer.error,
-                final=final,
-            )
-        )
+
+def _operation(
+    process: int, region: str, plan: Plan, answer: Answer, times_ns: tuple[int, int], final: bool
+) -> Operation:
+    return Operation(
+        process=process,
+        region=region,
+        keyspace=plan.keyspace,
+        kind=plan.kind,
+        key=plan.key,
+        outcome=answer.outcome,
+        invoke_ns=times_ns[0],
+        complete_ns=times_ns[1],
+        value=answer.read if plan.kind is OperationKind.GET else plan.value,
+        expected=plan.expected,
+        succeeded=answer.succeeded,
+        found=answer.found,
+        replica=answer.replica,
+        error=answer.error,
+        final=final,
+    )
 
 
 def _value_after(plan: Plan, answer: Answer) -> str | None:

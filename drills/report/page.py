@@ -70,7 +70,8 @@ def to_page(record: DrillRecord, results: Results, surroundings: Surroundings, a
 
 _RECOVERY_NOTE = (
     "From the first link cut to the first acknowledged write issued outside the faulted region after the last one that "
-    "failed. A keyspace with goal zone is rightly gone while its home region is."
+    "failed. Without a failure, to the first one acknowledged. A keyspace with goal zone is rightly gone while its "
+    "home region is."
 )
 
 
@@ -142,12 +143,13 @@ def _recovery_table(results: Results) -> str:
         (
             escape(fault.description),
             f"<code>{escape(name)}</code>",
-            '<span class="muted">none before the fault ended</span>' if time is None else f"{time:.2f} s",
+            f"{fault.failed_writes[name]:,}",
+            '<span class="muted">not before the fault ended</span>' if time is None else f"{time:.2f} s",
         )
         for fault in results.faults
         for name, time in fault.recovery_time_s.items()
     ]
-    return _table(("fault", "keyspace", "writes again after"), rows, numbers=(2,))
+    return _table(("fault", "keyspace", "writes failed", "writes again after"), rows, numbers=(2, 3))
 
 
 def _checks_table(results: Results) -> str:

@@ -1,5 +1,6 @@
 """The map: land, regions, and the round trips between them. Equirectangular, cut to where the regions are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import combinations
@@ -57,16 +58,27 @@ def _window(regions: tuple[Region, ...]) -> _Window:
 
 def _land_path(window: _Window, land: dict[str, Any]) -> str:
     path: list[str] = []
-    for ring in (polygon[0] for polygon in land["geometry"]["coordinates"]):
-        if any(abs(ring[at][0] - ring[at - 1][0]) > 180 for at in range(1, len(ring))):
-            continue  # An island on the date line: its outline would cross the whole map.
-        points = [window.place(longitude, latitude) for longitude, latitude in ring]
+    outlines = (outline for polygon in land["geometry"]["coordinates"] for outline in _split_at_date_line(polygon[0]))
+    for outline in outlines:
+        points = [window.place(longitude, latitude) for longitude, latitude in outline]
         left, right = min(point[0] for point in points), max(point[0] for point in points)
         top, bottom = min(point[1] for point in points), max(point[1] for point in points)
         in_sight = right > 0 and left < WIDTH and bottom > 0 and top < HEIGHT
         if in_sight and max(right - left, bottom - top) >= PIXELS_MIN:
             path.append("M" + "L".join(_thin(points)) + "Z")
     return "".join(path)
+
+
+def _split_at_date_line(ring: Sequence[Point]) -> list[list[Point]]:
+    """The outline in parts that do not cross the date line, where it would run across the whole map."""
+    parts: list[list[Point]] = [[]]
+    for at, point in enumerate(ring):
+        if at and abs(point[0] - ring[at - 1][0]) > 180:
+            parts.append([])
+        parts[-1].append(point)
+    if len(parts) > 1:
+        parts[0] = parts.pop() + parts[0]
+    return parts
 
 
 def _thin(points: list[Point]) -> list[str]:

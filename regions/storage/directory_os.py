@@ -14,6 +14,9 @@ unseen. Therefore:
 HAZARD: an older copy written over the file *in place* keeps the inode and is not noticed here. Peers notice it: they
 remember the highest incarnation seen of this store and refuse a lower one.
 
+HAZARD: a file system's identity is what `statvfs` calls it. Where that follows the device's number (XFS), a store whose
+device is numbered anew is refused, although it is the same; `moved` says so.
+
 HAZARD: the lock belongs to the open file, so a child process forked without exec holds it too.
 """
 

@@ -83,7 +83,7 @@ def create_image(
     with _lmdb_errors(f"cannot create a store in {directory}"):
         environment = _open_environment(directory, MAP_BYTES_FIRST)
         try:
-            os.truncate(directory / DATA_FILE, MAP_BYTES_FIRST)
+            _extend_file(directory / DATA_FILE, MAP_BYTES_FIRST)
             meta = environment.open_db(b"meta")
             environment.open_db(b"rows")
             records = _identity_records(identity, medium_of(directory / DATA_FILE))
@@ -133,7 +133,7 @@ def grow_map(image: Image, map_bytes_max: int) -> bool:
     grown_bytes = min(2 * map_bytes, map_bytes_max)
     if grown_bytes <= map_bytes:
         return False
-    os.truncate(image.path, grown_bytes)  # the file first: it may be longer than the map, never shorter
+    _extend_file(image.path, grown_bytes)  # the file first: it may be longer than the map, never shorter
     image.environment.set_mapsize(grown_bytes)
     return True
 
@@ -194,6 +194,13 @@ def read_rows(image: Image, group: GroupId) -> list[Row]:
         found = [layout.decode_row(group, key, stored) for key, stored in _items(txn, prefix)]
     found.sort(key=lambda row: (row.keyspace, row.table, row.key))
     return found
+
+
+def _extend_file(path: Path, size_bytes: int) -> None:
+    """Durably extend a file with a hole."""
+    with path.open("r+b") as file:
+        file.truncate(size_bytes)
+        os.fsync(file.fileno())
 
 
 def _open_environment(directory: Path, map_bytes: int) -> lmdb.Environment:

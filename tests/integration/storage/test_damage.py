@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from isochrone.ids import LogIndex
 from isochrone.ports import LogWrite, WriteBatch
 from isochrone.regions.storage import layout
 from isochrone.regions.storage.directory_os import bootstrap_store, open_store
-from isochrone.regions.storage.image_lmdb import DATA_FILE, MAP_BYTES_FIRST
+from isochrone.regions.storage.image_lmdb import DATA_FILE, MAP_BYTES_FIRST, open_image
 from isochrone.regions.storage.store_lmdb import LmdbStore
 
 MIB = 1 << 20
@@ -193,6 +194,35 @@ def test_a_commit_is_never_tried_again(path: Path, error: Exception) -> None:
         assert store.commits == before
 
     asyncio.run(main())
+
+
+def test_a_write_that_the_system_refuses_is_fatal_and_leaves_nothing_behind(path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def main() -> None:
+        store = reopened(path)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))  # beyond the first MiB of a file, writes now fail
+        try:
+            with pytest.raises(StorageError, match="commit failed: mdb_txn_commit"):
+                await store.write(WriteBatch(logs=append(10, 10).logs, rows=(row(b"big", bytes(2 * MIB)),)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with pytest.raises(StorageError, match="has failed"):
+            await store.write(append(10, 10))
+        await store.close()
+        store = reopened(path)
+        assert (await store.load(G)).last_index == 9
+        assert len(await store.read_rows(G)) == 1
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_the_environment_syncs_data_and_meta_page(path: Path) -> None:
+    image = open_image(path)
+    flags = image.environment.flags()
+    image.environment.close()
+    assert (flags["sync"], flags["metasync"], flags["writemap"], flags["map_async"]) == (True, True, False, False)
 
 
 def test_writes_that_gather_behind_a_commit_share_the_next_one(path: Path) -> None:

@@ -21,9 +21,9 @@ from pathlib import Path
 from isochrone.errors import IsochroneError, StorageError
 from isochrone.ids import ClusterId, GroupId, NodeId, StoreId
 from isochrone.node.config import NodeConfig, encode_config
-from isochrone.node.files_os import write_durably
+from isochrone.node.files_os import locked, write_durably
 from isochrone.node.layout import Layout
-from isochrone.regions.storage.directory_os import bootstrap_store
+from isochrone.regions.storage.directory_os import LOCK_FILE, bootstrap_store
 from isochrone.topology import Topology, load_topology
 from isochrone.wire.messages import Configuration, Member
 
@@ -105,6 +105,15 @@ def write_configs(
             links_file=layout.links if local else None,
         )
         write_durably(layout.node_config(spec.id), encode_config(config))
+
+
+def check_unused(topology: Topology, layout: Layout) -> None:
+    """Raise `StorageError` if a process has one of the stores open, before anything of its is changed."""
+    for spec in topology.nodes:
+        lock = layout.node_data(spec.id) / LOCK_FILE
+        if lock.exists():
+            with locked(lock, f"{lock.parent} is in use by process {lock.read_text(encoding='utf-8').strip()}"):
+                pass
 
 
 def _draw(topology: Topology) -> BootstrapRecord:

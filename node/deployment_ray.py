@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, final
 
 from isochrone.errors import DeadlineExceeded, StorageError, Unavailable
 from isochrone.ids import GroupId, NodeId, RegionId, ZoneId
-from isochrone.node.bootstrap_os import BootstrapRecord, bootstrap, write_configs
+from isochrone.node.bootstrap_os import BootstrapRecord, bootstrap, check_unused, write_configs
 from isochrone.node.files_os import load_links, locked, write_durably
 from isochrone.node.head_ray import head_address, new_ray_directory, start_head
 from isochrone.node.layout import Layout
 from isochrone.node.links import Links, encode_links
 from isochrone.node.ports_os import check_addresses, choose_addresses
 from isochrone.node.process import ProcessId
-from isochrone.node.processes_os import find_process, kill_and_wait, kill_session, process_id, send, session_members
+from isochrone.node.processes_os import find_process, kill_and_wait, kill_session, send, session_members
 from isochrone.node.run_file import RunFile, encode_run_file, parse_run_file
 from isochrone.topology import Topology, load_topology
 from isochrone.wire.admin_grpc import AdminClient
@@ -67,14 +67,13 @@ async def bring_up(topology_file: Path, directory: Path, progress: Progress) -> 
         _clear_leftovers(layout)
         check_addresses(topology)  # Before anything is written.
         record = bootstrap(topology_file, layout.root, progress)
-        for draw in range(1, PORT_DRAWS + 1):
+        check_unused(topology, layout)
+        for _ in range(PORT_DRAWS - 1):
             try:
                 return await _start(topology, layout, record, progress)
             except _PortTaken as error:
-                if draw == PORT_DRAWS:
-                    raise
                 progress(f"{error}; drawing other ports")
-    raise AssertionError("unreachable")
+        return await _start(topology, layout, record, progress)
 
 
 def attach(directory: Path) -> "RayDeployment":
@@ -286,12 +285,15 @@ class RayDeployment:
         return (await self._state(self.topology.node(node).region)).processes.get(node)
 
     async def _processes_of_region(self, region: RegionId) -> list[ProcessId]:
-        """The region's supervisor first, then its nodes; empty when the supervisor is gone."""
+        """The region's supervisor, if there is one, then the nodes that live."""
         from isochrone.node.driver_ray import is_supervised
 
         self._connect()
         if not is_supervised(region):
-            return [process_id(each.pid) for each in await self.status() if each.region == region]
+            # It was killed before. Nodes of it that answer nevertheless are found by what they say.
+            pids = {each.pid for each in await self.status() if each.region == region}
+            ours = session_members(self._run.head, self._run.ray_directory)
+            return [process for process in ours if process.pid in pids]
         state = await self._state(region)
         return [state.process, *state.processes.values()]
 

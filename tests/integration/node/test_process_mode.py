@@ -97,6 +97,19 @@ def test_a_second_process_on_the_same_data_is_refused_and_the_first_goes_on(clus
     assert status is not None and status.pid == first.pid
 
 
+def test_up_leaves_a_directory_alone_in_which_a_node_runs(cluster: Cluster, tmp_path: Path) -> None:
+    process = cluster.start(NODES[1])
+    eventually(lambda: status_of(cluster.address(NODES[1])) is not None, "the node listens")
+    before = {path: path.read_bytes() for path in cluster.root.glob("nodes/*")}
+    done = isochrone("up", tmp_path / "topology-given.yaml", "--dir", cluster.root, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    data = cluster.root / "data" / NODES[1]
+    assert done.stderr == f"isochrone: {data} is in use by process {process.pid}\n"
+    assert {path: path.read_bytes() for path in cluster.root.glob("nodes/*")} == before
+    status = status_of(cluster.address(NODES[1]))
+    assert status is not None and status.pid == process.pid
+
+
 def test_a_port_in_use_is_one_sentence(cluster: Cluster) -> None:
     address = cluster.address(NODES[0])
     host, _, port = address.rpartition(":")

@@ -1,16 +1,17 @@
 """Elections: pre-vote, votes, stickiness, check-quorum.
 
 Rules (Ongaro's thesis, sections 3.4, 4.2.3, 6.4 and 9.6; etcd's published refinements):
-- A campaign always starts with a pre-vote, which changes nothing anywhere. A real election that times out
-starts over with a pre-vote, so a replica that cannot win does not raise terms. - A pre-candidate has forgotten
-its leader; otherwise two pre-candidates would refuse each other for ever. - A granted pre-vote carries the
-request's term, a refusal the voter's own. A candidate that learns of a higher term from a refusal adopts it;
-otherwise a cohort with a high term and one with a long log block each other. - Stickiness: a voter that heard
-from a live leader less than T ago ignores vote requests, unless the leader itself asked for the campaign. A
-leader ignores them too: it steps down by itself when it loses its quorum. - A leader that has not heard a
-quorum for T steps down, and is silent from then on. - A vote, and any term that a message reveals, is durable
-before that message leaves. - A witness campaigns only when it had to refuse a full voter whose log is older
-than its own while no leader was live.
+- A campaign always starts with a pre-vote, which changes nothing anywhere. A real election that times out starts
+  over with a pre-vote, so a replica that cannot win does not raise terms.
+- A pre-candidate has forgotten its leader; otherwise two pre-candidates would refuse each other for ever.
+- A granted pre-vote carries the request's term, a refusal the voter's own. A candidate that learns of a higher term
+  from a refusal adopts it; otherwise a cohort with a high term and one with a long log block each other.
+- Stickiness: a voter that heard from a live leader less than T ago ignores vote requests, unless the leader itself
+  asked for the campaign. A leader ignores them too: it steps down by itself when it loses its quorum.
+- A leader that has not heard a quorum for T steps down, and is silent from then on.
+- A vote, and any term that a message reveals, is durable before that message leaves.
+- A witness campaigns only when it had to refuse a full voter whose log is older than its own while no leader was
+  live.
 """
 
 from isochrone.errors import check

@@ -213,8 +213,6 @@ class RaftNode:
         if state.is_leader:
             if now >= state.heartbeat_deadline:
                 reading.start_round(state, now)
-            if state.is_relay:
-                relay.hand_over(state, now)
         elif state.election_deadline is not None and now >= state.election_deadline:
             election.timed_out(state, now)
 

@@ -2,11 +2,11 @@
 
 Rules (Ongaro's thesis, sections 3.5, 3.6 and 10.2.1):
 - A follower replaces entries only on a conflict of terms, never because a request is short or late.
-- It acknowledges an index only when everything up to it is durable. A leader sends entries while its own write
-is under way, and counts itself only when that write is durable. - Only entries of the leader's own term are
-committed by counting; older ones by implication. - A witness drops entries only up to `truncate_to`: committed,
-and durable on every full voter. So whichever full voter survives, the witness can feed it everything that it
-lacks.
+- It acknowledges an index only when everything up to it is durable. A leader sends entries while its own write is
+  under way, and counts itself only when that write is durable.
+- Only entries of the leader's own term are committed by counting; older ones by implication.
+- A witness drops entries only up to `truncate_to`: committed, and durable on every full voter. So whichever full
+  voter survives, the witness can feed it everything that it lacks.
 """
 
 from collections.abc import Sequence

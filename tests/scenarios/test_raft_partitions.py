@@ -66,7 +66,7 @@ def test_a_leader_that_reaches_only_a_bridge_does_not_hold_up_the_connected_majo
     index = cluster.propose(_leader(cluster), b"x")
     assert cluster.run_until(lambda: cluster.committed(index), 100)
     leaderships = _leaderships(cluster)
-    cluster.run(TEN_MINUTES_MS)
+    cluster.run(60_000)
     assert _leaderships(cluster) == leaderships, "and it stays so"
 
 

@@ -1,6 +1,7 @@
 """Elections: what a vote needs, what must be durable first, and the published deadlocks of pre-vote."""
 
 import random
+from copy import deepcopy
 
 import pytest
 from raft_cluster import ELECTION_MS, MS, Cluster, disk_with
@@ -12,6 +13,7 @@ from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import EventName
 from isochrone.regions.raft.state import Office
 from isochrone.wire.messages import (
+    AppendResponse,
     Configuration,
     HardState,
     Heartbeat,
@@ -180,18 +182,13 @@ def test_a_replica_stuck_in_a_higher_term_rejoins() -> None:
     assert cluster.status("c").term > 40
 
 
-def test_a_high_term_with_a_short_log_and_a_low_term_with_a_long_log_agree() -> None:
+@pytest.mark.parametrize("seed", range(10))
+def test_a_high_term_with_a_short_log_and_a_low_term_with_a_long_log_agree(seed: int) -> None:
     """Two cohorts, neither of which can win alone: refusals must carry the higher term, and it must be adopted."""
-    for seed in range(10):
-        disks = {
-            "a": disk_with(1, term=9),
-            "b": disk_with(1, term=9),
-            "c": disk_with(1, 2, 2, term=2),
-            "d": disk_with(1, 2, 2, term=2),
-        }
-        cluster = Cluster("abcd", seed, disks=disks)
-        assert cluster.run_until(lambda: cluster.leader() is not None, 3 * 1.5 * ELECTION_MS), f"seed {seed}"  # noqa: B023
-        assert cluster.leader() in ("c", "d")
+    short, long = disk_with(1, term=9), disk_with(1, 2, 2, term=2)
+    cluster = Cluster("abcd", seed, disks={"a": short, "b": deepcopy(short), "c": long, "d": deepcopy(long)})
+    assert cluster.run_until(lambda: cluster.leader() is not None, 3 * 1.5 * ELECTION_MS)
+    assert cluster.leader() in ("c", "d")
 
 
 def test_two_pre_candidates_do_not_hold_on_to_their_lost_leader() -> None:
@@ -279,3 +276,57 @@ def test_a_message_from_a_stranger_is_dropped() -> None:
     cluster.resume_disk("a")
     assert cluster.status("a").term == 0
     assert not cluster.sent
+
+
+def test_a_report_of_an_older_write_does_not_make_the_own_vote_count() -> None:
+    cluster = Cluster("abcd")
+    cluster.hold_disk.add("a")
+    core = cluster.replicas["a"].core
+    assert core is not None
+    _step(cluster, "b", "a", VoteRequest(Term(1), LogIndex(0), Term(0), pre=False, transfer=False))
+    _step(cluster, "b", "a", TimeoutNow(Term(1)))
+    for voter in "bc":
+        core.step(NodeId(voter), VoteResponse(Term(2), granted=True, pre=False), Nanos(cluster.now))
+    cluster.complete_write("a")
+    assert core.status().office is Office.CANDIDATE
+    cluster.resume_disk("a")
+    assert core.status().office is Office.LEADER
+
+
+def test_no_vote_is_given_in_a_term_whose_leader_is_known() -> None:
+    cluster = Cluster("abc")
+    cluster.isolate("a")
+    _step(cluster, "b", "a", Heartbeat(Term(5), LogIndex(0), 1, LogIndex(0)))
+    cluster.now += ELECTION_MS * MS
+    _step(cluster, "c", "a", VoteRequest(Term(5), LogIndex(9), Term(4), pre=False, transfer=False))
+    cluster.resume_disk("a")
+    assert _grants(cluster, "a", pre=False) == []
+
+
+def test_giving_a_vote_gives_the_candidate_a_whole_timeout() -> None:
+    cluster = Cluster("abc")
+    core = cluster.replicas["a"].core
+    assert core is not None
+    cluster.now = 999 * MS
+    _step(cluster, "b", "a", VoteRequest(Term(5), LogIndex(0), Term(0), pre=False, transfer=False))
+    _step(cluster, "c", "a", VoteRequest(Term(6), LogIndex(0), Term(0), pre=True, transfer=False))
+    deadline = core.next_deadline()
+    assert deadline is not None and deadline >= (999 + ELECTION_MS) * MS
+    cluster.now += 300 * MS
+    _step(cluster, "b", "a", VoteRequest(Term(5), LogIndex(0), Term(0), pre=False, transfer=False))
+    deadline = core.next_deadline()
+    assert deadline is not None and deadline >= cluster.now + ELECTION_MS * MS
+
+
+def test_answers_to_appends_count_as_contact() -> None:
+    cluster = Cluster("abc")
+    cluster.elect("a")
+    cluster.run(500)
+    cluster.cut |= {("b", "a"), ("c", "a")}
+    cluster.run(900)
+    status = cluster.status("a")
+    _step(cluster, "b", "a", AppendResponse(status.term, True, status.match["b"], status.term, LogIndex(0)))
+    cluster.run(900)
+    assert cluster.status("a").office is Office.LEADER
+    cluster.run(200)
+    assert cluster.status("a").office is not Office.LEADER

@@ -23,6 +23,7 @@ def test_a_match_that_is_no_news_still_ends_probing() -> None:
 def test_a_late_acknowledgement_below_the_match_does_not_end_probing() -> None:
     progress = _streaming(5, 8)
     assert progress.refused(LogIndex(8), LogIndex(6))
+    assert (len(progress.inflight), progress.inflight_bytes) == (0, 0)
     assert progress.accepted(LogIndex(3)) is False
     assert (progress.feed, progress.next, progress.match) == (Feed.PROBE, 7, 5)
 

@@ -1,16 +1,27 @@
 """Replication: reconciling logs, commit rules, lost messages at every place, windows, and peers far behind."""
 
+import random
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from raft_cluster import HEARTBEAT_MS, MS, Cluster, disk_with
 
 from isochrone.errors import InvariantViolation, QueueFull
-from isochrone.ids import KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
+from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
+from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import EventName, Proposal
-from isochrone.wire.messages import AppendRequest, AppendResponse, EntryKind, Heartbeat, HeartbeatResponse, TimeoutNow
+from isochrone.wire.messages import (
+    AppendRequest,
+    AppendResponse,
+    Entry,
+    EntryKind,
+    Heartbeat,
+    HeartbeatResponse,
+    TimeoutNow,
+)
 
 FIG_7_LEADER = (1, 1, 1, 4, 4, 5, 5, 6, 6, 6)
 FIG_7_FOLLOWERS = {
@@ -143,8 +154,8 @@ def test_a_late_report_of_an_overtaken_write_does_not_count() -> None:
     core = _core(cluster, "a")
     first, other = disk_with(1, 2).entries[1], disk_with(1, 3).entries[1]
 
-    def append(sender: str, term: int, entry: object) -> None:
-        request = AppendRequest(Term(term), LogIndex(1), Term(1), (entry,), LogIndex(0), LogIndex(0))  # type: ignore[arg-type]
+    def append(sender: str, term: int, entry: Entry) -> None:
+        request = AppendRequest(Term(term), LogIndex(1), Term(1), (entry,), LogIndex(0), LogIndex(0))
         core.step(NodeId(sender), request, Nanos(cluster.now))
 
     append("b", 2, first)
@@ -429,3 +440,31 @@ def test_a_witness_hears_of_commits_without_messages_of_its_own() -> None:
     cluster.propose("a", b"x")
     cluster.run(45)
     assert not any(isinstance(m, Heartbeat) and m.round == 0 for _, t, m in cluster.sent[mark:] if t == "w")
+
+
+def test_a_replica_restarts_from_what_it_has_applied() -> None:
+    """The applied index may be ahead of the stored commit index, which rides along with later writes only."""
+    disk = disk_with(1, 1, 1, 2, commit=1)
+    configuration = Cluster("a").configuration
+    stored = replace(disk.load(configuration), applied=LogIndex(3))
+    config = RaftConfig(
+        group=GroupId("g"), node=NodeId("a"), heartbeat_ns=Nanos(1), election_timeout_ns=Nanos(10 * HEARTBEAT_MS * MS)
+    )
+    core = RaftNode(config, stored, disk.entries[3:], rng=random.Random(1), now=Nanos(0))
+    assert (core.status().commit, core.status().applied) == (3, 3)
+    core.campaign(Nanos(0))
+    work = core.ready(Nanos(0)).append
+    assert work is not None
+    core.persisted(work.token, Nanos(0))
+    work = core.ready(Nanos(0)).append
+    assert work is not None
+    core.persisted(work.token, Nanos(0))
+    assert [entry.index for entry in core.ready(Nanos(0)).committed] == [4, 5]
+
+
+def test_a_replica_whose_memory_would_start_above_what_it_applied_is_refused() -> None:
+    disk = disk_with(1, 1, 1, 2, commit=1)
+    stored = disk.load(Cluster("a").configuration)
+    config = RaftConfig(group=GroupId("g"), node=NodeId("a"), heartbeat_ns=Nanos(1), election_timeout_ns=Nanos(10))
+    with pytest.raises(InvariantViolation, match="tail"):
+        RaftNode(config, stored, disk.entries[2:], rng=random.Random(1), now=Nanos(0))

@@ -80,13 +80,15 @@ def attach(directory: Path) -> "RayDeployment":
     """Find the deployment that runs in `directory`.
 
     Raises:
-        Unavailable: nothing runs there.
+        Unavailable: nothing runs there, or it is being brought up.
         StorageError: its files cannot be read.
     """
     layout = Layout(_absolute(directory))
     run = read_run_file(layout)
-    if run is None or run.ray_address is None or not session_members(run.head, run.ray_directory):
+    if run is None or not session_members(run.head, run.ray_directory):
         raise Unavailable(f"nothing runs in {layout.root}; start a deployment with: isochrone up TOPOLOGY")
+    if run.ray_address is None:
+        raise Unavailable(f"the deployment in {layout.root} is being brought up; try again when it is up")
     return RayDeployment(load_topology(layout.topology), layout, run)
 
 

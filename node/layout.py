@@ -31,48 +31,48 @@ class Layout:
 
     @property
     def bootstrap_record(self) -> Path:
-        """See the module."""
+        """The record of the bootstrap."""
         return self.root / "bootstrap.json"
 
     @property
     def topology(self) -> Path:
-        """See the module."""
+        """The topology as bootstrapped."""
         return self.root / "topology.yaml"
 
     def node_config(self, node: NodeId) -> Path:
-        """See the module."""
+        """A node's configuration."""
         return self.root / "nodes" / f"{_file_name(node)}.json"
 
     def node_data(self, node: NodeId) -> Path:
-        """See the module."""
+        """A node's store."""
         return self.root / "data" / _file_name(node)
 
     def supervisor_state(self, region: RegionId) -> Path:
-        """See the module."""
+        """A supervisor's target."""
         return self.root / "supervisors" / f"{_file_name(region)}.json"
 
     def log(self, process: str) -> Path:
-        """See the module."""
+        """The log of a node or supervisor."""
         return self.root / "logs" / f"{_file_name(process)}.log"
 
     @property
     def links(self) -> Path:
-        """See the module."""
+        """Link shapes that differ from the topology."""
         return self.root / "links.json"
 
     @property
     def run(self) -> Path:
-        """See the module."""
+        """What runs now."""
         return self.root / "run.json"
 
     @property
     def lock(self) -> Path:
-        """See the module."""
+        """Lock of the commands that bring up and take down."""
         return self.root / "lock"
 
     @property
     def head_log(self) -> Path:
-        """See the module."""
+        """What the Ray head printed."""
         return self.root / "head.log"
 
 

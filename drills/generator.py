@@ -3,9 +3,9 @@
 Keys:
 - an insert gets a key that is used once, for the durability check;
 - all other operations draw a key in rotation: one of the region's own, or one that all regions share and contend for.
-A key is replaced by a fresh one when it has seen `operations_max` operations, or `indeterminate_max` of its writes are
-in flight or of unknown outcome. So no key ever gathers more than that many indeterminate writes, which bounds the
-checker's work, and no operation need be dropped from the history.
+A key is replaced by a fresh one when it has seen `operations_max` operations, or `indeterminate_max` of them are in
+flight or of unknown outcome. So no key ever gathers more than that many indeterminate operations, which bounds the
+checker's work, and none need be dropped from the history.
 
 Values are unique in a run, so that a read tells which write it saw.
 """
@@ -23,7 +23,7 @@ class RotatingKey:
 
     key: str
     operations: int = 0
-    unsettled_writes: int = 0
+    unsettled: int = 0
     """In flight, or of unknown outcome for good."""
     last_seen: str | None = None
     """The value that a client last wrote or read: what a cas expects."""
@@ -38,7 +38,7 @@ class KeyRing:
     _generation: int = 0
 
     def draw(self, rng: random.Random, keyspace: str, region: str) -> RotatingKey:
-        """A key to operate on, counted as one operation."""
+        """A key to operate on, counted as one unsettled operation."""
         shared = rng.random() < self.settings.shared_share
         owner = "shared" if shared else region
         slot = (keyspace, owner, rng.randrange(self.settings.shared if shared else self.settings.own))
@@ -47,11 +47,12 @@ class KeyRing:
             self._generation += 1
             key = self._slots[slot] = RotatingKey(f"{keyspace}{owner}/{self._generation}")
         key.operations += 1
+        key.unsettled += 1
         return key
 
     def _is_worn(self, key: RotatingKey) -> bool:
         settings = self.settings
-        return key.operations >= settings.operations_max or key.unsettled_writes >= settings.indeterminate_max
+        return key.operations >= settings.operations_max or key.unsettled >= settings.indeterminate_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ class Plan:
         """Tell the key what came of it; `seen` is its value as far as the answer tells."""
         if self.rotating is None:
             return
-        if self.kind is not OperationKind.GET and outcome is not Outcome.INFO:
-            self.rotating.unsettled_writes -= 1
+        if outcome is not Outcome.INFO:
+            self.rotating.unsettled -= 1
         if outcome is Outcome.OK:
             self.rotating.last_seen = seen
 
@@ -93,7 +94,7 @@ class Generator:
         return self.rng.expovariate(self.rate_per_s)
 
     def next(self) -> Plan:
-        """The next operation; its write counts as unsettled until `Plan.settle`."""
+        """The next operation; it counts as unsettled until `Plan.settle`."""
         self._count += 1
         mix = self.workload.mix
         weights = {
@@ -112,7 +113,6 @@ class Generator:
         rotating = self.ring.draw(self.rng, keyspace, self.region)
         if kind is OperationKind.GET:
             return Plan(kind, keyspace, rotating.key, rotating=rotating)
-        rotating.unsettled_writes += 1
         if kind is OperationKind.DELETE:
             return Plan(kind, keyspace, rotating.key, rotating=rotating)
         expected = rotating.last_seen if kind is OperationKind.CAS else None

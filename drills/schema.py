@@ -145,7 +145,7 @@ class KeysSection(Section):
         default=8,
         ge=1,
         le=10,
-        description="Writes of unknown outcome, those in flight included, after which a key is replaced.",
+        description="Operations of unknown outcome, those in flight included, after which a key is replaced.",
     )
     operations_max: int = Field(default=120, ge=10, le=1000, description="Operations after which a key is replaced.")
 

@@ -141,15 +141,15 @@ def _recovery_table(results: Results) -> str:
         return '<p class="muted">No fault ran.</p>'
     rows = [
         (
-            escape(fault.description),
+            f'<span class="whole">{escape(fault.description)}</span>',
             f"<code>{escape(name)}</code>",
             f"{fault.failed_writes[name]:,}",
-            '<span class="muted">not before the fault ended</span>' if time is None else f"{time:.2f} s",
+            '<span class="muted">not before its end</span>' if time is None else f"{time:.2f} s",
         )
         for fault in results.faults
         for name, time in fault.recovery_time_s.items()
     ]
-    return _table(("fault", "keyspace", "writes failed", "writes again after"), rows, numbers=(2, 3))
+    return _table(("fault", "keyspace", "failed", "writes again after"), rows, numbers=(2, 3))
 
 
 def _checks_table(results: Results) -> str:

@@ -19,6 +19,7 @@ from isochrone.drills.results import Results, judge
 from isochrone.drills.runner import run_drill
 from isochrone.drills.verdict import ExitStatus, Verdict
 from isochrone.errors import IsochroneError
+from isochrone.node.deployment_ray import take_down
 
 _MARK = {Verdict.TRUE: "holds", Verdict.FALSE: "FAILS", Verdict.UNKNOWN: "UNKNOWN"}
 _file_argument = click.argument("file", type=click.Path(path_type=Path))
@@ -122,9 +123,13 @@ def _run(loaded: LoadedDrill, record: DrillRecord, directory: Path, started_at: 
         click.echo("interrupted")
     except IsochroneError as error:
         record.crash = f"{type(error).__name__}: {error}"
+        click.echo(f"error: {error}", err=True)
     except Exception as error:
         record.crash = f"{type(error).__name__}: {error}"
         click.echo(traceback.format_exc(), err=True)
+    finally:
+        # Nothing is left to do, unless stopping itself failed or was interrupted.
+        take_down(directory)
 
 
 def _load_or_exit(file: Path) -> LoadedDrill:

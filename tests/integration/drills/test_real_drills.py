@@ -1,10 +1,17 @@
-"""A real, small drill: real processes, real links, a killed node, and somebody who deletes an acknowledged key."""
+"""Real, small drills: real processes, real links and a killed node."""
 
 import asyncio
 import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
 from isochrone.client.client import Client
@@ -30,7 +37,7 @@ clock: {source: bound, bound_ms: 5}
 """
 
 DRILL = """
-name: interference
+name: small
 topology: topology.yaml
 workload:
   warm_up_s: 1
@@ -49,12 +56,16 @@ expect:
 """
 
 
+def write_files(directory: Path) -> Path:
+    (directory / "topology.yaml").write_text(TOPOLOGY)
+    (directory / "drill.yaml").write_text(DRILL)
+    return directory / "drill.yaml"
+
+
 @pytest.mark.timeout(120)
 def test_unrecorded_delete_of_an_acknowledged_key_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # Ray's driver changes the directory; this restores it.
-    (tmp_path / "topology.yaml").write_text(TOPOLOGY)
-    (tmp_path / "drill.yaml").write_text(DRILL)
-    loaded = load_drill(tmp_path / "drill.yaml")
+    loaded = load_drill(write_files(tmp_path))
     record = DrillRecord(loaded.document, loaded.topology, seed=1)
     started_at = datetime.now(UTC)
 
@@ -89,3 +100,34 @@ def test_unrecorded_delete_of_an_acknowledged_key_is_found(tmp_path: Path, monke
     assert 0 < figures["recovery_time_s"]["k/"] < 5.9
     with (tmp_path / "report" / "history.jsonl").open() as lines:
         assert len(from_lines(lines)) == len(record.operations)
+
+
+@pytest.mark.timeout(120)
+def test_interrupted_drill_stops_what_it_started_and_writes_its_report(tmp_path: Path) -> None:
+    """The interrupt goes to the whole process group, as from a terminal."""
+    isochrone = Path(sys.executable).with_name("isochrone")
+    command = [str(isochrone), "drill", "run", str(write_files(tmp_path)), "--report", str(tmp_path / "report")]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment
+    ) as drill:
+        assert drill.stdout is not None
+        output: list[str] = []
+        started: list[psutil.Process] = []
+        for line in drill.stdout:
+            output.append(line)
+            if "fault: kill-node" in line:
+                started = psutil.Process(drill.pid).children(recursive=True)
+                os.killpg(drill.pid, signal.SIGINT)
+        assert drill.wait() == ExitStatus.UNKNOWN, "".join(output)
+    figures = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (figures["verdict"], figures["interrupted"], figures["crash"]) == ("unknown", True, None)
+    assert figures["acknowledged_writes_lost"] is None
+    assert sum(row["ok"] for row in figures["operations"].values()) > 20
+    assert (tmp_path / "report" / "report.html").exists()
+    assert "interrupted in phase 'drill'" in "".join(output)
+    kept = re.search(r"data and logs of the nodes: (\S+)", "".join(output))
+    assert kept is not None
+    shutil.rmtree(kept[1])
+    assert len(started) >= 5, "the head, the supervisor and the nodes"
+    assert [process for process in started if process.is_running()] == []

@@ -34,7 +34,7 @@ test-interop: install
 
 check: install
 	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/mypy -p isochrone
 	@$(BIN)/lint-imports
 	@$(BIN)/pytest -q tests/test_tidy.py

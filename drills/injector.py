@@ -10,14 +10,13 @@ that of `set_links` and `start`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from isochrone.node.deployment import Deployment
-
 from isochrone.drills.convergence import leader_of
 from isochrone.drills.faults import Link, ResolvedFault, links_under, resolve
 from isochrone.drills.record import FaultRun
 from isochrone.drills.schema import FaultKind, FaultSection
 from isochrone.errors import InvariantViolation
 from isochrone.ids import NodeId, RegionId
+from isochrone.node.deployment import Deployment
 from isochrone.wire.shaping import LinkShape
 
 

@@ -25,7 +25,7 @@ from isochrone.drills.generator import Generator, KeyRing, Plan
 from isochrone.drills.harness_os import LocalHarness
 from isochrone.drills.history import OperationKind, Outcome
 from isochrone.drills.injector import FaultInjector
-from isochrone.drills.measure import recovery_time_s
+from isochrone.drills.measure import failed_writes, recovery_time_s
 from isochrone.drills.record import FaultRun
 from isochrone.drills.report.report_os import describe_surroundings
 from isochrone.drills.runner import FINAL_READ_TIMEOUT_S, loop_now_ns, wait_until_matching
@@ -47,6 +47,8 @@ class Round:
 
     region: str
     recovery_s: float | None
+    failed: int
+    """Writes from outside the lost region that failed."""
     election_timeouts: float | None
     heal_s: float
     new_leader: NodeId | None
@@ -79,7 +81,8 @@ async def run_round(
     await wait_until_matching(injector.deployment, lambda line: None)
     recovery_s = recovery_time_s(recorder.operations, keyspace, runs[0])
     timeouts = None if recovery_s is None else recovery_s * 1e3 / (1.5 * group.election_timeout_ms)
-    return Round(str(runs[0].fault.region), recovery_s, timeouts, loop.time() - ended_s, new_leader)
+    failed = failed_writes(recorder.operations, keyspace, runs[0])
+    return Round(str(runs[0].fault.region), recovery_s, failed, timeouts, loop.time() - ended_s, new_leader)
 
 
 async def read_back(recorder: Recorder, client: KeyValueClient, region: str) -> DurabilityResult:
@@ -114,7 +117,7 @@ async def bench(topology_file: Path, keyspace: str, losses: int, seed: int, dire
         await injector.set_links(topology.links())
         recorder = Recorder(loop_now_ns)
         rounds: list[Round] = []
-        print(f"{'round':>5}  {'lost region':16} {'writes again':>12} {'timeouts':>8} {'match after':>11}  new leader")
+        print("round  lost region      writes again timeouts failed match after  new leader")
         for number in range(1, losses + 1):
             rounds.append(await run_round(keyspace, injector, clients, recorder))
             print_round(number, rounds[-1])
@@ -141,7 +144,8 @@ def print_round(number: int, done: Round) -> None:
     """One line of the table."""
     recovery = "none" if done.recovery_s is None else f"{done.recovery_s * 1e3:,.0f} ms"
     timeouts = "" if done.election_timeouts is None else f"{done.election_timeouts:.2f}"
-    print(f"{number:5d}  {done.region:16} {recovery:>12} {timeouts:>8} {done.heal_s:9.1f} s  {done.new_leader}")
+    figures = f"{recovery:>12} {timeouts:>8} {done.failed:6d} {done.heal_s:9.1f} s"
+    print(f"{number:5d}  {done.region:16} {figures}  {done.new_leader}")
 
 
 def summary(topology: Topology, keyspace: str, rounds: list[Round], durability: DurabilityResult) -> dict[str, object]:
@@ -155,6 +159,7 @@ def summary(topology: Topology, keyspace: str, rounds: list[Round], durability: 
         "losses": len(rounds),
         "losses_without_recovery": len(rounds) - len(known),
         "recovery_ms": [None if done.recovery_s is None else round(done.recovery_s * 1e3, 1) for done in rounds],
+        "failed_writes": [done.failed for done in rounds],
         "lost_regions": [done.region for done in rounds],
         "p50_ms": round(statistics.median(known), 1) if known else None,
         "worst_ms": round(known[-1], 1) if known else None,

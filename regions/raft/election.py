@@ -8,6 +8,8 @@ Rules (Ongaro's thesis, sections 3.4, 4.2.3, 6.4 and 9.6; etcd's published refin
   from a refusal adopts it; otherwise a cohort with a high term and one with a long log block each other.
 - Stickiness: a voter that heard from a live leader less than T ago ignores vote requests, unless the leader itself
   asked for the campaign. A leader ignores them too: it steps down by itself when it loses its quorum.
+- A pre-candidate that grants a pre-vote to one with a newer log, or with the same log and an earlier place among the
+  members, gives way to it, once for each lost leader. (Ours: see `_give_way`.)
 - A leader that has not heard a quorum for T steps down, and is silent from then on.
 - A vote, and any term that a message reveals, is durable before that message leaves.
 - A witness campaigns only when it had to refuse a full voter whose log is older than its own while no leader was
@@ -43,6 +45,7 @@ def become_follower(state: RaftState, term: Term, leader: NodeId | None, now: Na
     _set_leader(state, leader)
     if leader is not None:
         state.leader_contact = now
+        state.gave_way = False
     reset_election_timer(state, now)
 
 
@@ -113,7 +116,32 @@ def on_vote_request(state: RaftState, sender: NodeId, request: VoteRequest, now:
         state.vote = sender
         state.office = Office.FOLLOWER
         reset_election_timer(state, now)
+    elif state.office is Office.PRE_CANDIDATE and _comes_before(state, sender, request):
+        _give_way(state, now)
     state.send_when_durable(sender, VoteResponse(request.term, granted=True, pre=request.pre))
+
+
+def _comes_before(state: RaftState, sender: NodeId, request: VoteRequest) -> bool:
+    """Whether of two pre-candidates the other should go on: the newer log, then the earlier member, decides."""
+    newer = (request.last_term, request.last_index) > (state.log.last_term, state.log.last_index)
+    order = [member.node for member in state.configuration.members]
+    return newer or (sender in order and order.index(sender) < order.index(state.node))
+
+
+def _give_way(state: RaftState, now: Nanos) -> None:
+    """Leave the election to another pre-candidate, once for each lost leader.
+
+    Replicas that lost the same leader time out within one round trip of each other. Each would win its
+    pre-vote, take its own real vote, and across regions, where few votes can be spared, none would win. Only
+    once, as the other may be unable to win: then both go on.
+    """
+    if state.gave_way:
+        return
+    state.gave_way = True
+    state.event(EventName.GAVE_WAY)
+    state.office = Office.FOLLOWER
+    state.votes.clear()
+    reset_election_timer(state, now)
 
 
 def on_vote_response(state: RaftState, sender: NodeId, response: VoteResponse, now: Nanos) -> None:

@@ -68,6 +68,7 @@ class EventName(StrEnum):
 
     BECAME_FOLLOWER = "became_follower"
     BECAME_PRE_CANDIDATE = "became_pre_candidate"
+    GAVE_WAY = "gave_way"
     BECAME_CANDIDATE = "became_candidate"
     BECAME_LEADER = "became_leader"
     LEADER_CHANGED = "leader_changed"

@@ -77,6 +77,8 @@ class RaftState:
     """When this replica last heard from a leader of its term."""
     election_deadline: Nanos | None = None
     """When to campaign; None on a witness that has no reason to."""
+    gave_way: bool = False
+    """Since the last leader was lost, this replica left an election to another one."""
     transferring: bool = False
     """This campaign is at the old leader's wish."""
     votes: dict[NodeId, bool] = field(default_factory=dict)

@@ -132,6 +132,8 @@ class Cluster:
         loss: float = 0.0,
         disk_ms: float = 1.0,
         fetch_ms: float = 1.0,
+        heartbeat_ms: int = HEARTBEAT_MS,
+        election_ms: int = ELECTION_MS,
         disks: Mapping[str, Disk] | None = None,
         **config: int,
     ) -> None:
@@ -142,6 +144,7 @@ class Cluster:
         self.duplication = 0.0
         self.disk_ms, self.fetch_ms = disk_ms, fetch_ms
         self.on_write: Callable[[str], None] = lambda _name: None
+        self.heartbeat_ms, self.election_ms = heartbeat_ms, election_ms
         self.config = config
         self.configuration = Configuration(
             tuple(Member(NodeId(name), StoreId(f"store-{name}"), role) for name, role in roles.items())
@@ -171,8 +174,8 @@ class Cluster:
         config = RaftConfig(
             group=GroupId("g"),
             node=NodeId(name),
-            heartbeat_ns=Nanos(HEARTBEAT_MS * MS),
-            election_timeout_ns=Nanos(ELECTION_MS * MS),
+            heartbeat_ns=Nanos(self.heartbeat_ms * MS),
+            election_timeout_ns=Nanos(self.election_ms * MS),
             **self.config,
         )
         replica.life += 1
@@ -396,6 +399,17 @@ class Cluster:
             if replica.core is not None and replica.core.status().match:
                 best = max(best or (0, ""), (replica.core.status().term, name))
         return best[1] if best else None
+
+    def events_of(self, name: str) -> list[EventName]:
+        """Names of a replica's trace events so far."""
+        return [event.name for event in self.replicas[name].events]
+
+    def force_campaign(self, name: str) -> None:
+        """Let a replica campaign now instead of at its timeout."""
+        core = self.replicas[name].core
+        assert core is not None
+        core.campaign(Nanos(self.now))
+        self.drain(name)
 
     def elect(self, name: str) -> None:
         core = self.replicas[name].core

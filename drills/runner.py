@@ -226,9 +226,11 @@ async def _make_faults(run: _Run, start_s: float) -> None:
     """Start and end the faults at their times; ends go first where times are equal."""
     loop = asyncio.get_running_loop()
     run_of: dict[int, FaultRun] = {}
+    await asyncio.sleep(max(0.0, start_s - loop.time()))
+    run.record.phase = "drill"
+    run.progress("drill")
     for at_s, starts, number, fault in _schedule(run.record.drill.faults):
         await asyncio.sleep(max(0.0, start_s + at_s - loop.time()))
-        run.record.phase = "drill"
         if starts:
             run_of[number] = await run.injector.start(fault)
         else:

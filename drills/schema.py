@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from isochrone.errors import InvariantViolation
 from isochrone.topology.model import Problem, Topology
 from isochrone.topology.schema import Section, path_of
 
@@ -101,7 +102,8 @@ class FaultSection(Section):
     def target(self) -> str | LeaderOf | LinkPlaces:
         """Where it does it."""
         target = self._target(self.kind)
-        assert target is not None
+        if target is None:
+            raise InvariantViolation("a fault without a target passed validation")
         return target
 
 

@@ -6,7 +6,6 @@ offset can be injected, to rehearse a clock that is wrong.
 """
 
 import ctypes
-import ctypes.util
 import time
 from collections.abc import Callable
 
@@ -15,6 +14,9 @@ from isochrone.errors import ClockUnsynchronized
 from isochrone.ids import NS_PER_MS, Nanos, Timestamp
 
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+"""What the process has loaded, the C library among it. Searching for it by name would run a program each time."""
 
 _KERNEL_MAXERROR_US = 16_000_000
 """Where the kernel's error estimate saturates: it then says nothing (kernel/time/ntp.c)."""
@@ -39,11 +41,10 @@ def kernel_bound_ns() -> int:
     Raises:
         ClockUnsynchronized: the kernel knows no bound, or this is not Linux.
     """
-    library = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
-    if not hasattr(library, "adjtimex"):
+    if not hasattr(_LIBC, "adjtimex"):
         raise ClockUnsynchronized("this system has no adjtimex; configure a clock bound instead")
     timex = _Timex()
-    if library.adjtimex(ctypes.byref(timex)) < 0:
+    if _LIBC.adjtimex(ctypes.byref(timex)) < 0:
         raise ClockUnsynchronized(f"adjtimex failed with errno {ctypes.get_errno()}")
     if timex.maxerror >= _KERNEL_MAXERROR_US:
         raise ClockUnsynchronized(

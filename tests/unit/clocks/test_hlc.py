@@ -1,11 +1,12 @@
 """The hybrid logical clock."""
 
 import random
+import subprocess
 
 import pytest
 
 from isochrone.clocks.hlc import HybridLogicalClock
-from isochrone.clocks.system_os import SystemClock
+from isochrone.clocks.system_os import SystemClock, kernel_bound_ns
 from isochrone.errors import ClockUnsynchronized
 from isochrone.ids import Timestamp
 
@@ -60,3 +61,14 @@ def test_the_system_clock_gives_an_interval_of_the_bound_around_its_offset_time(
 def test_a_bound_that_is_too_wide_is_refused() -> None:
     with pytest.raises(ClockUnsynchronized, match="at most"):
         SystemClock(lambda: 3_000, bound_max_ns=2_000).now()
+
+
+def test_reading_the_kernel_s_bound_starts_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("a clock is read for every batch: it must not start a program")
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    try:
+        assert 0 <= kernel_bound_ns() < 16_000_000_000
+    except ClockUnsynchronized as error:
+        assert "not synchronised" in str(error)  # noqa: PT017

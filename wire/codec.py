@@ -5,7 +5,8 @@ Entries inside append requests travel in their stored form (`wire.entries`). Fra
 stream may join several into one gRPC message. The sender's name and store are known from the stream's
 `PeerHello`.
 
-What arrives is checked down to the type of every field, so nothing but well-formed messages reaches the core.
+What arrives is checked down to the type and range of every field, and the entries of a request to be a piece of a
+log, so nothing but well-formed messages reaches the core: there a violated invariant stops the node.
 """
 
 from collections.abc import Iterable
@@ -43,6 +44,7 @@ _FORMS: dict[int, tuple[type[Any], tuple[type, ...]]] = {
 _TAG_BY_TYPE = {cls: tag for tag, (cls, _) in _FORMS.items()}
 
 FRAME_BYTES_MAX = 64 << 20
+_NUMBER_MAX = (1 << 63) - 1
 
 
 class MalformedFrame(InvalidRequest):
@@ -74,9 +76,9 @@ def decode_hello(data: bytes) -> PeerHello:
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise MalformedFrame("the first frame of a peer stream is not a hello") from error
     match version, level, cluster, node, store, incarnation:
-        case int(), int(), str(), str(), str(), int():
+        case int(), int(), str(), str(), str(), int() if 0 <= incarnation <= _NUMBER_MAX:
             return PeerHello(version, level, ClusterId(cluster), NodeId(node), StoreId(store), Incarnation(incarnation))
-    raise MalformedFrame("the hello of a peer stream has fields of wrong types")
+    raise MalformedFrame("the hello of a peer stream has fields of wrong types or out of range")
 
 
 def encode_frame(incarnation: Incarnation, messages: Iterable[GroupMessage]) -> bytes:
@@ -97,7 +99,7 @@ def decode_frames(data: bytes) -> list[tuple[Incarnation, tuple[GroupMessage, ..
     try:
         unpacker.feed(data)
         for incarnation, *messages in unpacker:
-            if type(incarnation) is not int:
+            if type(incarnation) is not int or not _in_range(incarnation):
                 raise TypeError("incarnation")
             frames.append((Incarnation(incarnation), tuple([_unpack(*item) for item in messages])))
             whole_bytes = unpacker.tell()
@@ -130,12 +132,27 @@ def _pack(group: GroupId, message: RaftMessage) -> tuple[Any, ...]:
 
 def _unpack(tag: int, group: str, *fields: Any) -> GroupMessage:
     cls, types = _FORMS[tag]
-    if type(group) is not str or tuple(map(type, fields)) != types:
+    if type(group) is not str or tuple(map(type, fields)) != types or not all(map(_in_range, fields)):
         raise TypeError(f"fields of {cls.__name__}")
     if cls is AppendRequest:
         term, previous_index, previous_term, entries, commit, truncate_to = fields
         decoded = tuple([decode_entry(encoded) for encoded in entries])
-        message: RaftMessage = AppendRequest(term, previous_index, previous_term, decoded, commit, truncate_to)
-    else:
-        message = cls(*fields)
-    return GroupMessage(GroupId(group), message)
+        request = AppendRequest(term, previous_index, previous_term, decoded, commit, truncate_to)
+        _check_entries(request)
+        return GroupMessage(GroupId(group), request)
+    return GroupMessage(GroupId(group), cls(*fields))
+
+
+def _in_range(field: object) -> bool:
+    return not isinstance(field, int) or 0 <= field <= _NUMBER_MAX
+
+
+def _check_entries(request: AppendRequest) -> None:
+    """Raise `ValueError` unless the entries follow one another, and the previous entry, as in a leader's log."""
+    index, term, timestamp = request.previous_index, request.previous_term, 0
+    for entry in request.entries:
+        if entry.index != index + 1 or not term <= entry.term <= request.term:
+            raise ValueError(f"entry {entry.index} of term {entry.term} after {index} of term {term}")
+        if entry.timestamp <= timestamp or entry.count < 1:
+            raise ValueError(f"timestamps of entry {entry.index}")
+        index, term, timestamp = entry.index, entry.term, entry.last_timestamp

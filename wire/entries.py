@@ -18,6 +18,7 @@ from isochrone.wire.pack import pack
 _CRC = struct.Struct(">I")
 
 _Body = tuple[int, int, int, int, int, str, bytes, bytes]
+_BODY_TYPES = (int, int, int, int, int, str, bytes, bytes)
 
 
 class CorruptEntry(StorageError):
@@ -52,6 +53,8 @@ def decode_entry(encoded: bytes) -> Entry:
         raise CorruptEntry(f"log entry of {len(encoded)} bytes does not match its checksum")
     try:
         fields = cast("_Body", msgpack.unpackb(body, use_list=False))
+        if tuple(map(type, fields)) != _BODY_TYPES:
+            raise TypeError("fields of an entry")
         index, term, kind, timestamp, count, keyspace, trace, data = fields
         return Entry(
             LogIndex(index),

@@ -144,15 +144,18 @@ def test_unknown_nodes_and_oneself_are_no_error(run: Callable[[Scenario], None])
 
 
 def test_a_send_of_many_megabytes_arrives_whole(run: Callable[[Scenario], None]) -> None:
-    entry = make_entry(
-        index=LogIndex(1),
-        term=Term(1),
-        kind=EntryKind.COMMANDS,
-        timestamp=Timestamp(1),
-        keyspace=KeyspaceId("k"),
-        data=bytes(1 << 20),
+    entries = tuple(
+        make_entry(
+            index=LogIndex(number),
+            term=Term(1),
+            kind=EntryKind.COMMANDS,
+            timestamp=Timestamp(number),
+            keyspace=KeyspaceId("k"),
+            data=bytes(1 << 20),
+        )
+        for number in (1, 2, 3)
     )
-    request = AppendRequest(Term(1), LogIndex(0), Term(0), (entry,) * 3, LogIndex(0), LogIndex(0))
+    request = AppendRequest(Term(1), LogIndex(0), Term(0), entries, LogIndex(0), LogIndex(0))
 
     async def scenario(nodes: Nodes) -> None:
         transport = await nodes.start(A)

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import google_crc32c
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from isochrone.errors import InvalidRequest
-from isochrone.ids import Incarnation, LogIndex, Term, Timestamp
+from isochrone.ids import GroupId, Incarnation, LogIndex, Term, Timestamp
 from isochrone.wire import codec, commands, session
 from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello, encode_frame, encode_hello
 from isochrone.wire.entries import CorruptEntry, decode_entry, make_entry
@@ -47,10 +48,38 @@ def entries(draw: st.DrawFn) -> Entry:
     )
 
 
+@st.composite
+def append_requests(draw: st.DrawFn) -> AppendRequest:
+    """With entries that follow one another, as in a log."""
+    previous, previous_term, timestamp = (draw(st.integers(0, 2**60)) for _ in range(3))
+    term, chain = previous_term, []
+    for index in range(previous + 1, previous + 1 + draw(st.integers(0, 3))):
+        term += draw(st.integers(0, 2**60))
+        count = draw(st.integers(1, 2**59))
+        timestamp += draw(st.integers(1, 2**59))
+        chain.append(
+            make_entry(
+                index=LogIndex(index),
+                term=Term(term),
+                kind=draw(st.sampled_from(EntryKind)),
+                timestamp=Timestamp(timestamp),
+                count=count,
+                keyspace=draw(NAMES),
+                trace=draw(BLOBS),
+                data=draw(BLOBS),
+            )
+        )
+        timestamp += count - 1
+    term += draw(st.integers(0, 2**60))
+    return AppendRequest(
+        Term(term), LogIndex(previous), Term(previous_term), tuple(chain), draw(NUMBERS), draw(NUMBERS)
+    )
+
+
 RAFT_MESSAGES = st.one_of(
     st.builds(VoteRequest, NUMBERS, NUMBERS, NUMBERS, BOOLS, BOOLS),
     st.builds(VoteResponse, NUMBERS, BOOLS, BOOLS),
-    st.builds(AppendRequest, NUMBERS, NUMBERS, NUMBERS, st.lists(entries(), max_size=3).map(tuple), NUMBERS, NUMBERS),
+    append_requests(),
     st.builds(AppendResponse, NUMBERS, BOOLS, NUMBERS, NUMBERS, NUMBERS),
     st.builds(Heartbeat, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
     st.builds(HeartbeatResponse, NUMBERS, NUMBERS),
@@ -193,6 +222,55 @@ def test_a_field_of_the_wrong_type_is_malformed(tag: int) -> None:
         wrong = [*right[:position], "text", *right[position + 1 :]]
         with pytest.raises(MalformedFrame):
             decode_frames(msgpack.packb([1, [tag, "g", *wrong]]))
+
+
+@pytest.mark.parametrize("tag", sorted(codec._FORMS))
+@pytest.mark.parametrize("number", [-1, 1 << 63])
+def test_a_number_that_no_store_could_hold_is_malformed(tag: int, number: int) -> None:
+    _, types = codec._FORMS[tag]
+    right = [{int: 1, bool: True, list: []}[expected] for expected in types]
+    for position in [position for position, expected in enumerate(types) if expected is int]:
+        wrong = [*right[:position], number, *right[position + 1 :]]
+        with pytest.raises(MalformedFrame):
+            decode_frames(msgpack.packb([1, [tag, "g", *wrong]]))
+    with pytest.raises(MalformedFrame):
+        decode_frames(msgpack.packb([number, [tag, "g", *right]]))
+    with pytest.raises(MalformedFrame):
+        decode_hello(msgpack.packb((1, 1, "c", "n", "s", number)))
+
+
+def link(index: int, term: int, timestamp: int, count: int = 1) -> Entry:
+    return make_entry(
+        index=LogIndex(index), term=Term(term), kind=EntryKind.NOOP, timestamp=Timestamp(timestamp), count=count
+    )
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        (link(8, 3, 10),),
+        (link(6, 3, 10), link(8, 3, 11)),
+        (link(6, 3, 10), link(6, 3, 11)),
+        (link(6, 1, 10),),
+        (link(6, 3, 10), link(7, 2, 11)),
+        (link(6, 5, 10),),
+        (link(6, 3, 10, count=2), link(7, 3, 11)),
+        (link(6, 3, 10, count=0),),
+    ],
+    ids=["gap first", "gap", "twice", "term before", "term falls", "term ahead", "timestamps overlap", "no timestamp"],
+)
+def test_entries_that_are_no_piece_of_a_log_are_malformed(chain: tuple[Entry, ...]) -> None:
+    request = AppendRequest(Term(4), LogIndex(5), Term(2), chain, LogIndex(0), LogIndex(0))
+    with pytest.raises(MalformedFrame):
+        decode_frames(encode_frame(Incarnation(1), [GroupMessage(GroupId("g"), request)]))
+
+
+def test_an_entry_whose_fields_have_wrong_types_is_corrupt() -> None:
+    right = [1, 1, 0, 1, 1, "", b"", b""]
+    for position in range(len(right)):
+        body = msgpack.packb([*right[:position], None, *right[position + 1 :]])
+        with pytest.raises(CorruptEntry):
+            decode_entry(google_crc32c.value(body).to_bytes(4) + body)
 
 
 def test_every_message_of_the_protocols_has_a_tag() -> None:

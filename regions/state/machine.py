@@ -85,7 +85,7 @@ class GroupState:
             if row.table == TABLE_KEYS:
                 state.keys[row.key] = decode_key_row(row.key, row.value)
             elif row.table == TABLE_SESSIONS:
-                state.sessions[parse_session_row_key(row.key)] = decode_session_row(row.value)
+                state.add_session(parse_session_row_key(row.key), decode_session_row(row.value))
             elif row.table == TABLE_RESULTS:
                 session, sequence = parse_result_row_key(row.key)
                 state.sessions[session].results[sequence] = row.value
@@ -148,15 +148,14 @@ class GroupState:
 
 
 def _open_session(state: KeyspaceState, operation: OpenSession, context: ApplyContext) -> bytes:
-    expired = [number for number, session in state.sessions.items() if session.expired(context.timestamp)]
-    for number in expired:
+    for number in state.expired_sessions(context.timestamp):
         _forget_session(state, number, context)
     if len(state.sessions) >= SESSIONS_MAX:
         raise QueueFull(f"keyspace {state.keyspace!r} has {SESSIONS_MAX} sessions")
     # A timestamp is unique within the log, and stays so when the keyspace moves: the target starts above it.
     number = int(context.timestamp)
     session = Session(operation.ttl_ms * NS_PER_MS, context.timestamp)
-    state.sessions[number] = session
+    state.add_session(number, session)
     context.rows[state.keyspace, TABLE_SESSIONS, session_row_key(number)] = encode_session_row(session)
     return encode_result(CommandResult(True, context.revision, context.timestamp, session=number))
 

@@ -4,8 +4,9 @@ Everything is kept by keyspace, so that a keyspace can move to another group. A 
 in the order of the changes; together the rows rebuild the state.
 """
 
+import heapq
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -35,9 +36,14 @@ class Session:
     results: dict[int, bytes] = field(default_factory=dict)
     """Encoded result of every sequence above `acknowledged` that has been applied."""
 
+    @property
+    def expires_after(self) -> Timestamp:
+        """Last timestamp at which the session lives, unless it is used again."""
+        return Timestamp(self.last_used + self.ttl_ns)
+
     def expired(self, now: Timestamp) -> bool:
         """Whether the session was unused for longer than its time to live."""
-        return now > self.last_used + self.ttl_ns
+        return now > self.expires_after
 
 
 @dataclass(slots=True)
@@ -48,6 +54,29 @@ class KeyspaceState:
     prefix: bytes
     keys: dict[bytes, KeyValue] = field(default_factory=dict)
     sessions: dict[int, Session] = field(default_factory=dict)
+    expiries: list[tuple[Timestamp, int]] = field(default_factory=list, compare=False)
+    """An index into `sessions`: a heap of (a time before which it does not expire, id), some of sessions now gone."""
+
+    def add_session(self, number: int, session: Session) -> None:
+        """Take in a session."""
+        self.sessions[number] = session
+        heapq.heappush(self.expiries, (session.expires_after, number))
+        if len(self.expiries) > 2 * len(self.sessions):
+            # Most are of sessions that were closed long before their time.
+            self.expiries = [(session.expires_after, number) for number, session in self.sessions.items()]
+            heapq.heapify(self.expiries)
+
+    def expired_sessions(self, now: Timestamp) -> Iterator[int]:
+        """Sessions that have expired. Cheap however many live: each is looked at about once in its time to live."""
+        while self.expiries and self.expiries[0][0] < now:
+            number = heapq.heappop(self.expiries)[1]
+            session = self.sessions.get(number)
+            if session is None:
+                continue
+            if session.expired(now):
+                yield number
+            else:
+                heapq.heappush(self.expiries, (session.expires_after, number))
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, Queu
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Term, Timestamp
 from isochrone.regions.state.kv import HANDLERS
 from isochrone.regions.state.machine import GroupState
+from isochrone.regions.state.model import Session
 from isochrone.wire import commands
 from isochrone.wire.commands import (
     CloseSession,
@@ -248,3 +249,43 @@ def test_rows_rebuild_the_state_and_equal_logs_give_equal_states(seed: int) -> N
     assert final == machine.rows
     assert rebuilt._keyspaces == machine.state._keyspaces == replayed._keyspaces
     assert rebuilt.revision == machine.state.revision > 0
+
+
+def test_opening_a_session_looks_at_no_session_that_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    for _ in range(1_000):
+        machine.session()
+        machine.now_ms -= 1
+    looked_at = 0
+    expired = Session.expired
+
+    def counting(session: Session, now: Timestamp) -> bool:
+        nonlocal looked_at
+        looked_at += 1
+        return expired(session, now)
+
+    monkeypatch.setattr(Session, "expired", counting)
+    machine.session()
+    assert looked_at == 0
+
+
+def test_opening_a_session_forgets_those_that_have_expired_and_no_others() -> None:
+    machine = Machine()
+    used, unused, closed = (machine.session() for _ in range(3))
+    machine.run(closed, 1, CloseSession())
+    machine.now_ms += TTL_MS // 2
+    machine.run(used, 1, Put(b"k/x", b"1"))
+    machine.now_ms += TTL_MS // 2
+    machine.session()
+    held = machine.state._keyspaces[KEYSPACE].sessions
+    assert used in held and unused not in held and closed not in held
+    machine.now_ms += TTL_MS // 2
+    machine.session()
+    assert used not in held and len(held) == 2
+
+
+def test_sessions_that_are_closed_at_once_leave_nothing_behind() -> None:
+    machine = Machine()
+    for _ in range(500):
+        machine.run(machine.session(), 1, CloseSession())
+    assert len(machine.state._keyspaces[KEYSPACE].expiries) <= 2

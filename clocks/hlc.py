@@ -21,7 +21,7 @@ class HybridLogicalClock:
 
     def __init__(self, offset_max_ns: int) -> None:
         """`offset_max_ns`: how far ahead of our own physical time a remote timestamp may be."""
-        self.offset_max_ns = offset_max_ns
+        self._offset_max_ns = offset_max_ns
         self._last = Timestamp(0)
 
     @property
@@ -45,8 +45,8 @@ class HybridLogicalClock:
         Raises:
             ClockUnsynchronized: it is further ahead of `physical` than the maximum offset, and was not adopted.
         """
-        if remote > physical + self.offset_max_ns:
-            ahead_ms, allowed_ms = (remote - physical) / 1e6, self.offset_max_ns / 1e6
+        if remote > physical + self._offset_max_ns:
+            ahead_ms, allowed_ms = (remote - physical) / 1e6, self._offset_max_ns / 1e6
             raise ClockUnsynchronized(
                 f"a timestamp from elsewhere is {ahead_ms:.1f} ms ahead; at most {allowed_ms:.1f} ms is allowed"
             )

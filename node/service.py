@@ -28,6 +28,10 @@ from isochrone.wire.session import (
 
 COMMAND_BYTES_MAX = KEY_BYTES_MAX + 2 * VALUE_BYTES_MAX + 1024
 """No valid command is larger."""
+QUERY_BYTES_MAX = KEY_BYTES_MAX + 64
+"""No valid query is larger."""
+TRACE_BYTES = 25
+"""A trace context is so long, or empty (`Entry.trace`)."""
 TIMEOUT_MS_MAX = 3_600_000
 
 
@@ -95,18 +99,18 @@ class ClientService:
 
     def _write(self, session: ClientSession, request: WriteRequest) -> None:
         done = partial(self._answer, session, request.request)
-        if len(request.command) > COMMAND_BYTES_MAX:
-            text = f"command has {len(request.command)} bytes; at most {COMMAND_BYTES_MAX} are allowed"
-            done(_refused(InvalidRequest(text)))
-        elif error := self._wrong_target(request):
+        if error := self._wrong_target(request) or _oversized("command", request.command, COMMAND_BYTES_MAX):
             done(_refused(error))
+        elif len(request.trace) not in (0, TRACE_BYTES):
+            text = f"trace context has {len(request.trace)} bytes; it takes {TRACE_BYTES}, or none"
+            done(_refused(InvalidRequest(text)))
         else:
             timeout_ns = Nanos(min(request.timeout_ms, TIMEOUT_MS_MAX) * NS_PER_MS)
             self.host.write(request.group, request.keyspace, request.command, request.trace, timeout_ns, done)
 
     def _read(self, session: ClientSession, request: ReadRequest) -> None:
         done = partial(self._answer, session, request.request)
-        if error := self._wrong_target(request):
+        if error := self._wrong_target(request) or _oversized("query", request.query, QUERY_BYTES_MAX):
             done(_refused(error))
         else:
             self.host.read(request.group, request.keyspace, request.query, done)
@@ -126,6 +130,12 @@ class ClientService:
             return
         leader = error.leader if isinstance(error, NotLeader) else None
         session.send(Refusal(request, self._node, type(error).__name__, str(error), leader))
+
+
+def _oversized(what: str, data: bytes, bytes_max: int) -> IsochroneError | None:
+    if len(data) <= bytes_max:
+        return None
+    return InvalidRequest(f"{what} has {len(data)} bytes; at most {bytes_max} are allowed")
 
 
 def _refused(error: IsochroneError) -> Outcome:

@@ -49,6 +49,7 @@ from isochrone.ids import (
     NodeId,
     ReplicaRole,
     Revision,
+    StoreId,
     Term,
     Timestamp,
 )
@@ -66,6 +67,8 @@ logger = logging.getLogger(__name__)
 
 QUEUED_WRITES_MAX = 16_384
 """Most commands that wait to be proposed in one group; beyond, `QueueFull`."""
+WAITING_READS_MAX = 16_384
+"""Most queries that wait for their answer in one group; beyond, `QueueFull`."""
 INBOX_MAX = 65_536
 """Most peer messages that wait for a turn; beyond, new ones are dropped, as a network would."""
 ROWS_MAX = 50_000
@@ -126,6 +129,7 @@ class Host:
         self._leader_changed = leader_changed
         self.replicas: dict[GroupId, Replica] = {}
         self.counters: Counter[str] = Counter()
+        self._peers: set[tuple[NodeId, StoreId]] = set()
         self._inbox: deque[tuple[NodeId, GroupMessage]] = deque()
         self._held: list[Envelope] = []
         self._incarnations: dict[NodeId, Incarnation] = dict(store.incarnations)
@@ -148,7 +152,8 @@ class Host:
         """Load every group and begin. Raises `StorageError` for a store that cannot be used."""
         now = self._clock.monotonic()
         for group in self._store.groups:
-            self.replicas[group] = await self._load(group, now)
+            replica = self.replicas[group] = await self._load(group, now)
+            self._peers |= {(member.node, member.store) for member in replica.members.values()}
             self._dirty[group] = None
         self._failure = asyncio.get_running_loop().create_future()
         self._transport.start(self._receive)
@@ -242,6 +247,10 @@ class Host:
         replica = self._replica(group, done)
         if replica is None:
             return
+        if replica.waiting_reads >= WAITING_READS_MAX:
+            error = QueueFull(f"{replica.waiting_reads} queries wait in group {group}")
+            done(Outcome(b"", replica.revision, error))
+            return
         try:
             replica.read(Read(keyspace, query, done))
         except NotLeader:
@@ -274,6 +283,10 @@ class Host:
     # ---- the loop
 
     def _receive(self, envelope: Envelope) -> None:
+        if (envelope.sender, envelope.store) not in self._peers:
+            # Not even its incarnation may be noted: that would shut out the node whose name it bears.
+            self.counters["messages_of_strangers"] += len(envelope.messages)
+            return
         known = self._incarnations.get(envelope.sender, Incarnation(0))
         if envelope.incarnation < known:
             self.counters["messages_of_old_incarnations"] += len(envelope.messages)
@@ -387,10 +400,10 @@ class Host:
         if not request.entries:
             return False
         try:
-            limit = self._clock.now().latest + self._hlc.offset_max_ns
+            self._hlc.observe(request.entries[-1].last_timestamp, self._clock.now().latest)
         except ClockUnsynchronized:
             return True
-        return request.entries[-1].last_timestamp > limit
+        return False
 
     def _propose(self, now: Nanos) -> None:
         latest: Timestamp | IsochroneError | None = None

@@ -124,6 +124,11 @@ class Replica:
         """How many commands wait to be proposed."""
         return len(self._writes)
 
+    @property
+    def waiting_reads(self) -> int:
+        """How many queries wait for their answer."""
+        return len(self._reads)
+
     def read(self, read: Read) -> None:
         """Queue a query. Raises `NotLeader`."""
         self._read_number += 1

@@ -9,9 +9,19 @@ import pytest
 from host_cluster import GROUP, KEYSPACE, HostCluster
 from virtual_time import run_virtual
 
-from isochrone.errors import Indeterminate, IsochroneError, Rejected, StorageError, Unavailable
-from isochrone.ids import Incarnation, NodeId, ReplicaRole, StoreId, Term
-from isochrone.wire.messages import Envelope, GroupMessage, VoteRequest
+from isochrone.errors import (
+    Indeterminate,
+    IsochroneError,
+    NotLeader,
+    QueueFull,
+    Rejected,
+    StorageError,
+    Unavailable,
+)
+from isochrone.ids import Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term
+from isochrone.regions.host import WAITING_READS_MAX
+from isochrone.wire.commands import Get, encode_query
+from isochrone.wire.messages import Envelope, GroupMessage, Heartbeat, VoteRequest
 
 FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
 THREE = {"a": FULL, "b": FULL, "c": FULL}
@@ -173,6 +183,46 @@ def test_messages_of_an_older_incarnation_or_of_another_store_are_dropped() -> N
         assert process.host.replicas[GROUP].core.term == term
         assert process.host.counters["messages_of_old_incarnations"] == 1
         assert process.host.counters["messages_of_strangers"] == 1
+
+    in_cluster(test)
+
+
+def test_a_stranger_under_a_member_s_name_does_not_shut_the_member_out() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        process = cluster.processes[NodeId("a")]
+        assert process.host is not None
+        heartbeat = GroupMessage(GROUP, Heartbeat(Term(1), LogIndex(0), 1, LogIndex(0)))
+        for store in ("copy", "s-x"):
+            cluster.deliver(NodeId("a"), Envelope(NodeId("b"), StoreId(store), Incarnation(99), (heartbeat,)))
+        cluster.deliver(NodeId("a"), Envelope(NodeId("x"), StoreId("s-x"), Incarnation(99), (heartbeat,)))
+        await asyncio.sleep(0.05)
+        assert process.host.counters["messages_of_strangers"] == 3
+        assert process.store.crash().incarnations.get(NodeId("b"), 0) <= 1
+        assert process.host.incarnations[NodeId("b")] == 1
+        assert NodeId("x") not in process.host.incarnations
+        await cluster.crash("a")
+        await cluster.start("a")
+        # Without b's votes and answers nothing would be committed.
+        await cluster.crash("c")
+        assert (await client.put("k/x", "1", timeout_s=20)).succeeded
+
+    in_cluster(test)
+
+
+def test_reads_that_cannot_be_confirmed_are_bounded() -> None:
+    async def test(cluster: HostCluster) -> None:
+        host = cluster.processes[NodeId("a")].host
+        assert host is not None and cluster.leader() == "a"
+        cluster.isolate("a")
+        errors: list[IsochroneError | None] = []
+        query = encode_query(Get(b"k/x"))
+        for _ in range(WAITING_READS_MAX + 1):
+            host.read(GROUP, KEYSPACE, query, lambda outcome: errors.append(outcome.error))
+        assert [type(error) for error in errors] == [QueueFull]
+        await asyncio.sleep(3)
+        assert len(errors) == WAITING_READS_MAX + 1
+        assert {type(error) for error in errors[1:]} == {NotLeader}
 
     in_cluster(test)
 

@@ -1,0 +1,80 @@
+"""What a node lets in from its clients: nothing that the group could not carry."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+from host_cluster import GROUP, KEYSPACE, HostCluster
+from virtual_time import run_virtual
+
+from isochrone.ids import NodeId, ReplicaRole
+from isochrone.node.service import COMMAND_BYTES_MAX, QUERY_BYTES_MAX, ClientService
+from isochrone.wire.commands import KEY_BYTES_MAX, Command, Get, OpenSession, encode_command, encode_query
+from isochrone.wire.session import Answer, LeaderChanged, ReadRequest, Refusal, SessionMessage, WriteRequest
+
+OPEN = encode_command(Command(0, 0, 0, OpenSession(b"", 10_000)))
+WRITE = WriteRequest(1, GROUP, KEYSPACE, 1_000, b"", OPEN)
+READ = ReadRequest(1, GROUP, KEYSPACE, 1_000, encode_query(Get(b"k/" + bytes(KEY_BYTES_MAX - 2))))
+
+
+class Told:
+    """A session that only listens."""
+
+    def __init__(self) -> None:
+        self.messages: list[SessionMessage] = []
+
+    def send(self, message: SessionMessage) -> None:
+        if not isinstance(message, LeaderChanged):
+            self.messages.append(message)
+
+
+def with_service(test: Callable[[ClientService, HostCluster], Awaitable[None]]) -> None:
+    async def main() -> None:
+        cluster = HostCluster({"a": ReplicaRole.FULL})
+        await cluster.start_all()
+        await cluster.until(lambda: cluster.leader() is not None)
+        service = cluster.processes[NodeId("a")].service
+        assert service is not None
+        await test(service, cluster)
+        await cluster.stop_all()
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("request_", [WRITE, replace(WRITE, trace=bytes(25)), READ], ids=["plain", "traced", "read"])
+def test_what_is_within_the_limits_is_answered(request_: WriteRequest | ReadRequest) -> None:
+    async def test(service: ClientService, _: HostCluster) -> None:
+        told = Told()
+        service.received(told, request_)
+        await asyncio.sleep(1)
+        assert [type(message) for message in told.messages] == [Answer]
+
+    with_service(test)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        replace(WRITE, trace=bytes(24)),
+        replace(WRITE, trace=bytes(8 << 20)),
+        replace(WRITE, command=bytes(COMMAND_BYTES_MAX + 1)),
+        replace(WRITE, keyspace="other/"),
+        replace(READ, query=bytes(QUERY_BYTES_MAX + 1)),
+        replace(READ, group="other"),
+    ],
+    ids=["short trace", "huge trace", "huge command", "keyspace", "huge query", "group"],
+)
+def test_what_is_beyond_them_is_refused_and_never_logged(request_: WriteRequest | ReadRequest) -> None:
+    async def test(service: ClientService, cluster: HostCluster) -> None:
+        told = Told()
+        host = cluster.processes[NodeId("a")].host
+        assert host is not None
+        last = host.replicas[GROUP].core.status().last
+        service.received(told, request_)
+        (refusal,) = told.messages
+        assert isinstance(refusal, Refusal) and refusal.error == "InvalidRequest"
+        await asyncio.sleep(1)
+        assert host.replicas[GROUP].core.status().last == last
+
+    with_service(test)

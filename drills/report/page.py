@@ -13,6 +13,7 @@ from isochrone.drills.report.timeline import draw_timeline, region_colour
 from isochrone.drills.report.world import draw_world
 from isochrone.drills.results import Results
 from isochrone.drills.verdict import ExitStatus, Verdict
+from isochrone.ids import ReplicaRole
 from isochrone.topology.model import SurvivalGoal
 
 _HEADLINE = {Verdict.TRUE: "Holds", Verdict.FALSE: "Fails", Verdict.UNKNOWN: "Unknown"}
@@ -141,7 +142,7 @@ def _recovery_table(results: Results) -> str:
         return '<p class="muted">No fault ran.</p>'
     rows = [
         (
-            f'<span class="whole">{escape(fault.description)}</span>',
+            _whole(fault.description),
             f"<code>{escape(name)}</code>",
             f"{fault.failed_writes[name]:,}",
             '<span class="muted">not before its end</span>' if time is None else f"{time:.2f} s",
@@ -208,11 +209,11 @@ def _groups_table(record: DrillRecord) -> str:
     for group in record.topology.groups:
         keyspaces = " ".join(each.id for each in record.topology.keyspaces if each.group == group.id)
         voters = ", ".join(
-            replica.node + ("" if replica.role.value == "full" else f" ({replica.role.value})")
+            _whole(replica.node + ("" if replica.role is ReplicaRole.FULL else f" ({replica.role})"))
             for replica in group.replicas
         )
         timeout = f"{group.election_timeout_ms}–{group.election_timeout_ms * 3 // 2} ms"
-        rows.append((f"{escape(group.id)}<br><code>{escape(keyspaces)}</code>", escape(voters), timeout))
+        rows.append((f"{_whole(group.id)}<br><code>{escape(keyspaces)}</code>", voters, _whole(timeout)))
     return _table(("group", "voters", "election timeout"), rows, numbers=(2,))
 
 
@@ -229,6 +230,11 @@ def _run_facts(record: DrillRecord, surroundings: Surroundings) -> str:
         ("machine", ", ".join(f"{name} {value}" for name, value in surroundings.machine.items())),
     ]
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts if value) + "</dl>"
+
+
+def _whole(words: str) -> str:
+    """Text that is not broken over lines."""
+    return f'<span class="whole">{escape(words)}</span>'
 
 
 def _section(title: str, note: str, content: str) -> str:

@@ -7,6 +7,7 @@ There is no batching delay: an idle stream writes at once.
 """
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, final
@@ -14,6 +15,10 @@ from typing import Any, Generic, TypeVar, final
 import grpc.aio
 
 from isochrone.wire.codec import FRAME_BYTES_MAX
+
+# gRPC writes a line to stderr for every stream that a stopping peer ends. It reads this when the first channel or
+# server is made; whoever wants to hear more sets it.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 SERVICE = "isochrone.Node"
 PEER_METHOD = f"/{SERVICE}/Peer"
@@ -85,6 +90,7 @@ class Outbox(Generic[M]):
         self._ship = ship
         self._overflow = overflow
         self._gathered: list[M] = []
+        self._gathered_bytes = 0
         self._frames: deque[tuple[bytes, int]] = deque()
         """Frames that wait for the stream, each with its number of messages."""
         self._filled = asyncio.Event()
@@ -95,6 +101,12 @@ class Outbox(Generic[M]):
         if not self._gathered and messages:
             self._loop.call_soon(self._flush)
         self._gathered.extend(messages)
+        self._gathered_bytes += sum(map(self._size_of, messages))
+
+    @property
+    def backlog_bytes(self) -> int:
+        """About how many bytes were put and have not gone into the stream, but for those on the link."""
+        return self._gathered_bytes + self.bytes_waiting
 
     def drop_oldest(self) -> None:
         """Drop the oldest frames until what waits is within the bound."""
@@ -123,6 +135,7 @@ class Outbox(Generic[M]):
     def _flush(self) -> None:
         """Make frames of what was put in this turn of the loop."""
         gathered, self._gathered = self._gathered, []
+        self._gathered_bytes = 0
         chunk: list[M] = []
         chunk_bytes = 0
         for message in gathered:

@@ -73,7 +73,8 @@ INBOX_MAX = 65_536
 """Most peer messages that wait for a turn; beyond, new ones are dropped, as a network would."""
 ROWS_MAX = 50_000
 """Rows that may wait for a log write; beyond, they are written on their own."""
-TAIL_BYTES_MAX = 1 << 30
+_UNCUT = 1 << 62
+"""Bytes: more than any log has. A replica needs the whole tail of its log in memory, whatever its size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +179,7 @@ class Host:
         first = LogIndex(min(base + 1, stored.last_index))
         tail: tuple[Entry, ...] = ()
         if stored.last_index > stored.truncated_index:
-            tail = await self._store.read_entries(group, first, stored.last_index, TAIL_BYTES_MAX)
+            tail = await self._store.read_entries(group, first, stored.last_index, _UNCUT)
         machine = None
         if not witness:
             machine = GroupState(group, settings.keyspaces, self._handlers)

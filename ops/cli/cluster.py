@@ -2,21 +2,14 @@
 
 import asyncio
 import json
-import signal
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import TypeVar
 
 import click
-from rich.console import Console
 
 from isochrone.node.deployment_ray import RayDeployment, attach, bring_up, take_down
+from isochrone.ops.cli.signals_os import Interrupted, run_until_signal
 from isochrone.ops.cli.status_view import render, to_plain
-
-T = TypeVar("T")
-
-_WIDE = 1000
-"""Columns for output that no terminal bounds: nothing wraps, so that it can be searched by line."""
+from isochrone.ops.cli.tables import counted, print_parts
 
 directory_option = click.option(
     "--dir",
@@ -31,9 +24,9 @@ directory_option = click.option(
 
 
 @click.command("up")
-@click.argument("topology", type=click.Path(path_type=Path))
+@click.argument("topology", type=click.Path(path_type=Path, readable=False))
 @directory_option
-@click.option("--foreground", is_flag=True, help="Stay until Ctrl-C, then take the deployment down.")
+@click.option("--foreground", is_flag=True, help="Stay until Ctrl-C or SIGTERM, then take the deployment down.")
 def up_command(topology: Path, directory: Path, foreground: bool) -> None:
     """Bring the deployment of TOPOLOGY up on this machine, on a Ray of its own.
 
@@ -45,7 +38,11 @@ def up_command(topology: Path, directory: Path, foreground: bool) -> None:
       isochrone up deploy/topologies/three-regions.yaml
       isochrone up deploy/topologies/five-sites.yaml --dir /var/tmp/five --foreground
     """
-    run_until_signal(_up(topology, directory, foreground))
+    try:
+        run_until_signal(_up(topology, directory, foreground))
+    except Interrupted as end:
+        click.echo(f"isochrone: {end}", err=True)
+        raise SystemExit(end.exit_status) from None
 
 
 @click.command("status")
@@ -54,22 +51,21 @@ def up_command(topology: Path, directory: Path, foreground: bool) -> None:
 def status_command(directory: Path, output: str) -> None:
     """Show every replica of every group, as its node tells it. Asks the nodes, not Ray.
 
+    State: a replica leads, follows, elects (it knows no leader), or is silent (its node does not answer).
     Lag is how many log entries a replica has to apply to reach the highest commit index that any replica reports.
 
     \b
     Examples:
       isochrone status
+      isochrone status -o json | jq .addresses
       isochrone status -o json | jq '.nodes[].groups[] | select(.leader == null)'
     """
     deployment = attach(directory)
     statuses = asyncio.run(deployment.status())
     if output == "json":
-        click.echo(json.dumps(to_plain(deployment.topology, statuses), indent=2))
-        return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDE)
-    console.print(render(deployment.topology, statuses))
+        click.echo(json.dumps(to_plain(deployment.topology, statuses, deployment.addresses), indent=2))
+    else:
+        print_parts(render(deployment.topology, statuses))
 
 
 @click.command("down")
@@ -93,6 +89,11 @@ async def _up(topology: Path, directory: Path, foreground: bool) -> None:
         click.echo(_summary(deployment))
         if foreground:
             await deployment.wait_ended()
+    except asyncio.CancelledError:
+        await deployment.stop()
+        if not foreground:
+            raise
+        click.echo(f"{deployment.directory}: down")
     except BaseException:
         await deployment.stop()
         raise
@@ -100,27 +101,10 @@ async def _up(topology: Path, directory: Path, foreground: bool) -> None:
 
 def _summary(deployment: RayDeployment) -> str:
     topology = deployment.topology
-    counts = f"{len(topology.nodes)} nodes in {len(topology.regions)} regions, {len(topology.groups)} groups"
-    return f"{topology.name} is up in {deployment.directory}: {counts}, each with a leader"
+    nodes = f"{counted(len(topology.nodes), 'node')} in {counted(len(topology.regions), 'region')}"
+    groups = counted(len(topology.groups), "group")
+    return f"{topology.name} is up in {deployment.directory}: {nodes}, {groups}, each with a leader"
 
 
 def _progress(text: str) -> None:
     click.echo(f"  {text}", err=True)
-
-
-def run_until_signal(work: Coroutine[None, None, T]) -> T:
-    """Run a coroutine; SIGTERM cancels it as Ctrl-C does, so that it can take down what it brought up."""
-
-    async def run() -> T:
-        task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
-        try:
-            return await task
-        finally:
-            loop.remove_signal_handler(signal.SIGTERM)
-
-    try:
-        return asyncio.run(run())
-    except asyncio.CancelledError:
-        raise SystemExit(128 + signal.SIGTERM) from None

@@ -71,6 +71,11 @@ def main() -> None:
     except IsochroneError as error:
         click.echo(f"isochrone: {error}", err=True)
         sys.exit(FAILED_EXIT_STATUS)
+    except OSError as error:
+        # A disk that is full, a file that may not be written: whatever no command knows more of.
+        about = f"{error.filename}: " if error.filename else ""
+        click.echo(f"isochrone: {about}{error.strerror or error}", err=True)
+        sys.exit(FAILED_EXIT_STATUS)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,14 @@ from isochrone.topology import load_topology
 
 
 @click.command("bootstrap")
-@click.argument("topology", type=click.Path(path_type=Path))
-@click.option("--out", "directory", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.argument("topology", type=click.Path(path_type=Path, readable=False))
+@click.option(
+    "--out",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Where stores and configurations go; made if need be.",
+)
 def bootstrap_command(topology: Path, directory: Path) -> None:
     """Make the stores and node configurations of the cluster of TOPOLOGY, once, below --out.
 
@@ -42,7 +48,13 @@ def bootstrap_command(topology: Path, directory: Path) -> None:
 
 
 @click.command("node")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), required=True, help="Written by bootstrap.")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, readable=False),
+    required=True,
+    help="Written by bootstrap.",
+)
 def node_command(config_file: Path) -> None:
     """Run one node as a plain process until SIGTERM or Ctrl-C.
 

@@ -1,14 +1,17 @@
-"""A deployment's status as a table and as plain data. Pure."""
+"""A deployment's status as tables and as plain data. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from isochrone.ids import GroupId, LogIndex, NodeId, RegionId, ReplicaRole, Term, ZoneId
+from isochrone.ops.cli.tables import heading, make_table
 from isochrone.topology import Topology
-from isochrone.wire.status import NodeStatus, status_to_plain
+from isochrone.wire.status import GroupStatus, NodeStatus, status_to_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +23,18 @@ class ReplicaRow:
     region: RegionId
     zone: ZoneId
     role: ReplicaRole
-    leads: bool
+    state: str
+    """`leads`, `follows`, `elects` (knows no leader) or `silent` (its node does not answer)."""
     term: Term | None
-    """This and what follows are None when the node does not answer."""
+    """This and what follows are None when the node is silent."""
     commit: LogIndex | None
     applied: LogIndex | None
     lag: int | None
+
+    @property
+    def leads(self) -> bool:
+        """Whether it believes that it leads."""
+        return self.state == "leads"
 
 
 def replica_rows(topology: Topology, statuses: Iterable[NodeStatus]) -> list[ReplicaRow]:
@@ -44,7 +53,7 @@ def replica_rows(topology: Topology, statuses: Iterable[NodeStatus]) -> list[Rep
                     region=spec.region,
                     zone=spec.zone,
                     role=replica.role,
-                    leads=own is not None and own.leader == spec.id,
+                    state=_state(own, spec.id),
                     term=None if own is None else own.term,
                     commit=None if own is None else own.commit,
                     applied=None if own is None else own.applied,
@@ -54,31 +63,40 @@ def replica_rows(topology: Topology, statuses: Iterable[NodeStatus]) -> list[Rep
     return rows
 
 
-def render(topology: Topology, statuses: Sequence[NodeStatus]) -> Table:
-    """The status as a table, one line per replica."""
-    table = Table(title=f"{topology.name}: {len(statuses)} of {len(topology.nodes)} nodes answer", title_justify="left")
-    for name in ("group", "node", "region", "zone", "role", "leader"):
-        table.add_column(name)
-    for name in ("term", "commit", "applied", "lag"):
-        table.add_column(name, justify="right")
-    group = None
-    for row in replica_rows(topology, statuses):
-        if group not in (None, row.group):
-            table.add_section()
-        group = row.group
-        answers = row.term is not None
-        figures = [str(row.term), str(row.commit), str(row.applied), str(row.lag)] if answers else ["-"] * 4
-        leader = "leads" if row.leads else "" if answers else "no answer"
-        style = None if answers else "red"
-        table.add_row(row.group, row.node, row.region, row.zone, row.role, leader, *figures, style=style)
+def _state(own: GroupStatus | None, node: NodeId) -> str:
+    if own is None:
+        return "silent"
+    if own.leader is None:
+        return "elects"
+    return "leads" if own.leader == node else "follows"
+
+
+def render(topology: Topology, statuses: Sequence[NodeStatus]) -> Iterator[RenderableType]:
+    """The status for people: a table for each group, one line for each replica."""
+    yield Text(f"{topology.name}: {len(statuses)} of {len(topology.nodes)} nodes answer")
+    rows = replica_rows(topology, statuses)
+    for group in topology.groups:
+        own = [row for row in rows if row.group == group.id]
+        leader = max((row for row in own if row.leads), key=lambda row: row.term or 0, default=None)
+        yield heading(f"{group.id}: " + (f"led by {leader.node}" if leader else "no leader"))
+        yield _table(own)
+
+
+def _table(rows: Sequence[ReplicaRow]) -> Table:
+    table = make_table(("node", "zone", "role", "state", "term", "commit", "applied", "lag"), right_from=4)
+    for row in rows:
+        figures = ["-" if each is None else str(each) for each in (row.term, row.commit, row.applied, row.lag)]
+        style = "red" if row.term is None else None
+        table.add_row(row.node, row.zone, row.role, row.state, *figures, style=style)
     return table
 
 
-def to_plain(topology: Topology, statuses: Sequence[NodeStatus]) -> dict[str, Any]:
-    """The status as plain data: all that the nodes tell, and which of them do not answer."""
+def to_plain(topology: Topology, statuses: Sequence[NodeStatus], addresses: Mapping[NodeId, str]) -> dict[str, Any]:
+    """The status as plain data: where the nodes are, all that they tell, and which of them do not answer."""
     answering = {status.node for status in statuses}
     return {
         "topology": topology.name,
+        "addresses": {spec.id: addresses[spec.id] for spec in topology.nodes},
         "nodes": [status_to_plain(status) for status in statuses],
         "unreachable": [spec.id for spec in topology.nodes if spec.id not in answering],
     }

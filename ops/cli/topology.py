@@ -4,17 +4,15 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from isochrone.ops.cli.tables import counted, print_parts
 from isochrone.ops.cli.topology_view import render, topology_to_plain
 from isochrone.topology import Topology, TopologyError, load_topology
 from isochrone.topology.schema import TopologyDocument
 
 BAD_INPUT_EXIT_STATUS = 2
-_WIDE = 1000
-"""Columns for output that no terminal bounds: nothing wraps, so that it can be searched by line."""
 
-_file_argument = click.argument("file", type=click.Path(path_type=Path))
+_file_argument = click.argument("file", type=click.Path(path_type=Path, readable=False))
 
 
 @click.group("topology", no_args_is_help=True)
@@ -29,7 +27,7 @@ def topology_group() -> None:
     """
 
 
-@topology_group.command("validate")
+@topology_group.command("validate", short_help="Check a file and report every fault.")
 @_file_argument
 def validate_command(file: Path) -> None:
     """Check FILE and report every fault, one a line: file, key, what was found, what is allowed.
@@ -42,15 +40,15 @@ def validate_command(file: Path) -> None:
     """
     topology = load_or_exit(file)
     counts = [
-        f"{len(topology.regions)} regions",
-        f"{len(topology.nodes)} nodes",
-        f"{len(topology.keyspaces)} keyspaces",
-        f"{len(topology.groups)} groups",
+        counted(len(topology.regions), "region"),
+        counted(len(topology.nodes), "node"),
+        counted(len(topology.keyspaces), "keyspace"),
+        counted(len(topology.groups), "group"),
     ]
     click.echo(f"{file}: valid: {', '.join(counts)}")
 
 
-@topology_group.command("show")
+@topology_group.command("show", short_help="Show what follows from a file.")
 @_file_argument
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def show_command(file: Path, output: str) -> None:
@@ -68,14 +66,10 @@ def show_command(file: Path, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(topology_to_plain(topology), indent=2, ensure_ascii=False))
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDE)
-    for part in render(topology):
-        console.print(part)
+    print_parts(render(topology))
 
 
-@topology_group.command("schema")
+@topology_group.command("schema", short_help="Print the JSON Schema of the format.")
 def schema_command() -> None:
     """Print the JSON Schema of topology files, for editors.
 

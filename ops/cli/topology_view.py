@@ -9,6 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from isochrone.ids import ReplicaRole
+from isochrone.ops.cli.tables import counted, heading, make_table
 from isochrone.topology.model import Group, Region, Topology
 from isochrone.topology.predict import predictions
 from isochrone.topology.survival import Loss, LossKind, losses, voters_of, warnings
@@ -59,23 +61,27 @@ def _region_rtt_ms(topology: Topology, a: Region, b: Region) -> float | None:
 def render(topology: Topology) -> Iterator[RenderableType]:
     """The parts of `show`, top to bottom."""
     clock = topology.clock
-    yield Text.assemble((topology.name, "bold"), f": {len(topology.regions)} regions, {len(topology.nodes)} nodes")
+    counts = f"{counted(len(topology.regions), 'region')}, {counted(len(topology.nodes), 'node')}"
+    yield Text.assemble((topology.name, "bold"), f": {counts}")
     yield Text(
         f"links: {topology.latencies}; clock: {clock.source}, bound {clock.bound_ms:g} ms, "
         f"offset at most {clock.offset_max_ms:g} ms"
     )
+    yield heading("Regions")
     yield _regions_table(topology)
+    yield heading("Median round trips, ms (diagonal: between zones)")
     yield _rtt_table(topology)
+    if any(region.zone_rtt_assumed for region in topology.regions):
+        yield Text("* assumed")
     for group in topology.groups:
         yield from _render_group(topology, group)
+    yield Text("")
     for warning in warnings(topology):
         yield Text.assemble(("warning: ", "yellow"), warning)
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if right and position else "left", overflow="fold")
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], right_from: int | None = None) -> Table:
+    table = make_table(columns, right_from=right_from)
     for row in rows:
         table.add_row(*[Text(cell) for cell in row])
     return table
@@ -84,11 +90,16 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], ri
 def _regions_table(topology: Topology) -> Table:
     rows = []
     for region in topology.regions:
-        nodes = [str(node.id) for node in topology.nodes if node.region == region.id]
-        holds = "witnesses" if region.witness_site else "full replicas"
-        where = f"{region.latitude:.1f}, {region.longitude:.1f}"
-        rows.append((region.id, holds, region.city, where, ", ".join(region.zones), ", ".join(nodes)))
-    return _table("Regions", ("region", "may hold", "city", "lat, lon", "zones", "nodes"), rows)
+        place = f"{region.city}\n{region.latitude:.1f}, {region.longitude:.1f}"
+        zones: list[str] = []
+        nodes: list[str] = []
+        for zone in region.zones:
+            inside = [str(node.id) for node in topology.nodes if node.zone == zone]
+            nodes += inside
+            zones += [zone, *[""] * (len(inside) - 1)]  # Each zone stands beside its first node.
+        holds = ReplicaRole.WITNESS if region.witness_site else ReplicaRole.FULL
+        rows.append((region.id, holds, place, "\n".join(zones), "\n".join(nodes)))
+    return _table(("region", "holds", "place", "zones", "nodes"), rows)
 
 
 def _rtt_table(topology: Topology) -> Table:
@@ -99,25 +110,24 @@ def _rtt_table(topology: Topology) -> Table:
         shown = ["-" if cell is None else f"{cell:.1f}{mark}" for cell, mark in zip(cells, marks, strict=True)]
         rows.append((a.id, *shown))
     columns = ("from \\ to", *(region.id for region in topology.regions))
-    table = _table("Median round trips, ms (diagonal: between zones)", columns, rows, right=True)
-    if any(region.zone_rtt_assumed for region in topology.regions):
-        table.caption, table.caption_justify = "* assumed", "left"
-    return table
+    return _table(columns, rows, right_from=1)
 
 
 def _render_group(topology: Topology, group: Group) -> Iterator[RenderableType]:
-    yield Text.assemble("\ngroup ", (group.id, "bold"), f": keyspaces {', '.join(_keyspaces_of(topology, group))}")
+    yield heading(f"Group {group.id}: keyspaces {', '.join(_keyspaces_of(topology, group))}")
+    yield Text(f"home {group.home}, survives the loss of a {group.goal}, ordering {group.ordering}")
     yield Text(
-        f"  home {group.home}, survives the loss of a {group.goal}, ordering {group.ordering}; "
-        f"quorum {group.quorum()} of {len(group.voters())}; heartbeat {group.heartbeat_ms} ms, "
-        f"election timeout {group.election_timeout_ms} to {group.election_timeout_ms * 3 // 2} ms"
+        f"quorum {group.quorum()} of {len(group.voters())}, heartbeat {group.heartbeat_ms} ms, "
+        f"election timeout {group.election_timeout_ms} to {group.election_timeout_ms * 3 // 2} ms\n"
     )
     rows = []
     for replica in group.replicas:
         node = topology.node(replica.node)
         rows.append((node.id, node.region, node.zone, str(replica.role)))
-    yield _table("Replicas", ("node", "region", "zone", "role"), rows)
+    yield _table(("node", "region", "zone", "role"), rows)
+    yield heading("What may be lost (places without a voter do not matter)")
     yield _losses_table(losses(voters_of(topology, group)))
+    yield heading("Predicted commit and linearizable read latency, ms (disk and software on top)")
     yield _predictions_table(topology, group)
 
 
@@ -128,8 +138,7 @@ def _losses_table(found: Sequence[Loss]) -> Table:
         stops = [" + ".join(loss.lost) for loss in found if loss.kind is kind and not loss.keeps_quorum]
         if keeps or stops:
             rows.append((str(kind), _listed(keeps, stops), _listed(stops, keeps)))
-    columns = ("lost", "keeps all writes and goes on", "stops until it is back")
-    return _table("What may be lost (places without a voter do not matter)", columns, rows)
+    return _table(("lost", "keeps all writes and goes on", "stops until it is back"), rows)
 
 
 def _listed(these: Sequence[str], others: Sequence[str]) -> str:
@@ -150,7 +159,4 @@ def _predictions_table(topology: Topology, group: Group) -> Table:
         (region.id, *(f"{found[region.id, leader].commit_ms:.1f}" for leader in leaders)) for region in topology.regions
     ]
     columns = ("client in", *(f"leader in {leader}" for leader in leaders))
-    table = _table("Predicted commit latency, ms", columns, rows, right=True)
-    table.caption = "Linearizable reads take as long. Disk sync and software come on top."
-    table.caption_justify = "left"
-    return table
+    return _table(columns, rows, right_from=1)

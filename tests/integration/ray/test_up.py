@@ -61,12 +61,13 @@ def session(directory: Path) -> list[psutil.Process]:
 def test_status_tells_of_every_replica(deployment: Path) -> None:
     plain = status(deployment)
     assert plain["unreachable"] == []
+    assert plain["addresses"] == run_file(deployment)["addresses"]
     assert [node["node"] for node in plain["nodes"]] == NODES
     leaders = {group["leader"] for node in plain["nodes"] for group in node["groups"]}
     assert leaders <= set(NODES) | {None}
     assert len(leaders - {None}) == 1
     table = isochrone("status", "--dir", deployment, cwd=deployment).stdout
-    for word in ("group", "node", "region", "zone", "role", "leader", "term", "commit", "applied", "lag", "leads"):
+    for word in ("node", "zone", "role", "state", "term", "commit", "applied", "lag", "leads", "zone: led by"):
         assert word in table
     assert "\x1b" not in table
 
@@ -205,7 +206,11 @@ def test_a_foreground_deployment_ends_with_its_signal(tmp_path: Path, number: si
     assert members
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode != 0, output
+    if number is signal.SIGINT:
+        assert (process.returncode, output) == (0, f"{tmp_path / 'd'}: down\n"), errors
+    else:
+        assert (process.returncode, output) == (128 + number, "")
+        assert errors.endswith("isochrone: ended by SIGTERM; what was started is stopped\n")
     assert "Traceback" not in errors
     assert [member for member in members if member.is_running()] == []
     assert not (tmp_path / "d" / "run.json").exists()

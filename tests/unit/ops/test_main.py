@@ -1,5 +1,6 @@
 """The command line as a whole: help without weight, errors as one sentence and a status."""
 
+import errno
 import subprocess
 import sys
 
@@ -49,10 +50,12 @@ def test_an_unknown_command_is_bad_input() -> None:
         (StorageError("the disk is full"), 1, "isochrone: the disk is full"),
         (Unavailable("nothing runs"), 1, "isochrone: nothing runs"),
         (Indeterminate("who knows"), 1, "isochrone: who knows"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "isochrone: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "f"), 1, "isochrone: f: Permission denied"),
     ],
 )
 def test_errors_become_sentences_and_statuses(
-    error: IsochroneError,
+    error: IsochroneError | OSError,
     status: int,
     text: str | None,
     monkeypatch: pytest.MonkeyPatch,

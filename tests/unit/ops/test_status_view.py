@@ -1,8 +1,11 @@
 """The status table: one row per replica that the topology names, whether its node answers or not."""
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from small_topology import write_topology
 
 from isochrone.ids import (
@@ -20,6 +23,7 @@ from isochrone.ops.cli.status_view import render, replica_rows, to_plain
 from isochrone.topology import Topology, load_topology
 from isochrone.wire.status import GroupStatus, NodeStatus
 
+SHIPPED = Path(__file__).parents[3] / "deploy" / "topologies"
 GROUP = GroupId("us-east-1.zone")
 LEADER, FOLLOWER, SILENT = NodeId("us-east-1a-1"), NodeId("us-east-1b-1"), NodeId("us-east-1c-1")
 
@@ -30,9 +34,9 @@ def topology(tmp_path: Path) -> Topology:
     return load_topology(write_topology(tmp_path))
 
 
-def node_status(node: NodeId, commit: int, applied: int) -> NodeStatus:
-    """A node with one replica, which knows who leads."""
-    group = GroupStatus(
+def status_of_group(commit: int, applied: int) -> GroupStatus:
+    """A replica that knows who leads."""
+    return GroupStatus(
         group=GROUP,
         role=ReplicaRole.FULL,
         leader=LEADER,
@@ -44,8 +48,14 @@ def node_status(node: NodeId, commit: int, applied: int) -> NodeStatus:
         match={},
         relay=False,
     )
+
+
+def node_status(node: NodeId, commit: int, applied: int) -> NodeStatus:
+    """A node with one replica."""
     zone = ZoneId(node.removesuffix("-1"))
-    return NodeStatus(node, RegionId("us-east-1"), zone, StoreId("s"), Incarnation(1), 1, (group,), {})
+    return NodeStatus(
+        node, RegionId("us-east-1"), zone, StoreId("s"), Incarnation(1), 1, (status_of_group(commit, applied),), {}
+    )
 
 
 def test_lag_is_what_a_replica_has_to_apply_up_to_the_highest_commit(topology: Topology) -> None:
@@ -58,14 +68,41 @@ def test_lag_is_what_a_replica_has_to_apply_up_to_the_highest_commit(topology: T
     assert {(row.group, row.region, row.role) for row in rows} == {(GROUP, "us-east-1", ReplicaRole.FULL)}
 
 
-def test_the_table_has_a_row_for_a_node_that_does_not_answer(topology: Topology) -> None:
-    table = render(topology, [node_status(LEADER, 5, 5)])
-    assert table.row_count == 3
-    assert [str(cell) for cell in table.columns[5].cells] == ["leads", "no answer", "no answer"]
-    assert [str(cell) for cell in table.columns[9].cells] == ["0", "-", "-"]
+def printed(topology: Topology, statuses: list[NodeStatus], width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO())
+    for part in render(topology, statuses):
+        console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_table_has_a_row_for_each_replica_and_says_what_it_does(topology: Topology) -> None:
+    searching = replace(node_status(FOLLOWER, 5, 4), groups=(replace(status_of_group(5, 4), leader=None),))
+    lines = printed(topology, [node_status(LEADER, 5, 5), searching], 80)
+    assert lines[0] == "one-region: 2 of 3 nodes answer"
+    assert lines[2] == "us-east-1.zone: led by us-east-1a-1"
+    assert [line.split() for line in lines[5:]] == [
+        ["us-east-1a-1", "us-east-1a", "full", "leads", "7", "5", "5", "0"],
+        ["us-east-1b-1", "us-east-1b", "full", "elects", "7", "5", "4", "1"],
+        ["us-east-1c-1", "us-east-1c", "full", "silent", "-", "-", "-", "-"],
+    ]
+
+
+def test_a_group_that_nobody_leads_says_so(topology: Topology) -> None:
+    assert "us-east-1.zone: no leader" in printed(topology, [node_status(FOLLOWER, 5, 5)], 80)
+
+
+@pytest.mark.parametrize("name", ["three-regions", "two-regions-and-witness", "five-sites"])
+def test_no_name_is_broken_at_80_columns(name: str) -> None:
+    shipped = load_topology(SHIPPED / f"{name}.yaml")
+    words = {word for line in printed(shipped, [], 80) for word in line.split()}
+    assert {spec.id for spec in shipped.nodes if spec.id in str(shipped.groups)} <= words
+    assert {spec.zone for spec in shipped.nodes if spec.id in str(shipped.groups)} <= words
 
 
 def test_plain_data_holds_all_that_nodes_tell_and_who_is_silent(topology: Topology) -> None:
-    plain = to_plain(topology, [node_status(LEADER, 5, 5), node_status(FOLLOWER, 5, 4)])
+    addresses = {spec.id: f"127.0.0.1:{port}" for port, spec in enumerate(topology.nodes, start=7001)}
+    plain = to_plain(topology, [node_status(LEADER, 5, 5), node_status(FOLLOWER, 5, 4)], addresses)
+    assert plain["addresses"][FOLLOWER] == "127.0.0.1:7002"
     assert plain["unreachable"] == [SILENT]
     assert plain["nodes"][1]["groups"][0]["applied"] == 4

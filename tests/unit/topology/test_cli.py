@@ -1,12 +1,16 @@
 """`isochrone topology`: output and exit statuses."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from isochrone.ops.cli.topology import topology_group
+from isochrone.ops.cli.topology_view import render
+from isochrone.topology import load_topology
 
 SHIPPED = Path(__file__).parents[3] / "deploy" / "topologies"
 
@@ -67,6 +71,29 @@ def test_show_as_table() -> None:
         "leader in eu-west-1",
     ):
         assert wanted in result.stdout
+
+
+@pytest.mark.parametrize("name", ["three-regions", "two-regions-and-witness", "five-sites"])
+def test_no_name_is_broken_at_80_columns(name: str) -> None:
+    topology = load_topology(SHIPPED / f"{name}.yaml")
+    console = Console(width=80, file=io.StringIO())
+    for part in render(topology):
+        console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    names = [name for region in topology.regions for name in (region.id, *region.zones)]
+    assert {*names, *(node.id for node in topology.nodes)} <= set(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_show_warns_of_an_even_number_of_voters(tmp_path: Path) -> None:
+    file = tmp_path / "even.yaml"
+    zones = "[us-east-1a, us-east-1b, eu-west-1a, ap-northeast-1a]"
+    shipped = (SHIPPED / "three-regions.yaml").read_text()
+    file.write_text(shipped.replace("{prefix: us/,", f"{{prefix: us/, placement: {{voters: {zones}}},"))
+    assert "has an even number of voters (4): it survives no more losses than with 3" in run("show", str(file)).stdout
+    warnings = json.loads(run("show", str(file), "-o", "json").stdout)["warnings"]
+    assert any("even number of voters" in warning for warning in warnings)
 
 
 def test_show_marks_assumed_figures() -> None:

@@ -1,0 +1,50 @@
+"""Signals that end a command: each gives it the time to stop what it started."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import TypeVar, final
+
+T = TypeVar("T")
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C; the end of a service or a time limit; the end of the terminal."""
+
+
+@final
+class Interrupted(Exception):
+    """A signal ended the work, which has stopped what it had started."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"ended by {number.name}; what was started is stopped")
+        self.exit_status = 128 + number
+        """As shells tell the end by a signal."""
+
+
+def run_until_signal(work: Coroutine[None, None, T]) -> T:
+    """Run a coroutine. A signal cancels it, so that it can stop what it started; later ones have no effect.
+
+    Raises:
+        Interrupted: a signal came, and the coroutine let itself be cancelled.
+    """
+    received: list[signal.Signals] = []
+
+    async def run() -> T:
+        task = asyncio.ensure_future(work)
+
+        def on_signal(number: signal.Signals) -> None:
+            if not received:
+                task.cancel()
+            received.append(number)
+
+        loop = asyncio.get_running_loop()
+        for number in ENDING:
+            loop.add_signal_handler(number, on_signal, number)
+        return await task
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        raise Interrupted(received[0]) from None

@@ -1,0 +1,49 @@
+"""A signal ends a command's work once, and the work takes the time to stop what it started."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from isochrone.ops.cli.signals_os import ENDING, Interrupted, run_until_signal
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_cancels_the_work_and_a_second_one_does_not_disturb_its_end(number: signal.Signals) -> None:
+    stopped = []
+
+    async def work() -> None:
+        os.kill(os.getpid(), number)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            os.kill(os.getpid(), number)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            stopped.append(True)
+
+    with pytest.raises(Interrupted) as ended:
+        run_until_signal(work())
+    assert stopped == [True]
+    assert ended.value.exit_status == 128 + number
+    assert number.name in str(ended.value)
+
+
+def test_work_that_ends_by_itself_gives_its_result() -> None:
+    async def work() -> int:
+        return 7
+
+    assert run_until_signal(work()) == 7
+
+
+def test_work_that_ends_in_order_although_it_was_cancelled_was_not_interrupted() -> None:
+    async def work() -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            return "done"
+        raise AssertionError("the signal did not arrive")
+
+    assert run_until_signal(work()) == "done"

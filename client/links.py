@@ -200,7 +200,6 @@ class Link:
         else:
             self.opened += 1
             self._up = True
-            self._retry_s = RETRY_FIRST_S
             self._pings_unanswered = 0
             self._pinged_at = self._loop.time()
             self._directory_known = False
@@ -265,6 +264,7 @@ class Link:
             self._ended(TimeoutError(f"{self.address} answered none of {self._pings_unanswered} pings"))
             return
         self._timer = self._loop.call_later(TICK_S, self._tick)
+        self._retry_s = RETRY_FIRST_S  # Only now: a node that ends every stream at once is not to be stormed.
         now = self._loop.time()
         if self._events.busy or self._pings_unanswered or now - self._pinged_at >= IDLE_PING_S:
             self._ping = next(self._requests)

@@ -5,8 +5,8 @@ executes one of them and answers the others with the stored result. There is one
 opened when it is first needed, and opened anew when the group says that it has expired; writes that hold a place in
 the old session finish there.
 
-A session has a bounded number of places. Beyond it writes queue, first come first served, until their deadline; the
-queue is bounded too.
+A session has a bounded number of places, and the values under way a bounded size: a burst that the stream could not
+carry would break it. Beyond that writes queue, first come first served, until their deadline; the queue is bounded too.
 
 A session whose opening was not answered may exist without being used; it expires by itself.
 """
@@ -32,13 +32,24 @@ from isochrone.errors import (
     Unavailable,
 )
 from isochrone.ids import GroupId, KeyspaceId
-from isochrone.wire.commands import CloseSession, Command, OpenSession, Operation, decode_result, encode_command
+from isochrone.wire.commands import (
+    CloseSession,
+    Command,
+    CompareAndSet,
+    OpenSession,
+    Operation,
+    Put,
+    decode_result,
+    encode_command,
+)
 from isochrone.wire.session import WriteRequest
 
 SESSION_TTL_MS = 600_000
 """Unused for so long, a session expires. Far above any deadline, so that a retry finds its session."""
 QUEUE_LENGTH_MAX = 16_384
 """Most writes that wait for a place."""
+UNDER_WAY_BYTES_MAX = 16 << 20
+"""Bytes of values under way from which on writes queue."""
 _NONCE_BYTES = 8
 
 
@@ -47,6 +58,15 @@ class Place(NamedTuple):
 
     session: Session
     sequence: int
+    size_bytes: int
+    """Of the values that the write carries."""
+
+
+class _Waiter(NamedTuple):
+    """A write that waits for a place."""
+
+    deadline: float
+    size_bytes: int
 
 
 @final
@@ -60,8 +80,9 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._group = GroupId("")
         self._session: Session | None = None
-        self._waiters: OrderedDict[asyncio.Future[Place], float] = OrderedDict()
-        """Writes that wait for a place, and their deadlines. None of the futures is done."""
+        self._waiters: OrderedDict[asyncio.Future[Place], _Waiter] = OrderedDict()
+        """None of the futures is done."""
+        self._under_way_bytes = 0
         self._opening: asyncio.Task[None] | None = None
         self._closed = False
         self.sessions_opened = 0
@@ -75,7 +96,7 @@ class Writer:
         """
         self._group = group
         while True:
-            place = await self._enter(deadline)
+            place = await self._enter(_Waiter(deadline, _value_bytes(operation)))
             try:
                 return await self._write_at(place, group, operation, deadline)
             except SessionRefused:
@@ -97,13 +118,13 @@ class Writer:
         if session is None or session.full:
             return
         try:
-            place = Place(session, session.begin())
+            place = Place(session, session.begin(), 0)
             await self._write_at(place, self._group, CloseSession(), self._loop.time() + timeout_s)
         except (Rejected, Indeterminate):
             return  # The session expires by itself.
 
     async def _write_at(self, place: Place, group: GroupId, operation: Operation, deadline: float) -> WriteResult:
-        session, sequence = place
+        session, sequence, _ = place
         command = encode_command(Command(session.identity, sequence, session.acknowledged, operation))
         make = partial(_request, group, self._keyspace, current_trace(), command)
         answer = await self._dispatcher.execute(group, deadline, make)
@@ -121,7 +142,7 @@ class Writer:
 
     # Places
 
-    async def _enter(self, deadline: float) -> Place:
+    async def _enter(self, waiter: _Waiter) -> Place:
         """Take a place, waiting for a session and for others to leave it if need be.
 
         Raises:
@@ -130,15 +151,14 @@ class Writer:
         """
         if self._closed:
             raise Unavailable("the client was closed")
-        session = self._session
-        if session is not None and not session.full:  # Then nobody waits: `_admit` has run.
-            return Place(session, session.begin())
+        if session := self._session_with_place():  # Then nobody waits: `_admit` has run.
+            return self._take(session, waiter)
         if len(self._waiters) >= QUEUE_LENGTH_MAX:
             raise QueueFull(f"{len(self._waiters)} writes to keyspace {self._keyspace!r} wait already")
         future: asyncio.Future[Place] = self._loop.create_future()
-        self._waiters[future] = deadline
+        self._waiters[future] = waiter
         self._admit()
-        timer = self._loop.call_at(deadline, self._too_late, future)
+        timer = self._loop.call_at(waiter.deadline, self._too_late, future)
         try:
             return await future
         except asyncio.CancelledError:
@@ -148,16 +168,27 @@ class Writer:
         finally:
             timer.cancel()
 
+    def _session_with_place(self) -> Session | None:
+        session = self._session
+        if session is None or session.full or self._under_way_bytes >= UNDER_WAY_BYTES_MAX:
+            return None
+        return session
+
+    def _take(self, session: Session, waiter: _Waiter) -> Place:
+        self._under_way_bytes += waiter.size_bytes
+        return Place(session, session.begin(), waiter.size_bytes)
+
     def _leave(self, place: Place) -> None:
+        self._under_way_bytes -= place.size_bytes
         place.session.end(place.sequence)
         self._admit()
 
     def _admit(self) -> None:
         """Give places to those that wait, in order; open a session if there is none."""
-        while self._waiters and self._session is not None and not self._session.full:
-            future, _ = self._waiters.popitem(last=False)
+        while self._waiters and (session := self._session_with_place()):
+            future, waiter = self._waiters.popitem(last=False)
             if not future.done():
-                future.set_result(Place(self._session, self._session.begin()))
+                future.set_result(self._take(session, waiter))
         if self._waiters and self._session is None and self._opening is None:
             self._opening = self._loop.create_task(self._open())
 
@@ -178,7 +209,7 @@ class Writer:
         """Open a session for those that wait; every round ends with one, or with fewer that wait."""
         try:
             while self._waiters and self._session is None:
-                deadline = max(self._waiters.values())
+                deadline = max(waiter.deadline for waiter in self._waiters.values())
                 try:
                     await self._open_until(deadline)
                 except (Unavailable, Indeterminate) as error:
@@ -198,10 +229,20 @@ class Writer:
 
     def _fail(self, error: type[Exception], text: str, deadline: float = math.inf) -> None:
         """Fail those that wait no longer than until `deadline`."""
-        for future in [future for future, until in self._waiters.items() if until <= deadline]:
+        for future in [future for future, waiter in self._waiters.items() if waiter.deadline <= deadline]:
             del self._waiters[future]
             if not future.done():
                 future.set_exception(error(f"no session of keyspace {self._keyspace!r} could be opened: {text}"))
+
+
+def _value_bytes(operation: Operation) -> int:
+    match operation:
+        case Put(_, value):
+            return len(value)
+        case CompareAndSet(_, expected, value):
+            return len(expected or b"") + len(value or b"")
+        case _:
+            return 0
 
 
 def _request(

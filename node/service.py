@@ -33,6 +33,8 @@ QUERY_BYTES_MAX = KEY_BYTES_MAX + 64
 TRACE_BYTES = 25
 """A trace context is so long, or empty (`Entry.trace`)."""
 TIMEOUT_MS_MAX = 3_600_000
+BACKLOG_BYTES_MAX = 16 << 20
+"""Reads are refused while more waits for a client: it shall ask again, rather than be cut off for its own answers."""
 
 
 class ClientSession(Protocol):
@@ -40,6 +42,10 @@ class ClientSession(Protocol):
 
     def send(self, message: SessionMessage) -> None:
         """Queue a message; never blocks."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """About how many bytes wait for the client."""
 
 
 class ClientService:
@@ -109,7 +115,7 @@ class ClientService:
             self.host.write(request.group, request.keyspace, request.command, request.trace, timeout_ns, done)
 
     def _read(self, session: ClientSession, request: ReadRequest) -> None:
-        done = partial(self._answer, session, request.request)
+        done = partial(self._answer_read, session, request.request)
         if error := self._wrong_target(request) or _oversized("query", request.query, QUERY_BYTES_MAX):
             done(_refused(error))
         else:
@@ -122,6 +128,11 @@ class ClientService:
         if request.timeout_ms <= 0:
             return Unavailable("the deadline passed before the request arrived; it was not applied")
         return None
+
+    def _answer_read(self, session: ClientSession, request: int, outcome: Outcome) -> None:
+        if outcome.payload and session.backlog_bytes > BACKLOG_BYTES_MAX:
+            outcome = _refused(Unavailable(f"{session.backlog_bytes} bytes wait for this client already"))
+        self._answer(session, request, outcome)
 
     def _answer(self, session: ClientSession, request: int, outcome: Outcome) -> None:
         error = outcome.error

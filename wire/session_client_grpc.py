@@ -25,8 +25,8 @@ from isochrone.wire.streams_grpc import CHANNEL_OPTIONS, SESSION_METHOD, Outbox,
 
 logger = logging.getLogger(__name__)
 
-CONNECTION_BYTES_MAX = 64 << 20
-"""Most bytes that wait for one node; more, and the connection is given up."""
+CONNECTION_BYTES_MAX = 256 << 20
+"""Most bytes that wait for one node; more, and the connection is given up. Far above what a client has under way."""
 
 
 async def connect(

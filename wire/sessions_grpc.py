@@ -58,6 +58,11 @@ class Session:
         """Send a message. Never blocks; messages keep their order. What is sent to a session that ends is dropped."""
         self.outbox.put((message,))
 
+    @property
+    def backlog_bytes(self) -> int:
+        """About how many bytes wait for the client; beyond `SESSION_BYTES_MAX` it is cut off."""
+        return self.outbox.backlog_bytes
+
     def _overflow(self) -> None:
         self.outbox.clear()
         self.given_up.set()

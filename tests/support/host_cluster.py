@@ -127,6 +127,8 @@ class Stream:
 class _Answering:
     """The node's end of a stream."""
 
+    backlog_bytes = 0
+
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 

@@ -326,9 +326,25 @@ def test_a_node_that_refuses_connections_is_tried_ever_less_often():
             assert 50 < cluster.connects - connects < 120
             cluster["a"].refuses_connections = False
             assert (await client.put("app/x", "1")).replica == "a"
+            await asyncio.sleep(2)
             cluster["a"].streams[0].reset()
             again = now()
             await client.put("app/x", "2")
             assert now() - again < 0.3
+
+    run_scenario(scenario)
+
+
+def test_a_node_that_ends_every_stream_at_once_is_tried_ever_less_often():
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            connects = cluster.connects
+            until = now() + 60
+            while now() < until:
+                for stream in list(cluster["a"].streams):
+                    stream.reset()
+                await asyncio.sleep(0.02)
+            assert 40 < cluster.connects - connects < 120
 
     run_scenario(scenario)

@@ -9,7 +9,7 @@ from host_cluster import GROUP, KEYSPACE, HostCluster
 from virtual_time import run_virtual
 
 from isochrone.ids import NodeId, ReplicaRole
-from isochrone.node.service import COMMAND_BYTES_MAX, QUERY_BYTES_MAX, ClientService
+from isochrone.node.service import BACKLOG_BYTES_MAX, COMMAND_BYTES_MAX, QUERY_BYTES_MAX, ClientService
 from isochrone.wire.commands import KEY_BYTES_MAX, Command, Get, OpenSession, encode_command, encode_query
 from isochrone.wire.session import Answer, LeaderChanged, ReadRequest, Refusal, SessionMessage, WriteRequest
 
@@ -20,6 +20,8 @@ READ = ReadRequest(1, GROUP, KEYSPACE, 1_000, encode_query(Get(b"k/" + bytes(KEY
 
 class Told:
     """A session that only listens."""
+
+    backlog_bytes = 0
 
     def __init__(self) -> None:
         self.messages: list[SessionMessage] = []
@@ -76,5 +78,19 @@ def test_what_is_beyond_them_is_refused_and_never_logged(request_: WriteRequest 
         assert isinstance(refusal, Refusal) and refusal.error == "InvalidRequest"
         await asyncio.sleep(1)
         assert host.replicas[GROUP].core.status().last == last
+
+    with_service(test)
+
+
+def test_a_read_is_refused_while_much_waits_for_its_client_and_a_write_is_not() -> None:
+    async def test(service: ClientService, _: HostCluster) -> None:
+        told = Told()
+        told.backlog_bytes = BACKLOG_BYTES_MAX + 1
+        service.received(told, replace(READ, request=1))
+        service.received(told, replace(WRITE, request=2))
+        await asyncio.sleep(1)
+        refusal, answer = sorted(told.messages, key=lambda message: message.request)  # type: ignore[union-attr]
+        assert isinstance(refusal, Refusal) and refusal.error == "Unavailable"
+        assert isinstance(answer, Answer)
 
     with_service(test)

@@ -1,0 +1,72 @@
+"""Bursts of large values, through a real node's service and real streams: they take turns and break nothing."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from host_cluster import CLUSTER, HostCluster
+from wire_nodes import free_addresses, peer_hello
+
+from isochrone.client import Client
+from isochrone.ids import NodeId, ReplicaRole, ZoneId
+from isochrone.wire.commands import VALUE_BYTES_MAX
+from isochrone.wire.peers_grpc import GrpcTransport
+from isochrone.wire.server_grpc import NodeServer
+from isochrone.wire.session import NodeHello
+from isochrone.wire.shaper_os import Shaper
+
+VALUE = bytes(VALUE_BYTES_MAX)
+
+
+def with_client(test: Callable[[Client], Awaitable[None]]) -> None:
+    """Run a test with a client of one node that leads its group."""
+
+    async def main() -> None:
+        shaper = Shaper(random.Random(1))
+        (address,) = free_addresses(1)
+        cluster = HostCluster({"a": ReplicaRole.FULL}, delay_ms=0)
+        (route,) = cluster.routes
+        cluster.routes = (replace(route, replicas=((NodeId("a"), address, "r", "z", ReplicaRole.FULL),)),)
+        await cluster.start_all()
+        await cluster.until(lambda: cluster.leader() is not None)
+        service = cluster.processes[NodeId("a")].service
+        assert service is not None
+        transport = GrpcTransport(
+            peer_hello("a"), ZoneId("z"), {}, shaper=shaper, accept=lambda _: "no peers", rng=random.Random(1)
+        )
+        server = NodeServer(
+            NodeHello(1, CLUSTER, NodeId("a"), "r", "z"),
+            shaper=shaper,
+            transport=transport,
+            sessions=service,
+            admin=None,  # type: ignore[arg-type]
+        )
+        await server.start(address)
+        try:
+            async with await Client.connect([address], region="r", zone="z", timeout_s=15) as client:
+                await test(client)
+                assert client.statistics().reconnects == 0
+        finally:
+            await server.stop()
+            await cluster.stop_all()
+            shaper.close()
+
+    asyncio.run(main())
+
+
+def test_a_burst_of_large_answers() -> None:
+    async def test(client: Client) -> None:
+        await client.put("k/x", VALUE)
+        reads = await asyncio.gather(*(client.get("k/x") for _ in range(64)))
+        assert {read.value for read in reads} == {VALUE}
+
+    with_client(test)
+
+
+def test_a_burst_of_large_writes() -> None:
+    async def test(client: Client) -> None:
+        writes = await asyncio.gather(*(client.put(f"k/{number % 4}", VALUE) for number in range(100)))
+        assert sorted(write.revision for write in writes) == list(range(1, 101))
+
+    with_client(test)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import ClusterId, NodeId, RegionId, StoreId, ZoneId
+from isochrone.topology import Topology
 
 
 class ConfigError(InvalidRequest):
@@ -85,6 +86,25 @@ def parse_config(text: str, source: str) -> NodeConfig:
     )
     _check_relations(config, source)
     return config
+
+
+def check_fits(config: NodeConfig, topology: Topology) -> None:
+    """Check a configuration against its topology: the two are copied to a node's machine by hand.
+
+    Raises:
+        ConfigError: the topology has no such node or has it elsewhere, or the address of a node is missing.
+    """
+    source = f"the configuration of node {config.node}"
+    spec = next((each for each in topology.nodes if each.id == config.node), None)
+    if spec is None:
+        known = ", ".join(each.id for each in topology.nodes)
+        raise ConfigError(f"{source}: node: found {config.node}; allowed: a node of {config.topology_file}: {known}")
+    for name, found, allowed in (("region", config.region, spec.region), ("zone", config.zone, spec.zone)):
+        if found != allowed:
+            raise ConfigError(f"{source}: {name}: found {found}; allowed: {allowed}, by {config.topology_file}")
+    for each in topology.nodes:
+        if each.id not in config.addresses:
+            raise ConfigError(f"{source}: addresses.{each.id}: found nothing; this key is required")
 
 
 def _check_keys(plain: Mapping[str, object], source: str) -> None:

@@ -15,7 +15,7 @@ from typing import Self, final
 from isochrone.clocks.system_os import SystemClock, kernel_bound_ns
 from isochrone.errors import ClockUnsynchronized, InvalidRequest
 from isochrone.ids import NS_PER_MS, Nanos, NodeId
-from isochrone.node.config import NodeConfig
+from isochrone.node.config import NodeConfig, check_fits
 from isochrone.node.files_os import load_links
 from isochrone.node.service import ClientService
 from isochrone.regions.host import GroupSettings, Host
@@ -70,8 +70,10 @@ class Node:
             ClockUnsynchronized: the clock source of the topology gives no usable bound here.
             Unavailable: the address cannot be listened on.
             TopologyError: the topology file is wrong.
+            ConfigError: the configuration does not fit the topology.
         """
         topology = load_topology(config.topology_file)
+        check_fits(config, topology)
         clock = system_clock(topology.clock, config.clock_offset_ms)
         clock.now()  # A clock without a bound is refused before anything starts.
         store = open_store(config.data_directory, config.cluster, config.node, config.store)
@@ -134,6 +136,7 @@ class Node:
             await self._host.closed()
         finally:
             await self._shut_down()
+            logger.info("node %s has stopped", self._config.node)
 
     async def _shut_down(self) -> None:
         await self._server.stop()

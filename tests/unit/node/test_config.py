@@ -1,15 +1,18 @@
 """The node's configuration file: what it says comes back, and what is wrong in it is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_topology import write_topology
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import ClusterId, NodeId, RegionId, StoreId, ZoneId
-from isochrone.node.config import NodeConfig, encode_config, parse_config
+from isochrone.node.config import ConfigError, NodeConfig, check_fits, encode_config, parse_config
 from isochrone.node.files_os import load_config
+from isochrone.topology import load_topology
 
 CONFIG = NodeConfig(
     node=NodeId("a-1"),
@@ -92,3 +95,20 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidRequest, match=r"binary\.json: cannot be read: not UTF-8$"):
         load_config(tmp_path / "binary.json")
+
+
+def test_a_configuration_must_fit_its_topology(tmp_path: Path) -> None:
+    topology = load_topology(write_topology(tmp_path))
+    spec = topology.nodes[0]
+    addresses = {each.id: "127.0.0.1:7001" for each in topology.nodes}
+    fitting = replace(CONFIG, node=spec.id, region=spec.region, zone=spec.zone, addresses=addresses)
+    check_fits(fitting, topology)
+    for changed, text in (
+        (replace(fitting, node=NodeId("x")), "node x: node: found x; allowed: a node of "),
+        (replace(fitting, region=RegionId("mars")), f"{spec.id}: region: found mars; allowed: {spec.region}, by "),
+        (replace(fitting, zone=ZoneId("us-east-1b")), f"{spec.id}: zone: found us-east-1b; allowed: us-east-1a, by "),
+        (replace(fitting, addresses={spec.id: "127.0.0.1:7001"}), "addresses.us-east-1b-1: found nothing"),
+    ):
+        with pytest.raises(ConfigError) as wrong:
+            check_fits(changed, topology)
+        assert text in str(wrong.value)

@@ -24,6 +24,17 @@ _WORDS_BY_PATTERN = {
     _PREFIX_PATTERN: "1 to 255 printable ASCII characters without spaces",
 }
 
+_WORDS_BY_TYPE = {
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "too_short": "at least one item",
+}
+
 Name = Annotated[str, Field(pattern=_NAME_PATTERN)]
 Milliseconds = Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)]
 _COUNT_TAG, _NAMES_TAG = "<count>", "<names>"
@@ -222,7 +233,7 @@ def _problem(detail: ErrorDetails, file: str) -> Problem:
         case "extra_forbidden":
             found = "an unknown key"
         case _:
-            found = _shorten(detail["input"])
+            found = spelled(detail["input"])
     return Problem(file, path_of(location), found, _allowed(detail, location))
 
 
@@ -234,7 +245,13 @@ def path_of(location: tuple[int | str, ...]) -> str:
     return path or "document"
 
 
-def _shorten(value: object) -> str:
+def spelled(value: object) -> str:
+    """A value of a file in few words, as YAML spells it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
@@ -252,8 +269,15 @@ def _allowed(detail: ErrorDetails, location: tuple[int | str, ...]) -> str:
             return f"this key is required{about}"
         case "string_pattern_mismatch":
             return _WORDS_BY_PATTERN[str(detail["ctx"]["pattern"])] + about
+        case "int_type" if _COUNT_TAG in detail["loc"]:
+            return "a whole number, or a list of names" + about
         case _:
-            return detail["msg"].removeprefix("Input should be ") + about
+            return in_words(detail) + about
+
+
+def in_words(detail: ErrorDetails) -> str:
+    """What pydantic allows, in the words of a YAML file in place of Python's types."""
+    return _WORDS_BY_TYPE.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
 
 
 def _keys(model: type[BaseModel]) -> dict[str, FieldInfo]:

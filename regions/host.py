@@ -16,8 +16,9 @@ Invariants:
    of the old process, a zombie, can be taken after a restart.
 4. An error of the store ends the host: it sends nothing more, and everyone who waits is told.
 
-HAZARD: entries whose timestamps are further ahead of this node's clock than the maximum offset are not taken. A
-node whose clock is slow thus looks unreachable to its leaders, rather than serving times that have not come.
+HAZARD: entries whose timestamps are further ahead of this node's clock than the maximum offset are not taken, nor is
+their leader followed until this clock has caught up with them or it sends others. So a node whose clock is slow
+looks unreachable to its leaders, and a leader whose clock is fast loses its office, but only once it has written.
 """
 
 import asyncio
@@ -60,7 +61,7 @@ from isochrone.regions.raft.ready import Fetch, Outgoing
 from isochrone.regions.replica import Done, Outcome, Read, Release, Replica, Turn, Write
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
-from isochrone.wire.messages import AppendRequest, Entry, Envelope, GroupMessage
+from isochrone.wire.messages import AppendRequest, Entry, Envelope, GroupMessage, Heartbeat
 from isochrone.wire.status import GroupStatus
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,8 @@ class Host:
         self._peers: set[tuple[NodeId, StoreId]] = set()
         self._inbox: deque[tuple[NodeId, GroupMessage]] = deque()
         self._held: list[Envelope] = []
+        self._ahead: dict[GroupId, tuple[NodeId, Timestamp]] = {}
+        """Who sent entries from too far ahead last, and from when."""
         self._incarnations: dict[NodeId, Incarnation] = dict(store.incarnations)
         self._durable_incarnations: dict[NodeId, Incarnation] = dict(store.incarnations)
         self._finished: deque[_WriteUnderWay] = deque()
@@ -279,7 +282,7 @@ class Host:
 
     def group_statuses(self) -> tuple[GroupStatus, ...]:
         """The status of every replica here."""
-        return tuple(_group_status(group, replica) for group, replica in sorted(self.replicas.items()))
+        return tuple(self.replicas[group].status() for group in sorted(self.replicas))
 
     # ---- the loop
 
@@ -391,19 +394,31 @@ class Host:
     def _take_inbox(self, now: Nanos) -> None:
         inbox, self._inbox = self._inbox, deque()
         for sender, item in inbox:
-            if isinstance(item.message, AppendRequest) and self._ahead_of_clock(item.message):
-                self.counters["entries_ahead_of_clock"] += len(item.message.entries)
+            if self._ahead_of_clock(sender, item):
                 continue
             self.replicas[item.group].core.step(sender, item.message, now)
             self._dirty[item.group] = None
 
-    def _ahead_of_clock(self, request: AppendRequest) -> bool:
-        if not request.entries:
-            return False
+    def _ahead_of_clock(self, sender: NodeId, item: GroupMessage) -> bool:
+        """Whether a message brings entries from too far ahead, or is the heartbeat of a leader whose last ones were."""
+        match item.message:
+            case AppendRequest(entries=entries) if entries:
+                timestamp = entries[-1].last_timestamp
+            case Heartbeat() if item.group in self._ahead and self._ahead[item.group][0] == sender:
+                timestamp = self._ahead[item.group][1]
+            case _:
+                return False
         try:
-            self._hlc.observe(request.entries[-1].last_timestamp, self._clock.now().latest)
+            latest = self._clock.now().latest
         except ClockUnsynchronized:
+            return isinstance(item.message, AppendRequest)
+        try:
+            self._hlc.observe(timestamp, latest)
+        except ClockUnsynchronized:
+            self._ahead[item.group] = (sender, timestamp)
+            self.counters["messages_ahead_of_clock"] += 1
             return True
+        self._ahead.pop(item.group, None)
         return False
 
     def _propose(self, now: Nanos) -> None:
@@ -483,19 +498,3 @@ class Host:
             entries = ()  # The prefix was dropped meanwhile, so this replica leads no more.
         self._fetched.append((group, fetch.peer, entries))
         self._wakeup.set()
-
-
-def _group_status(group: GroupId, replica: Replica) -> GroupStatus:
-    status = replica.core.status()
-    return GroupStatus(
-        group=group,
-        role=status.role,
-        leader=status.leader,
-        term=status.term,
-        commit=status.commit,
-        applied=status.applied,
-        first=status.first,
-        last=status.last,
-        match=status.match,
-        relay=status.relay,
-    )

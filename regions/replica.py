@@ -16,6 +16,7 @@ from isochrone.regions.raft.ready import AppendToken, Event, EventName, Fetch, O
 from isochrone.regions.state.machine import GroupState
 from isochrone.wire.commands import encode_batch
 from isochrone.wire.messages import Configuration, Entry
+from isochrone.wire.status import GroupStatus
 
 BATCH_COMMANDS_MAX = 512
 """Most commands in one entry."""
@@ -112,6 +113,22 @@ class Replica:
     def revision(self) -> Revision:
         """The group's revision as applied here."""
         return self.machine.revision if self.machine else Revision(0)
+
+    def status(self) -> GroupStatus:
+        """The replica's state now, for operators."""
+        status = self.core.status()
+        return GroupStatus(
+            group=self.group,
+            role=status.role,
+            leader=status.leader,
+            term=status.term,
+            commit=status.commit,
+            applied=status.applied,
+            first=status.first,
+            last=status.last,
+            match=status.match,
+            relay=status.relay,
+        )
 
     # ---- requests
 

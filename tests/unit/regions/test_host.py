@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
-from host_cluster import GROUP, KEYSPACE, HostCluster
+from host_cluster import GROUP, KEYSPACE, MS, HostCluster
 from virtual_time import run_virtual
 
 from isochrone.errors import (
@@ -252,10 +252,46 @@ def test_entries_far_ahead_of_a_follower_s_clock_are_not_taken() -> None:
         with pytest.raises(Indeterminate):
             await client.put("k/x", "2", timeout_s=0.5)
         assert all(
-            process.host is not None and process.host.counters["entries_ahead_of_clock"]
+            process.host is not None and process.host.counters["messages_ahead_of_clock"]
             for name, process in cluster.processes.items()
             if name != "a"
         )
+
+    in_cluster(test)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_leader_whose_clock_is_far_ahead_loses_its_office(seed: int) -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/x", "1")
+        clock = cluster.processes[NodeId("a")].clock
+        clock.offset_ms = 3_600_000
+        # Neither the attempts that the fast clock has stamped nor their stamps survive.
+        result = await client.put("k/x", "2", timeout_s=30)
+        assert result.replica in {"b", "c"}
+        item = await client.get("k/x")
+        assert item.version == 2
+        assert item.timestamp < clock.now().earliest - 3_000_000 * MS
+        clock.offset_ms = 0
+        await client.put("k/x", "3", timeout_s=30)
+
+    in_cluster(test, seed=seed)
+
+
+def test_a_follower_whose_clock_is_slow_harms_nobody_and_comes_back() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/x", "1")
+        clock = cluster.processes[NodeId("c")].clock
+        clock.offset_ms = -10_000
+        for number in range(20):
+            assert (await client.put("k/x", str(number))).replica == "a"
+            await asyncio.sleep(0.3)
+        clock.offset_ms = 0
+        await client.put("k/x", "last")
+        await cluster.crash("b")
+        assert (await client.get("k/x", timeout_s=10)).version == 22
 
     in_cluster(test)
 

@@ -46,9 +46,13 @@ def check_addresses(topology: Topology) -> None:
         try:
             socket.create_server((host, int(port))).close()
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            text = f"{spec.address}, the address of node {spec.id}, cannot be used: {reason}"
+            text = f"{spec.address}, the address of node {spec.id}, cannot be used: {_reason(error)}"
             raise Unavailable(text) from error
+
+
+def _reason(error: OSError) -> str:
+    """The reason alone: what a failed bind says of itself repeats the address."""
+    return (error.strerror or str(error)).partition(" (while attempting")[0]
 
 
 def _draw_port(rng: random.SystemRandom, taken: set[int]) -> int:

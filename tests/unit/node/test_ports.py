@@ -1,10 +1,13 @@
 """Addresses for nodes: the topology's own, else free ports of loopback."""
 
+import socket
 from pathlib import Path
 
+import pytest
 from small_topology import ONE_REGION, write_topology
 
-from isochrone.node.ports_os import choose_addresses
+from isochrone.errors import Unavailable
+from isochrone.node.ports_os import check_addresses, choose_addresses
 from isochrone.topology import load_topology
 
 
@@ -26,3 +29,26 @@ nodes:
     addresses = choose_addresses(load_topology(write_topology(tmp_path, ONE_REGION + nodes)))
     assert addresses["n-a"] == "198.51.100.7:7001"
     assert addresses["n-b"].startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("127.0.0.1", "Address already in use"), ("192.0.2.1", "Cannot assign requested address"), ("no..host", None)],
+)
+def test_an_address_that_cannot_be_used_is_refused_with_the_reason(
+    host: str, reason: str | None, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"{host}:{taken.getsockname()[1]}"
+        nodes = f"""
+nodes:
+  - {{name: n-a, zone: us-east-1a, address: "{address}"}}
+  - {{name: n-b, zone: us-east-1b}}
+  - {{name: n-c, zone: us-east-1c}}
+"""
+        with pytest.raises(Unavailable) as refused:
+            check_addresses(load_topology(write_topology(tmp_path, ONE_REGION + nodes)))
+    begin = f"{address}, the address of node n-a, cannot be used: "
+    assert str(refused.value).startswith(begin)
+    assert reason is None or str(refused.value) == begin + reason
+    assert "Unknown error" not in str(refused.value)

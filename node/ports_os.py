@@ -5,7 +5,6 @@ program takes one between the draw and the moment the node listens. Another prog
 the node then says that its port is in use, and whoever deploys draws again.
 """
 
-import os
 import random
 import socket
 from collections.abc import Mapping

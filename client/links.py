@@ -141,11 +141,6 @@ class Link:
         self._directory_known = False
         self._connecting: asyncio.Task[None] | None = self._loop.create_task(self._connect())
 
-    @property
-    def is_up(self) -> bool:
-        """Whether a stream is open to the right node."""
-        return self._up
-
     def send(self, message: SessionMessage) -> None:
         """Send on the open stream; without one the message vanishes."""
         if self._stream is not None and self._stream.connection is not None:

@@ -50,11 +50,6 @@ class Directory:
         self._routes = sorted((_route(route) for route in routes), key=lambda route: route.prefix)
         self._prefixes = [route.prefix for route in self._routes]
 
-    @property
-    def routes(self) -> tuple[Route, ...]:
-        """All routes, in order of prefix."""
-        return tuple(self._routes)
-
     def find(self, key: bytes) -> Route:
         """The route of a key.
 

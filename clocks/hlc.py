@@ -24,11 +24,6 @@ class HybridLogicalClock:
         self._offset_max_ns = offset_max_ns
         self._last = Timestamp(0)
 
-    @property
-    def last(self) -> Timestamp:
-        """The largest timestamp given out, observed or restored."""
-        return self._last
-
     def restore(self, high_water: Timestamp) -> None:
         """Never give out a timestamp at or below `high_water`."""
         self._last = max(self._last, high_water)

@@ -15,8 +15,3 @@ class Interval:
 
     earliest: Timestamp
     latest: Timestamp
-
-    @property
-    def middle(self) -> Timestamp:
-        """The best single guess of true time."""
-        return Timestamp((self.earliest + self.latest) // 2)

@@ -41,8 +41,6 @@ class Session:
     """One connected client."""
 
     def __init__(self, hello: ClientHello, node: NodeHello, shaper: Shaper) -> None:
-        self.region = hello.region
-        self.zone = hello.zone
         self.client = hello.client
         self.outbox: Outbox[SessionMessage] = Outbox(
             encode=encode_session_frame,

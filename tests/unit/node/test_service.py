@@ -82,6 +82,19 @@ def test_what_is_beyond_them_is_refused_and_never_logged(request_: WriteRequest 
     with_service(test)
 
 
+def test_a_write_s_trace_context_is_in_the_log() -> None:
+    async def test(service: ClientService, cluster: HostCluster) -> None:
+        trace = bytes(range(25))
+        service.received(Told(), replace(WRITE, trace=trace))
+        await asyncio.sleep(1)
+        store = cluster.processes[NodeId("a")].store
+        last = (await store.load(GROUP)).last_index
+        (entry,) = await store.read_entries(GROUP, last, last, 1 << 20)
+        assert entry.trace == trace
+
+    with_service(test)
+
+
 def test_a_read_is_refused_while_much_waits_for_its_client_and_a_write_is_not() -> None:
     async def test(service: ClientService, _: HostCluster) -> None:
         told = Told()

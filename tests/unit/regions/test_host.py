@@ -210,6 +210,24 @@ def test_a_stranger_under_a_member_s_name_does_not_shut_the_member_out() -> None
     in_cluster(test)
 
 
+def test_reads_wait_for_no_disk() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/x", "1")
+        for process in cluster.processes.values():
+            process.store.hold()
+        write = asyncio.ensure_future(client.put("k/x", "2", timeout_s=5))
+        for _ in range(10):
+            assert (await client.get("k/x", timeout_s=0.1)).value == b"1"
+            await asyncio.sleep(0.1)
+        assert not write.done()
+        for process in cluster.processes.values():
+            process.store.release()
+        assert (await write).succeeded
+
+    in_cluster(test)
+
+
 def test_reads_that_cannot_be_confirmed_are_bounded() -> None:
     async def test(cluster: HostCluster) -> None:
         host = cluster.processes[NodeId("a")].host

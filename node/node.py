@@ -99,7 +99,7 @@ class Node:
             config.zone,
             _peer_addresses(config, topology),
             shaper=shaper,
-            accept=lambda peer: peer_refusal(hello, peer, host.incarnations),
+            accept=lambda peer: peer_refusal(hello, peer, host.stores, host.incarnations),
             rng=rng,
         )
         service = ClientService(config.node, routes(topology, config))

@@ -131,7 +131,8 @@ class Host:
         self._leader_changed = leader_changed
         self.replicas: dict[GroupId, Replica] = {}
         self.counters: Counter[str] = Counter()
-        self._peers: set[tuple[NodeId, StoreId]] = set()
+        self.stores: dict[NodeId, StoreId] = {}
+        """The store of every node that shares a group with this one."""
         self._inbox: deque[tuple[NodeId, GroupMessage]] = deque()
         self._held: list[Envelope] = []
         self._ahead: dict[GroupId, tuple[NodeId, Timestamp]] = {}
@@ -157,7 +158,7 @@ class Host:
         now = self._clock.monotonic()
         for group in self._store.groups:
             replica = self.replicas[group] = await self._load(group, now)
-            self._peers |= {(member.node, member.store) for member in replica.members.values()}
+            self.stores.update((member.node, member.store) for member in replica.members.values())
             self._dirty[group] = None
         self._failure = asyncio.get_running_loop().create_future()
         self._transport.start(self._receive)
@@ -287,7 +288,7 @@ class Host:
     # ---- the loop
 
     def _receive(self, envelope: Envelope) -> None:
-        if (envelope.sender, envelope.store) not in self._peers:
+        if self.stores.get(envelope.sender) != envelope.store:
             # Not even its incarnation may be noted: that would shut out the node whose name it bears.
             self.counters["messages_of_strangers"] += len(envelope.messages)
             return
@@ -305,8 +306,7 @@ class Host:
     def _accept(self, envelope: Envelope) -> None:
         for item in envelope.messages:
             replica = self.replicas.get(item.group)
-            member = replica.members.get(envelope.sender) if replica else None
-            if member is None or member.store != envelope.store:
+            if replica is None or envelope.sender not in replica.members:
                 self.counters["messages_of_strangers"] += 1
             elif len(self._inbox) >= INBOX_MAX:
                 self.counters["messages_over_the_inbox"] += 1

@@ -77,7 +77,7 @@ class WireNode:
     on_stop: Callable[[], None] = lambda: None
 
     def accept(self, hello: PeerHello) -> str | None:
-        refusal = peer_refusal(self.hello, hello, self.highest_seen)
+        refusal = peer_refusal(self.hello, hello, {}, self.highest_seen)
         if refusal is None:
             self.highest_seen[hello.node] = hello.incarnation
         return refusal

@@ -1,6 +1,5 @@
 """`isochrone drill`: run a failure drill on real processes, or check a drill file."""
 
-import asyncio
 import os
 import shutil
 import sys
@@ -20,9 +19,11 @@ from isochrone.drills.runner import run_drill
 from isochrone.drills.verdict import ExitStatus, Verdict
 from isochrone.errors import IsochroneError
 from isochrone.node.deployment_ray import take_down
+from isochrone.ops.cli.signals_os import Interrupted, run_until_signal
+from isochrone.ops.cli.tables import counted
 
 _MARK = {Verdict.TRUE: "holds", Verdict.FALSE: "FAILS", Verdict.UNKNOWN: "UNKNOWN"}
-_file_argument = click.argument("file", type=click.Path(path_type=Path))
+_file_argument = click.argument("file", type=click.Path(path_type=Path, readable=False))
 
 
 @click.group("drill", no_args_is_help=True)
@@ -37,7 +38,7 @@ def drill_group() -> None:
     """
 
 
-@drill_group.command("validate")
+@drill_group.command("validate", short_help="Check a file and report every fault.")
 @_file_argument
 def validate_command(file: Path) -> None:
     """Check FILE against its topology and report every fault, one a line: file, key, found, allowed.
@@ -50,10 +51,11 @@ def validate_command(file: Path) -> None:
     """
     drill = _load_or_exit(file).document
     seconds = drill.workload.warm_up_s + drill.workload.duration_s
-    click.echo(f"{file}: valid: {len(drill.faults)} faults in {seconds:g} s, {len(drill.workload.clients)} regions ask")
+    clients = counted(len(drill.workload.clients), "region")
+    click.echo(f"{file}: valid: {counted(len(drill.faults), 'fault')} in {seconds:g} s, clients in {clients}")
 
 
-@drill_group.command("run")
+@drill_group.command("run", short_help="Run a drill, and write a report.")
 @_file_argument
 @click.option(
     "--report",
@@ -66,8 +68,8 @@ def run_command(file: Path, report_directory: Path | None, seed: int | None) -> 
     """Run the drill in FILE on a deployment of its own, and write a report.
 
     Brings the topology up on this machine's own Ray, with links as slow as the real ones; runs clients in every
-    region; makes the faults; heals; reads everything back; checks the history; takes all down again. Ctrl-C stops it
-    early, and still writes the report.
+    region; makes the faults; heals; reads everything back; takes all down again; checks the history. Ctrl-C and SIGTERM
+    stop it early: everything is taken down, and the report is written. Progress goes to standard error.
 
     \b
     Exit status:
@@ -87,19 +89,32 @@ def run_command(file: Path, report_directory: Path | None, seed: int | None) -> 
     # Absolute, because Ray's driver changes its working directory.
     reports = Path(os.path.abspath(report_directory or Path("reports") / loaded.document.name))
     _check_writable_or_exit(reports)
+    try:
+        status = _drill(loaded, reports, loaded.document.seed if seed is None else seed)
+    except Exception as error:
+        # A full disk under the report, a deployment that cannot be taken down, a fault of ours: never a verdict.
+        known = isinstance(error, IsochroneError | OSError)
+        click.echo(f"isochrone: {error}" if known else traceback.format_exc(), err=True)
+        status = ExitStatus.HARNESS_CRASHED
+    sys.exit(int(status))
+
+
+def _drill(loaded: LoadedDrill, reports: Path, seed: int) -> ExitStatus:
+    """Run the drill, judge it, report and show what came out."""
     started_at = datetime.now(UTC)
-    record = DrillRecord(loaded.document, loaded.topology, loaded.document.seed if seed is None else seed)
+    record = DrillRecord(loaded.document, loaded.topology, seed)
     directory = Path(tempfile.mkdtemp(prefix="isochrone-drill-"))
     _run(loaded, record, directory, started_at)
-    click.echo("checking the history")
+    click.echo("checking the history", err=True)
     results = judge(record)
     write_report(reports, record, results, describe_surroundings(started_at))
     _show(record, results, reports)
-    if results.exit_status is ExitStatus.HOLDS:
+    nothing_to_examine = record.interrupted or not any(directory.iterdir())
+    if results.exit_status is ExitStatus.HOLDS or nothing_to_examine:
         shutil.rmtree(directory)
     else:
         click.echo(f"data and logs of the nodes: {directory}")
-    sys.exit(int(results.exit_status))
+    return results.exit_status
 
 
 def _run(loaded: LoadedDrill, record: DrillRecord, directory: Path, started_at: datetime) -> None:
@@ -107,7 +122,7 @@ def _run(loaded: LoadedDrill, record: DrillRecord, directory: Path, started_at: 
 
     def progress(line: str) -> None:
         elapsed = (datetime.now(UTC) - started_at).total_seconds()
-        click.echo(f"[{elapsed:5.1f} s] {line}")
+        click.echo(f"[{elapsed:5.1f} s] {line}", err=True)
 
     async def run() -> None:
         harness = LocalHarness(loaded.topology_file, directory, record.seed)
@@ -117,10 +132,10 @@ def _run(loaded: LoadedDrill, record: DrillRecord, directory: Path, started_at: 
             harness.close()
 
     try:
-        asyncio.run(run())
-    except KeyboardInterrupt:
+        run_until_signal(run())
+    except Interrupted as end:
         record.interrupted = True
-        click.echo("interrupted")
+        click.echo(str(end), err=True)
     except IsochroneError as error:
         record.crash = f"{type(error).__name__}: {error}"
         click.echo(f"error: {error}", err=True)

@@ -185,8 +185,10 @@ class Client:
             return
         self._closed = True
         self._dispatcher.abandon_calls("the client was closed")
-        await asyncio.gather(*(writer.close(CLOSE_TIMEOUT_S) for writer in self._writers.values()))
-        await self._dispatcher.close()
+        try:
+            await asyncio.gather(*(writer.close(CLOSE_TIMEOUT_S) for writer in self._writers.values()))
+        finally:
+            await self._dispatcher.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -120,7 +120,7 @@ class Writer:
         try:
             place = Place(session, session.begin(), 0)
             await self._write_at(place, self._group, CloseSession(), self._loop.time() + timeout_s)
-        except (Rejected, Indeterminate):
+        except (Rejected, Indeterminate, InvalidRequest):
             return  # The session expires by itself.
 
     async def _write_at(self, place: Place, group: GroupId, operation: Operation, deadline: float) -> WriteResult:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from opentelemetry import trace
-from session_cluster import lose_answer, run_scenario
+from session_cluster import lose_answer, lose_request, refuse, run_scenario
 
 from isochrone.client import Provenance
 from isochrone.errors import ConnectionLost, InvalidRequest, Unavailable
@@ -218,6 +218,33 @@ def test_closing_ends_the_session_and_the_connections():
         assert [node.streams for node in cluster.nodes.values()] == [[], [], []]
         with pytest.raises(InvalidRequest, match="closed"):
             await client.get("app/x")
+
+    run_scenario(scenario)
+
+
+@pytest.mark.parametrize("error", ["InvalidRequest", "QueueFull", "SessionExpired", "NobodyKnows"])
+def test_closing_ends_the_connections_whatever_the_group_says_of_the_session(error):
+    async def scenario(cluster):
+        client = await cluster.client()
+        await client.put("app/x", "1")
+        cluster["a"].rules.append(refuse(error))
+        await client.close()
+        assert [node.streams for node in cluster.nodes.values()] == [[], [], []]
+
+    run_scenario(scenario)
+
+
+def test_closing_that_is_cancelled_still_ends_the_connections():
+    async def scenario(cluster):
+        client = await cluster.client()
+        await client.put("app/x", "1")
+        cluster["a"].rules.append(lose_request)
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0.2)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert [node.streams for node in cluster.nodes.values()] == [[], [], []]
 
     run_scenario(scenario)
 

@@ -14,7 +14,7 @@ from isochrone.drills.convergence import leader_of
 from isochrone.drills.faults import Link, ResolvedFault, links_under, resolve
 from isochrone.drills.record import FaultRun
 from isochrone.drills.schema import FaultKind, FaultSection
-from isochrone.errors import InvariantViolation
+from isochrone.errors import InvariantViolation, Unavailable
 from isochrone.ids import NodeId, RegionId
 from isochrone.node.deployment import Deployment
 from isochrone.wire.shaping import LinkShape
@@ -61,11 +61,23 @@ class FaultInjector:
         return run
 
     async def end(self, run: FaultRun) -> None:
-        """Undo a fault: processes first, links then."""
+        """Undo a fault: processes first, links then.
+
+        Raises:
+            NoProgress: a process does not run again.
+        """
         fault = run.fault
         run.end_ns = self.now_ns()
         self.active.remove(run)
         self.progress(f"fault ends: {fault.description}")
+        try:
+            await self._start_again(fault)
+        except Unavailable as error:
+            raise NoProgress(f"{fault.description} has ended, but {error}") from error
+        if fault.cut:
+            await self._reshape()
+
+    async def _start_again(self, fault: ResolvedFault) -> None:
         match fault.kind:
             case FaultKind.KILL_NODE:
                 await self.deployment.start_node(_node(fault))
@@ -75,13 +87,15 @@ class FaultInjector:
                 await self.deployment.start_region(_region(fault))
             case FaultKind.CUT_LINK | FaultKind.ISOLATE_REGION:
                 pass
-        if fault.cut:
-            await self._reshape()
 
     async def set_links(self, links: Mapping[Link, LinkShape]) -> None:
-        """Shape all links, those of clients included."""
+        """Shape all links, those of clients included. Raises `Unavailable` when a node that should answer does not."""
         self.shape_clients(links)
-        await self.deployment.set_links(links)
+        paused = {run.fault.node for run in self.active if run.fault.kind is FaultKind.PAUSE_NODE}
+        silent = await self.deployment.set_links(links) - paused
+        if silent:
+            # With some links as they were, the fault would not be what its report says.
+            raise Unavailable(f"{', '.join(sorted(silent))} did not answer when links were changed")
 
     async def _reshape(self) -> None:
         await self.set_links(links_under(self.deployment.topology, [run.fault for run in self.active]))

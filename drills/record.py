@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from isochrone.drills.faults import ResolvedFault
 from isochrone.drills.history import Operation
 from isochrone.drills.schema import DrillDocument
-from isochrone.ids import NS_PER_S
+from isochrone.ids import NS_PER_S, Incarnation, NodeId
 from isochrone.topology.model import Topology
 
 
@@ -49,6 +49,10 @@ class DrillRecord:
     phases: list[PhaseRun] = field(default_factory=list)
     phase: str = "not started"
     """The phase that runs, or in which the run ended; `done` after the last."""
+    incarnations_before: dict[NodeId, Incarnation] = field(default_factory=dict)
+    """Of each node, before anything was asked of it."""
+    incarnations_after: dict[NodeId, Incarnation] | None = None
+    """Of each node, after the final reads; None if the run did not come so far."""
     workload_start_ns: int | None = None
     """Time 0 of the drill file."""
     no_progress: str | None = None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+from isochrone.drills import restarts
 from isochrone.drills.checkers.adequacy import check_adequacy
 from isochrone.drills.checkers.durability import DurabilityResult, check_durability
 from isochrone.drills.checkers.linearizability import check_linearizability
@@ -47,19 +48,20 @@ class Results:
     """Operations by kind and outcome; final reads apart, under `final get`."""
 
 
-def judge(record: DrillRecord) -> Results:
-    """Run every check and take every figure."""
+def judge(record: DrillRecord, steps_max: int = CHECKER_STEPS_MAX) -> Results:
+    """Run every check and take every figure, with `steps_max` search steps for the linearizability checker."""
     keyspaces = list(record.drill.workload.keyspaces)
     durability, durable = _judge_durability(record)
     checks = (
         _check_complete(record),
-        guarded("linearizable", lambda: check_linearizability(record.operations, CHECKER_STEPS_MAX).as_check()),
+        guarded("linearizable", lambda: check_linearizability(record.operations, steps_max).as_check()),
         durable,
         *(
             guarded(f"recovery of {name}", partial(_check_recovery, record, name, bound))
             for name, bound in record.drill.expect.recovery_within_s.items()
         ),
         guarded("adequate", lambda: _check_adequacy(record)),
+        guarded(restarts.NAME, lambda: restarts.check_starts(record)),
     )
     verdict = worst(check.verdict for check in checks)
     read_to_the_end = durability is not None and not durability.unread and record.phase == "done"
@@ -104,11 +106,19 @@ def _check_complete(record: DrillRecord) -> Check:
     if record.no_progress is not None:
         return Check(name, Verdict.UNKNOWN, f"no progress in phase '{record.phase}': {record.no_progress}.")
     if record.interrupted:
-        return Check(name, Verdict.UNKNOWN, f"interrupted in phase '{record.phase}'.")
+        where = "while the history was checked" if record.phase == "done" else f"in phase '{record.phase}'"
+        return Check(name, Verdict.UNKNOWN, f"interrupted {where}.")
     if record.phase != "done":
         return Check(name, Verdict.UNKNOWN, f"the run ended in phase '{record.phase}'.")
+    read = {item.key for item in record.operations if item.final and item.outcome is Outcome.OK}
+    unread = sorted({item.key for item in record.operations} - read)
+    if unread:
+        shown = ", ".join(unread[:5]) + (", …" if len(unread) > 5 else "")
+        return Check(name, Verdict.UNKNOWN, f"the final reads of {len(unread)} keys were not answered: {shown}.")
     return Check(
-        name, Verdict.TRUE, "every phase ran to its end, and every replica of every group matched after healing."
+        name,
+        Verdict.TRUE,
+        "every phase ran to its end, every replica of every group matched after healing, and every key was read.",
     )
 
 

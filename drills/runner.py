@@ -32,7 +32,7 @@ from isochrone.drills.measure import client_zone, percentile
 from isochrone.drills.record import DrillRecord, FaultRun, PhaseRun
 from isochrone.drills.schema import FaultSection
 from isochrone.drills.workload import KeyValueClient, Recorder, cancel, run_clients, run_together
-from isochrone.ids import NS_PER_S, RegionId, ZoneId
+from isochrone.ids import NS_PER_S, Incarnation, NodeId, RegionId, ZoneId
 from isochrone.node.deployment import Deployment
 from isochrone.wire.shaping import LinkShape
 from isochrone.wire.status import NodeStatus
@@ -125,6 +125,7 @@ async def _close(run: _Run) -> None:
 async def _run_phases(run: _Run, before_final_reads: Interference | None) -> None:
     recorder = Recorder(loop_now_ns, run.record.operations)
     async with _phase(run, "calibrate"):
+        run.record.incarnations_before = await _incarnations(run.deployment)
         clients = await _connect_clients(run)
         await _calibrate(run, clients, recorder)
     await _drive(run, clients, recorder)
@@ -134,6 +135,7 @@ async def _run_phases(run: _Run, before_final_reads: Interference | None) -> Non
         await before_final_reads(run.deployment)
     async with _phase(run, "final reads"):
         await _read_everything(run, recorder)
+        run.record.incarnations_after = await _incarnations(run.deployment)
 
 
 @asynccontextmanager
@@ -258,6 +260,17 @@ async def wait_until_matching(deployment: Deployment, progress: Callable[[str], 
             raise NoProgress(f"{HEAL_TIMEOUT_S:g} s after the faults: {difference}")
         await asyncio.sleep(STATUS_INTERVAL_S)
     progress("every replica of every group matches")
+
+
+async def _incarnations(deployment: Deployment) -> dict[NodeId, Incarnation]:
+    """The incarnation of every node. Raises `NoProgress` when one does not answer within `HEAL_TIMEOUT_S`."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + HEAL_TIMEOUT_S
+    while len(statuses := await deployment.status()) < len(deployment.topology.nodes):
+        if loop.time() > deadline_s:
+            raise NoProgress(f"{len(statuses)} of {len(deployment.topology.nodes)} nodes answer")
+        await asyncio.sleep(STATUS_INTERVAL_S)
+    return {status.node: status.incarnation for status in statuses}
 
 
 async def _read_everything(run: _Run, recorder: Recorder) -> None:

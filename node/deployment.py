@@ -47,9 +47,9 @@ class Deployment(Protocol):
     async def resume_node(self, node: NodeId) -> None:
         """Let a paused node go on (SIGCONT)."""
 
-    async def set_links(self, links: Links) -> None:
+    async def set_links(self, links: Links) -> frozenset[NodeId]:
         """Change the directed links named; the others stay. Nodes that start later get them too, and a paused node
-        gets them when it goes on."""
+        gets them when it goes on. Returns the nodes that listen and did not answer: paused ones, as a rule."""
 
     async def kill_region(self, region: RegionId) -> None:
         """Kill a region's supervisor, then its nodes, with SIGKILL. Returns when their processes are gone."""

@@ -10,7 +10,6 @@ Ray; only what concerns processes connects to Ray, at the first call.
 """
 
 import asyncio
-import contextlib
 import importlib.util
 import os
 import shutil
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from isochrone.node.supervisor_ray import SupervisorState
 
 ADMIN_TIMEOUT_S = 1.0
+LINKS_TIMEOUT_S = 3.0
+"""A live node that has not taken new links by then is too slow for a drill to mean anything."""
 PROCESS_TIMEOUT_S = 20.0
 """For a process to be started or killed."""
 LEADERS_TIMEOUT_S = 90.0
@@ -155,7 +156,7 @@ class RayDeployment:
     async def start_node(self, node: NodeId) -> None:
         """See `Deployment`."""
         await self._supervisor(node, "release")
-        await self._send_links([node])
+        await self._send_own_links(node)
 
     async def pause_node(self, node: NodeId) -> None:
         """See `Deployment`."""
@@ -164,13 +165,13 @@ class RayDeployment:
     async def resume_node(self, node: NodeId) -> None:
         """See `Deployment`."""
         self._signal(await self._process_of(node), node, signal.SIGCONT)
-        await self._send_links([node])
+        await self._send_own_links(node)
 
-    async def set_links(self, links: Links) -> None:
+    async def set_links(self, links: Links) -> frozenset[NodeId]:
         """See `Deployment`."""
         # First the file, then the nodes: a node that starts in between reads the file.
         write_durably(self._layout.links, encode_links(load_links(self._layout.links) | dict(links)))
-        await self._send_links(self.addresses, links)
+        return await self._send_links(self.addresses, links)
 
     async def kill_region(self, region: RegionId) -> None:
         """See `Deployment`."""
@@ -305,10 +306,17 @@ class RayDeployment:
 
     # ---- admin channel
 
-    async def _send_links(self, nodes: Iterable[NodeId], links: Links | None = None) -> None:
-        shapes = load_links(self._layout.links) if links is None else links
-        if shapes:
-            await asyncio.gather(*(_set_links(self.addresses[node], shapes) for node in nodes))
+    async def _send_links(self, nodes: Iterable[NodeId], links: Links) -> frozenset[NodeId]:
+        """Send links to nodes; those that listen and did not answer."""
+        asked = tuple(nodes)
+        taken = await asyncio.gather(*(_set_links(self.addresses[node], links) for node in asked))
+        return frozenset(node for node, done in zip(asked, taken, strict=True) if not done)
+
+    async def _send_own_links(self, node: NodeId) -> None:
+        """Send a node that has missed changes all links that differ from the topology's."""
+        links = load_links(self._layout.links)
+        if links and await self._send_links([node], links):
+            raise Unavailable(f"node {node} did not take its links in {LINKS_TIMEOUT_S:g} s")
 
     def _in_order(self) -> dict[NodeId, str]:
         return {spec.id: self.addresses[spec.id] for spec in self.topology.nodes}
@@ -355,11 +363,16 @@ async def _status(address: str) -> NodeStatus | None:
         return None
 
 
-async def _set_links(address: str, links: Mapping[tuple[ZoneId, ZoneId], LinkShape]) -> None:
-    # A node that is down or paused gets the links when it is started or resumed.
-    with contextlib.suppress(Unavailable, DeadlineExceeded):
+async def _set_links(address: str, links: Mapping[tuple[ZoneId, ZoneId], LinkShape]) -> bool:
+    """Whether the node has taken the links, or is down and so gets them when it starts."""
+    try:
         async with AdminClient(address) as admin:
-            await admin.set_links(links, ADMIN_TIMEOUT_S)
+            await admin.set_links(links, LINKS_TIMEOUT_S)
+    except DeadlineExceeded:
+        return False
+    except Unavailable:
+        return True
+    return True
 
 
 def _clear_leftovers(layout: Layout) -> None:

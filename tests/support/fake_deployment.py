@@ -57,6 +57,9 @@ class FakeDeployment:
         self.calls: list[str] = []
         self.stopped = False
         self.never_heals = False
+        self.silent: frozenset[NodeId] = frozenset()
+        """Nodes that do not take links, although they are not paused."""
+        self.starts = dict.fromkeys(self.addresses, 1)
         self.election_s = election_s
         self.losing = losing
         self.states = {group.id: _GroupState(group.replicas[0].node) for group in topology.groups}
@@ -74,7 +77,9 @@ class FakeDeployment:
             role = next((replica.role for replica in group.replicas if replica.node == node), None)
             if role is not None:
                 groups.append(self._group_status(group, node, role))
-        return NodeStatus(node, spec.region, spec.zone, StoreId("s"), Incarnation(1), 1, tuple(groups), {})
+        return NodeStatus(
+            node, spec.region, spec.zone, StoreId("s"), Incarnation(self.starts[node]), 1, tuple(groups), {}
+        )
 
     def _group_status(self, group: Group, node: NodeId, role: ReplicaRole) -> GroupStatus:
         self.leader_of(group)
@@ -91,7 +96,12 @@ class FakeDeployment:
 
     async def start_node(self, node: NodeId) -> None:
         self.calls.append(f"start {node}")
-        self.down.discard(node)
+        self._start([node])
+
+    def _start(self, nodes: list[NodeId]) -> None:
+        for node in self.down.intersection(nodes):
+            self.starts[node] += 1
+        self.down.difference_update(nodes)
 
     async def pause_node(self, node: NodeId) -> None:
         self.calls.append(f"pause {node}")
@@ -101,10 +111,11 @@ class FakeDeployment:
         self.calls.append(f"resume {node}")
         self.paused.discard(node)
 
-    async def set_links(self, links: Links) -> None:
+    async def set_links(self, links: Links) -> frozenset[NodeId]:
         cut = sum(1 for shape in links.values() if shape.cut)
         self.calls.append(f"links, {cut} cut")
         self.links.update(links)
+        return self.silent | self.paused
 
     async def kill_region(self, region: RegionId) -> None:
         self.calls.append(f"kill {region}")
@@ -112,7 +123,7 @@ class FakeDeployment:
 
     async def start_region(self, region: RegionId) -> None:
         self.calls.append(f"start {region}")
-        self.down.difference_update([node.id for node in self.topology.nodes if node.region == region])
+        self._start([node.id for node in self.topology.nodes if node.region == region])
 
     async def stop(self) -> None:
         self.stopped = True

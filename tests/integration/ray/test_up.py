@@ -135,7 +135,10 @@ async def main():
     before = await pid(third)
     await deployment.pause_node(third)
     seen["one paused"] = await answering()
+    cut = {(zones[0], zones[1]): LinkShape(cut=True)}
+    seen["links not taken"] = [*await deployment.set_links(cut)]
     await deployment.resume_node(third)
+    seen["links not taken afterwards"] = [*await deployment.set_links(deployment.topology.links())]
     seen["one resumed"] = await answering()
     seen["same process"] = await pid(third) == before
     region = deployment.topology.regions[0].id
@@ -159,6 +162,8 @@ def test_nodes_and_regions_are_killed_paused_and_started_at_will(deployment: Pat
         "one killed": [NODES[0], NODES[2]],
         "one started": NODES,
         "one paused": NODES[:2],
+        "links not taken": NODES[2:],
+        "links not taken afterwards": [],
         "one resumed": NODES,
         "same process": True,
         "region killed": [],

@@ -1,6 +1,7 @@
 """Whole drills in virtual time, on a deployment that is only bookkeeping: faults, verdicts and endings."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from isochrone.drills.results import Results, judge
 from isochrone.drills.runner import run_drill
 from isochrone.drills.schema import DrillDocument, cross_check
 from isochrone.drills.verdict import ExitStatus, Verdict
+from isochrone.errors import Unavailable
 from isochrone.ids import NodeId
 from isochrone.topology import Topology, load_topology
 
@@ -65,7 +67,7 @@ def run(document: DrillDocument, deployment: FakeDeployment) -> tuple[DrillRecor
 def test_a_lost_region_that_comes_back_holds(topology: Topology) -> None:
     deployment = FakeDeployment(topology)
     record, results, harness = run(drill(KILL_LEADING_REGION), deployment)
-    assert [check.verdict for check in results.checks] == [Verdict.TRUE] * 5, results.checks
+    assert [check.verdict for check in results.checks] == [Verdict.TRUE] * 6, results.checks
     assert results.exit_status is ExitStatus.HOLDS
     assert results.acknowledged_writes_lost == 0
     assert results.acknowledged_writes > 100
@@ -214,6 +216,91 @@ def test_replicas_that_never_match_are_no_progress(topology: Topology) -> None:
     assert record.phase == "heal"
     assert results.acknowledged_writes_lost is None
     assert "its leader" in results.checks[0].reason
+    assert deployment.stopped
+
+
+def test_key_whose_final_read_is_not_answered_leaves_the_verdict_open(topology: Topology) -> None:
+    record, results, _ = run(drill(KILL_LEADING_REGION), FakeDeployment(topology))
+    number, read = next(
+        (number, item) for number, item in enumerate(record.operations) if item.final and "insert/" not in item.key
+    )
+    record.operations[number] = replace(read, outcome=Outcome.INFO, value=None)
+    without = judge(record)
+    assert (results.exit_status, without.exit_status) == (ExitStatus.HOLDS, ExitStatus.UNKNOWN)
+    assert f"the final reads of 1 keys were not answered: {read.key}." in without.checks[0].reason
+
+
+@pytest.mark.parametrize("at_s", [3.0, 9.0, 40.0])
+def test_node_that_ends_unasked_fails_the_drill_although_it_is_started_again(topology: Topology, at_s: float) -> None:
+    deployment = FakeDeployment(topology)
+
+    async def crash() -> None:
+        await asyncio.sleep(at_s)
+        deployment.starts[NodeId("eu-west-1b-1")] += 1
+
+    record = DrillRecord(drill(KILL_LEADING_REGION), topology, seed=7)
+
+    async def both() -> None:
+        crashing = asyncio.create_task(crash())
+        await run_drill(record, FakeHarness(deployment), lambda line: None)
+        crashing.cancel()
+
+    run_virtual(both())
+    results = judge(record)
+    crashed = at_s < 40.0
+    assert results.exit_status is (ExitStatus.FAILS if crashed else ExitStatus.HOLDS)
+    if crashed:
+        assert "eu-west-1b-1 started 1 times, faults demand 0" in results.checks[-1].reason
+
+
+def test_node_that_a_fault_did_not_end_fails_the_drill(topology: Topology) -> None:
+    class Immortal(FakeDeployment):
+        async def kill_node(self, node: NodeId) -> None:
+            pass
+
+    faults: list[dict[str, object]] = [{"kill-node": "us-east-1a-1", "start_s": 1.0, "end_s": 5.0}]
+    _, results, _ = run(drill(faults, recovery_within_s={}), Immortal(topology))
+    assert results.exit_status is ExitStatus.FAILS
+    assert "us-east-1a-1 started 0 times, faults demand 1" in results.checks[-1].reason
+
+
+def test_node_that_does_not_take_a_cut_ends_the_drill(topology: Topology) -> None:
+    deployment = FakeDeployment(topology)
+    record = DrillRecord(drill(KILL_LEADING_REGION), topology, seed=7)
+
+    async def run_it() -> None:
+        async def fall_silent() -> None:
+            await asyncio.sleep(8.0)
+            deployment.silent = frozenset({NodeId("eu-west-1b-1")})
+
+        falling = asyncio.create_task(fall_silent())
+        with pytest.raises(Unavailable, match="eu-west-1b-1 did not answer when links were changed"):
+            await run_drill(record, FakeHarness(deployment), lambda line: None)
+        await falling
+
+    run_virtual(run_it())
+    assert "kill us-east-1" not in deployment.calls
+    assert deployment.stopped
+
+
+def test_paused_node_need_not_take_a_cut_at_once(topology: Topology) -> None:
+    faults: list[dict[str, object]] = [
+        {"pause-node": "eu-west-1b-1", "start_s": 1.0, "end_s": 9.0},
+        {"cut-link": {"from": "us-east-1", "to": "eu-west-1"}, "start_s": 3.0, "end_s": 6.0},
+    ]
+    _, results, _ = run(drill(faults, recovery_within_s={}), FakeDeployment(topology))
+    assert results.exit_status is ExitStatus.HOLDS, results.checks
+
+
+def test_node_that_does_not_start_again_is_no_progress(topology: Topology) -> None:
+    class Wrecked(FakeDeployment):
+        async def start_node(self, node: NodeId) -> None:
+            raise Unavailable(f"node {node} is absent, not running: its store is damaged")
+
+    deployment = Wrecked(topology)
+    _, results, _ = run(drill([{"kill-node": "us-east-1a-1", "start_s": 1.0, "end_s": 5.0}]), deployment)
+    assert results.exit_status is ExitStatus.NO_PROGRESS
+    assert "its store is damaged" in results.checks[0].reason
     assert deployment.stopped
 
 

@@ -43,7 +43,8 @@ _FORMS: dict[int, tuple[type[Any], tuple[type, ...]]] = {
 """Class and types of the fields by tag. Tags are never given a second meaning."""
 _TAG_BY_TYPE = {cls: tag for tag, (cls, _) in _FORMS.items()}
 
-FRAME_BYTES_MAX = 64 << 20
+FRAME_BYTES_MAX = 16 << 20
+"""Most bytes of one gRPC message: some times the largest entry, and no more than a node can unpack at leisure."""
 _NUMBER_MAX = (1 << 63) - 1
 
 

@@ -156,6 +156,9 @@ SessionMessage = (
     | Pong
 )
 
+FRAME_MESSAGES_MAX = 1 << 18
+"""Most messages that come together. Many more than an outbox joins; a flood of tiny ones would hold the node up."""
+
 _NODE_OR_NONE = (str, type(None))
 _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     1: (ClientHello, (int, str, str, str)),
@@ -193,12 +196,14 @@ def session_message_bytes(message: SessionMessage) -> int:
 
 def decode_session_frames(data: bytes) -> list[SessionMessage]:
     """Parse one or more joined frames into their messages, in order. Raises `MalformedFrame`."""
-    unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=FRAME_BYTES_MAX)
+    unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=FRAME_BYTES_MAX, max_array_len=FRAME_MESSAGES_MAX)
     messages: list[SessionMessage] = []
     whole_bytes = 0
     try:
         unpacker.feed(data)
         for frame in unpacker:
+            if len(messages) + len(frame) > FRAME_MESSAGES_MAX:
+                raise ValueError(f"more than {FRAME_MESSAGES_MAX} messages")
             messages.extend([_unpack(*fields) for fields in frame])
             whole_bytes = unpacker.tell()
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:

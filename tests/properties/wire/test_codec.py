@@ -213,6 +213,13 @@ def test_garbage_elsewhere_gives_the_stated_errors_only(data: bytes) -> None:
             pass
 
 
+@pytest.mark.parametrize("frames", [[session.FRAME_MESSAGES_MAX + 1], [session.FRAME_MESSAGES_MAX // 2 + 1] * 2])
+def test_a_flood_of_tiny_session_messages_is_malformed(frames: list[int]) -> None:
+    data = b"".join(msgpack.packb([(10, 1)] * count) for count in frames)
+    with pytest.raises(MalformedFrame):
+        session.decode_session_frames(data)
+
+
 @pytest.mark.parametrize("tag", sorted(codec._FORMS))
 def test_a_field_of_the_wrong_type_is_malformed(tag: int) -> None:
     _, types = codec._FORMS[tag]

@@ -114,7 +114,8 @@ class Client:
         Raises:
             Rejected: surely not applied; safe to try again.
             InvalidRequest: the key or value is too large, or the key lies in no keyspace; not applied.
-            Indeterminate: may have been applied, now or (until the session's next write is applied) later.
+            Indeterminate: may have been applied, or may yet be: until a write is applied that this client began to the
+                same keyspace after this call and all older ones had ended.
         """
         return await self._write(Put(_bytes(key), _bytes(value)), timeout_s)
 

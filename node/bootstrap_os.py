@@ -60,6 +60,8 @@ def bootstrap(topology_file: Path, directory: Path, progress: Callable[[str], No
         _copy_topology(topology_file, topology, layout)
         write_durably(layout.bootstrap_record, _encode_record(record))
     except BaseException:
+        # The record may stand although writing it failed, and must not stand for stores that are gone.
+        layout.bootstrap_record.unlink(missing_ok=True)
         shutil.rmtree(layout.root / "data", ignore_errors=True)
         raise
     return record

@@ -82,11 +82,12 @@ def kill_session(leader: ProcessId, directory: Path, timeout_s: float) -> None:
 def session_members(leader: ProcessId, directory: Path) -> list[ProcessId]:
     """The live processes of the session that `leader` began in `directory`; the leader first, if it lives."""
     members = []
+    home = directory.resolve()  # The kernel tells a process's directory without symbolic links.
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) != leader.pid or (started := _started(process.pid)) < leader.started:
                 continue
-            if _lives(process) and Path(process.cwd()) == directory:
+            if _lives(process) and Path(process.cwd()) == home:
                 members.append(ProcessId(process.pid, started))
         except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
             continue  # Gone meanwhile, or another user's.

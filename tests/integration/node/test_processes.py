@@ -72,6 +72,13 @@ def test_a_session_is_killed_with_all_its_process_groups_and_nothing_else(sessio
     assert is_alive(session.foreign)
 
 
+def test_a_session_is_found_by_a_path_with_a_symbolic_link_in_it(session: Session, tmp_path: Path) -> None:
+    """As where TMPDIR is a link."""
+    (tmp_path / "link").symlink_to(session.directory.parent)
+    members = session_members(session.leader, tmp_path / "link" / session.directory.name)
+    assert [member.pid for member in members] == [session.leader.pid, session.child]
+
+
 def test_what_outlives_its_leader_is_still_found(session: Session) -> None:
     session.process.kill()
     session.process.wait()

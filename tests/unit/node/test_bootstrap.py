@@ -10,7 +10,7 @@ from isochrone.errors import StorageError
 from isochrone.ids import NodeId
 from isochrone.node.bootstrap_os import BootstrapRecord, bootstrap, write_configs
 from isochrone.node.config import NodeConfig
-from isochrone.node.files_os import load_config
+from isochrone.node.files_os import load_config, write_durably
 from isochrone.node.layout import Layout
 from isochrone.node.ports_os import choose_addresses
 from isochrone.regions.storage.directory_os import open_store
@@ -143,6 +143,24 @@ def test_a_failed_bootstrap_leaves_no_store(
             run(topology_file, layout.root)
     assert not (layout.root / "data").exists()
     assert run(topology_file, layout.root).stores
+
+
+def test_a_bootstrap_that_fails_after_its_record_was_written_leaves_nothing(
+    topology_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path / "deployment")
+
+    def write_and_fail(path: Path, text: str) -> None:
+        write_durably(path, text)
+        if path == layout.bootstrap_record:
+            raise StorageError("the directory could not be synced")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("isochrone.node.bootstrap_os.write_durably", write_and_fail)
+        with pytest.raises(StorageError, match="could not be synced"):
+            run(topology_file, layout.root)
+    record = run(topology_file, layout.root)
+    assert all((layout.node_data(node) / "data.mdb").exists() for node in record.stores)
 
 
 def test_a_record_of_another_release_is_refused(topology_file: Path, tmp_path: Path) -> None:

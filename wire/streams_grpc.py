@@ -7,7 +7,6 @@ There is no batching delay: an idle stream writes at once.
 """
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, final
@@ -15,10 +14,6 @@ from typing import Any, Generic, TypeVar, final
 import grpc.aio
 
 from isochrone.wire.codec import FRAME_BYTES_MAX
-
-# gRPC writes a line to stderr for every stream that a stopping peer ends. It reads this when the first channel or
-# server is made; whoever wants to hear more sets it.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 SERVICE = "isochrone.Node"
 PEER_METHOD = f"/{SERVICE}/Peer"

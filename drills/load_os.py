@@ -56,8 +56,9 @@ def load_drill(path: Path) -> LoadedDrill:
 
 
 def _load_topology(topology_file: Path, named: str, file: str) -> tuple[Topology | None, list[Problem]]:
-    if not topology_file.is_file():
-        return None, [Problem(file, "topology", f"{named!r}: no such file", "a topology file, relative to this file")]
+    if topology_file.is_dir() or not topology_file.exists():
+        what = "a directory" if topology_file.is_dir() else "no such file"
+        return None, [Problem(file, "topology", f"{named!r}: {what}", "a topology file, relative to this file")]
     try:
         return load_topology(topology_file), []
     except TopologyError as error:

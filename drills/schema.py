@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from isochrone.errors import InvariantViolation
 from isochrone.topology.model import Problem, Topology
-from isochrone.topology.schema import Section, path_of
+from isochrone.topology.schema import Section, in_words, path_of, spelled
 
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 _NAME_TAG, _LEADER_TAG = "<name>", "<leader-of>"
@@ -348,8 +348,7 @@ def _problem(detail: ErrorDetails, file: str) -> Problem:
     location = _without_tags(detail["loc"])
     model = _model_above(location)
     key = str(location[-1])
-    text = repr(detail["input"])
-    found = text if len(text) <= 60 else text[:57] + "…"
+    found = spelled(detail["input"])
     match detail["type"]:
         case "extra_forbidden":
             close = difflib.get_close_matches(key, _fields(model), n=1)
@@ -363,7 +362,7 @@ def _problem(detail: ErrorDetails, file: str) -> Problem:
         case "string_pattern_mismatch":
             allowed = f"text that matches {detail['ctx']['pattern']}"
         case _:
-            allowed = detail["msg"].removeprefix("Input should be ")
+            allowed = in_words(detail)
     return Problem(file, path_of(location), found, allowed)
 
 

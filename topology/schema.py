@@ -277,7 +277,8 @@ def _allowed(detail: ErrorDetails, location: tuple[int | str, ...]) -> str:
 
 def in_words(detail: ErrorDetails) -> str:
     """What pydantic allows, in the words of a YAML file in place of Python's types."""
-    return _WORDS_BY_TYPE.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
+    words = _WORDS_BY_TYPE.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
+    return {"True": "true", "False": "false"}.get(words, words)
 
 
 def _keys(model: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -130,11 +130,11 @@ async def _run_phases(run: _Run, before_final_reads: Interference | None) -> Non
         await _calibrate(run, clients, recorder)
     await _drive(run, clients, recorder)
     async with _phase(run, "heal"):
-        await wait_until_matching(run.deployment, run.progress)
+        statuses = await wait_until_matching(run.deployment, run.progress)
     if before_final_reads is not None:
         await before_final_reads(run.deployment)
     async with _phase(run, "final reads"):
-        await _read_everything(run, recorder)
+        await _read_everything(run, recorder, statuses)
         run.record.incarnations_after = await _incarnations(run.deployment)
 
 
@@ -247,19 +247,20 @@ def _schedule(faults: list[FaultSection]) -> Iterator[tuple[float, bool, int, Fa
         yield at_s, starts, number, faults[number]
 
 
-async def wait_until_matching(deployment: Deployment, progress: Callable[[str], None]) -> None:
-    """Wait until all replicas of all groups match.
+async def wait_until_matching(deployment: Deployment, progress: Callable[[str], None]) -> tuple[NodeStatus, ...]:
+    """Wait until all replicas of all groups match. Returns what the nodes say of themselves then.
 
     Raises:
         NoProgress: they do not within `HEAL_TIMEOUT_S`.
     """
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + HEAL_TIMEOUT_S
-    while (difference := mismatch(deployment.topology, await deployment.status())) is not None:
+    while (difference := mismatch(deployment.topology, statuses := await deployment.status())) is not None:
         if loop.time() > deadline_s:
             raise NoProgress(f"{HEAL_TIMEOUT_S:g} s after the faults: {difference}")
         await asyncio.sleep(STATUS_INTERVAL_S)
     progress("every replica of every group matches")
+    return statuses
 
 
 async def _incarnations(deployment: Deployment) -> dict[NodeId, Incarnation]:
@@ -273,10 +274,9 @@ async def _incarnations(deployment: Deployment) -> dict[NodeId, Incarnation]:
     return {status.node: status.incarnation for status in statuses}
 
 
-async def _read_everything(run: _Run, recorder: Recorder) -> None:
+async def _read_everything(run: _Run, recorder: Recorder, statuses: tuple[NodeStatus, ...]) -> None:
     """Read every key of the history once, from a client as near to the group's leader as there is."""
     keyspace_of = {operation.key: operation.keyspace for operation in run.record.operations}
-    statuses = await run.deployment.status()
     nearest = {keyspace: _nearest_client(run, statuses, keyspace) for keyspace in run.record.drill.workload.keyspaces}
     left = iter(sorted(keyspace_of.items()))
 

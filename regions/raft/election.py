@@ -124,8 +124,9 @@ def on_vote_request(state: RaftState, sender: NodeId, request: VoteRequest, now:
 def _comes_before(state: RaftState, sender: NodeId, request: VoteRequest) -> bool:
     """Whether of two pre-candidates the other should go on: the newer log, then the earlier member, decides."""
     newer = (request.last_term, request.last_index) > (state.log.last_term, state.log.last_index)
-    order = [member.node for member in state.configuration.members]
-    return newer or (sender in order and order.index(sender) < order.index(state.node))
+    configuration = state.configuration
+    order = [member.node for member in (*configuration.members, *configuration.outgoing)]
+    return newer or order.index(sender) < order.index(state.node)
 
 
 def _give_way(state: RaftState, now: Nanos) -> None:

@@ -330,3 +330,16 @@ def test_answers_to_appends_count_as_contact() -> None:
     assert cluster.status("a").office is Office.LEADER
     cluster.run(200)
     assert cluster.status("a").office is not Office.LEADER
+
+
+@pytest.mark.parametrize("sender", "bc")
+def test_a_member_that_is_on_its_way_out_of_a_joint_configuration_gives_way_too(sender: str) -> None:
+    b, c, leaving = (Member(NodeId(name), StoreId(f"store-{name}"), ReplicaRole.FULL) for name in "bca")
+    stored = disk_with().load(Configuration((b, c), outgoing=(b, leaving)))
+    settings = RaftConfig(
+        group=GroupId("g"), node=leaving.node, heartbeat_ns=Nanos(MS), election_timeout_ns=Nanos(10 * MS)
+    )
+    core = RaftNode(settings, stored, (), rng=random.Random(1), now=Nanos(0))
+    core.campaign(Nanos(0))
+    core.step(NodeId(sender), VoteRequest(Term(1), LogIndex(0), Term(0), pre=True, transfer=False), Nanos(0))
+    assert core.status().office is Office.FOLLOWER

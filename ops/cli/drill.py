@@ -106,15 +106,25 @@ def _drill(loaded: LoadedDrill, reports: Path, seed: int) -> ExitStatus:
     directory = Path(tempfile.mkdtemp(prefix="isochrone-drill-"))
     _run(loaded, record, directory, started_at)
     click.echo("checking the history", err=True)
-    results = judge(record)
+    results = _judge(record)
     write_report(reports, record, results, describe_surroundings(started_at))
     _show(record, results, reports)
-    nothing_to_examine = record.interrupted or not any(directory.iterdir())
-    if results.exit_status is ExitStatus.HOLDS or nothing_to_examine:
+    interrupted = record.interrupted and results.exit_status is ExitStatus.UNKNOWN
+    if results.exit_status is ExitStatus.HOLDS or interrupted or not any(directory.iterdir()):
         shutil.rmtree(directory)
     else:
         click.echo(f"data and logs of the nodes: {directory}")
     return results.exit_status
+
+
+def _judge(record: DrillRecord) -> Results:
+    """Check the history. Ctrl-C ends the one check that takes long, and leaves the verdict unknown."""
+    try:
+        return judge(record)
+    except KeyboardInterrupt:
+        record.interrupted = True
+        click.echo("interrupted; the report is written without a check of the history", err=True)
+        return judge(record, steps_max=0)
 
 
 def _run(loaded: LoadedDrill, record: DrillRecord, directory: Path, started_at: datetime) -> None:
@@ -142,9 +152,12 @@ def _run(loaded: LoadedDrill, record: DrillRecord, directory: Path, started_at: 
     except Exception as error:
         record.crash = f"{type(error).__name__}: {error}"
         click.echo(traceback.format_exc(), err=True)
-    finally:
+    try:
         # Nothing is left to do, unless stopping itself failed or was interrupted.
         take_down(directory)
+    except IsochroneError as error:
+        record.crash = f"{type(error).__name__}: {error}"
+        click.echo(f"error: {error}", err=True)
 
 
 def _load_or_exit(file: Path) -> LoadedDrill:

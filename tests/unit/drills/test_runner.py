@@ -95,6 +95,23 @@ def test_links_are_cut_before_the_kill_and_mended_after_the_start(topology: Topo
     assert all((source.startswith("us-east-1")) != (target.startswith("us-east-1")) for source, target in cut)
 
 
+def test_links_are_afterwards_as_the_topology_says(tmp_path: Path) -> None:
+    text = (ROOT / "deploy/topologies/three-regions.yaml").read_text()
+    file = tmp_path / "lossy.yaml"
+    file.write_text(f"{text}\nlinks:\n  - {{from: us-east-1, to: eu-west-1, jitter_ms: 3, loss: 0.01}}\n")
+    lossy = load_topology(file)
+    assert any(shape.loss and shape.jitter_ms for shape in lossy.links().values())
+    faults: list[dict[str, object]] = [
+        *KILL_LEADING_REGION,
+        {"cut-link": {"from": "us-east-1", "to": "eu-west-1"}, "start_s": 6.0, "end_s": 16.0},
+    ]
+    deployment = FakeDeployment(lossy)
+    _, _, harness = run(drill(faults), deployment)
+    assert deployment.links == lossy.links()
+    assert harness.client_links[-1] == lossy.links()
+    assert {shape for shape in harness.client_links[2].values() if not shape.cut} <= set(lossy.links().values())
+
+
 def test_software_term_is_measured_unshaped_and_latencies_match_their_prediction(topology: Topology) -> None:
     record, results, _ = run(drill([]), FakeDeployment(topology))
     assert record.software_ms == pytest.approx({"global/": 3.0, "us/": 3.0, "eu/": 3.0})

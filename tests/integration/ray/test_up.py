@@ -113,6 +113,7 @@ CONTROL = """
 import asyncio, json, sys
 from pathlib import Path
 from isochrone.node.deployment_ray import attach
+from isochrone.node.processes_os import kill_and_wait
 from isochrone.wire.shaping import LinkShape
 
 async def main():
@@ -126,6 +127,11 @@ async def main():
     await deployment.kill_node(second)
     await deployment.kill_node(second)
     seen["one killed"] = await answering()
+    region = deployment.topology.regions[0].id
+    kill_and_wait([(await deployment._state(region)).process], 10.0)
+    state = await deployment._state(region)
+    seen["held after the supervisor died"] = [*state.held]
+    seen["seen by the next supervisor"] = {str(node): str(view.phase) for node, view in state.views.items()}[second]
     zones = [spec.zone for spec in deployment.topology.nodes]
     await deployment.set_links({(zones[0], zones[1]): LinkShape(cut=True), (zones[1], zones[0]): LinkShape(cut=True)})
     await deployment.start_node(second)
@@ -141,7 +147,6 @@ async def main():
     seen["links not taken afterwards"] = [*await deployment.set_links(deployment.topology.links())]
     seen["one resumed"] = await answering()
     seen["same process"] = await pid(third) == before
-    region = deployment.topology.regions[0].id
     await deployment.kill_region(region)
     await deployment.kill_region(region)
     seen["region killed"] = await answering()
@@ -160,6 +165,8 @@ def test_nodes_and_regions_are_killed_paused_and_started_at_will(deployment: Pat
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "one killed": [NODES[0], NODES[2]],
+        "held after the supervisor died": NODES[1:2],
+        "seen by the next supervisor": "absent",
         "one started": NODES,
         "one paused": NODES[:2],
         "links not taken": NODES[2:],

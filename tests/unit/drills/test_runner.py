@@ -247,6 +247,14 @@ def test_key_whose_final_read_is_not_answered_leaves_the_verdict_open(topology: 
     assert f"the final reads of 1 keys were not answered: {read.key}." in without.checks[0].reason
 
 
+def test_fault_that_did_not_happen_leaves_the_verdict_open(topology: Topology) -> None:
+    record, _, _ = run(drill([*KILL_LEADING_REGION]), FakeDeployment(topology))
+    record.faults.clear()
+    adequate = next(check for check in judge(record).checks if check.name == "adequate")
+    assert adequate.verdict is Verdict.UNKNOWN
+    assert adequate.reason == "1 of 1 faults did not happen."
+
+
 @pytest.mark.parametrize("at_s", [3.0, 9.0, 40.0])
 def test_node_that_ends_unasked_fails_the_drill_although_it_is_started_again(topology: Topology, at_s: float) -> None:
     deployment = FakeDeployment(topology)

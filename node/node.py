@@ -62,8 +62,10 @@ class Node:
         self._stopping: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, config: NodeConfig) -> Self:
+    async def open(cls, config: NodeConfig, *, moved: bool = False) -> Self:
         """Start a node; returns when it listens.
+
+        `moved` is the operator's word that the store was stopped, moved here as a whole, and that the original is gone.
 
         Raises:
             StorageError: the data directory is missing, foreign, locked or damaged.
@@ -76,7 +78,7 @@ class Node:
         check_fits(config, topology)
         clock = system_clock(topology.clock, config.clock_offset_ms)
         clock.now()  # A clock without a bound is refused before anything starts.
-        store = open_store(config.data_directory, config.cluster, config.node, config.store)
+        store = open_store(config.data_directory, config.cluster, config.node, config.store, moved=moved)
         try:
             node = cls._compose(config, topology, clock, store)
         except BaseException:

@@ -11,14 +11,14 @@ from isochrone.node.config import NodeConfig
 from isochrone.node.node import Node
 
 
-async def run_node(config: NodeConfig) -> None:
-    """Run a node until it is told to stop.
+async def run_node(config: NodeConfig, *, moved: bool = False) -> None:
+    """Run a node until it is told to stop. `moved`: see `Node.open`.
 
     Raises:
         IsochroneError: the node did not start, or a fatal error ended it.
         InvariantViolation: a fault in Isochrone ended it.
     """
-    node = await Node.open(config)
+    node = await Node.open(config, moved=moved)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.request_stop)

@@ -26,8 +26,9 @@ from isochrone.topology import load_topology
 def bootstrap_command(topology: Path, directory: Path) -> None:
     """Make the stores and node configurations of the cluster of TOPOLOGY, once, below --out.
 
-    Then copy each node's store and configuration to its machine, and correct the paths in the configuration; on one
-    machine nothing needs to be copied. Nodes without an address in the topology get a free port of loopback.
+    Then move each node's store and configuration to its machine, correct the paths in the configuration, and start the
+    node with --moved once; on one machine nothing needs to be moved. Nodes without an address in the topology get a
+    free port of loopback.
 
     \b
     Example:
@@ -55,15 +56,22 @@ def bootstrap_command(topology: Path, directory: Path) -> None:
     required=True,
     help="Written by bootstrap.",
 )
-def node_command(config_file: Path) -> None:
+@click.option(
+    "--moved",
+    is_flag=True,
+    help="The store was stopped and moved here as a whole, and the original is gone. Needed at the first start after "
+    "that: a copy or a restored backup would vote with an old memory, so it is refused.",
+)
+def node_command(config_file: Path, moved: bool) -> None:
     """Run one node as a plain process until SIGTERM or Ctrl-C.
 
     \b
-    Example:
+    Examples:
       isochrone node --config cluster/nodes/us-east-1a-1.json
+      isochrone node --config /etc/isochrone/node.json --moved
     """
     config = load_config(config_file)
     logging.basicConfig(level=logging.INFO, format=FORMAT)
     from isochrone.node.process_mode_os import run_node
 
-    asyncio.run(run_node(config))
+    asyncio.run(run_node(config, moved=moved))

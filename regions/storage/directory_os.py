@@ -130,7 +130,8 @@ def _open_image(path: Path, expected: StoreIdentity, *, moved: bool) -> Image:
         if medium != image.medium and not moved:
             raise StorageError(
                 f"{path} is a copy: the store was last open on medium {_text(image.medium)} and is now on "
-                f"{_text(medium)}; a restored node must rejoin as a learner, a stopped and wholly moved one may say so"
+                f"{_text(medium)}; a restored one must rejoin as a learner, "
+                f"one that was stopped and moved whole starts with --moved"
             )
         write_identity(image, replace(found, incarnation=Incarnation(found.incarnation + 1)), medium)
     except BaseException:

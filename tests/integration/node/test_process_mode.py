@@ -1,6 +1,7 @@
 """Nodes as plain processes: `isochrone bootstrap` and `isochrone node`, without Ray."""
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,9 +35,9 @@ class Cluster:
     def address(self, node: str) -> str:
         return str(json.loads(self.config_file(node).read_text(encoding="utf-8"))["listen"])
 
-    def start(self, node: str) -> "subprocess.Popen[str]":
+    def start(self, node: str, *options: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [sys.executable, "-c", RUN, "node", "--config", str(self.config_file(node))],
+            [sys.executable, "-c", RUN, "node", "--config", str(self.config_file(node)), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -124,6 +125,17 @@ def test_a_foreign_store_is_refused(cluster: Cluster) -> None:
     cluster.config_file(NODES[0]).write_text(json.dumps(changed), encoding="utf-8")
     error = cluster.fails(NODES[0])
     assert f"holds the store {other['store']} of node {NODES[1]}" in error
+
+
+def test_a_copied_store_is_refused_unless_its_operator_says_that_it_was_moved(cluster: Cluster) -> None:
+    plain = json.loads(cluster.config_file(NODES[0]).read_text(encoding="utf-8"))
+    copy = cluster.root / "copy"
+    shutil.copytree(plain["data_directory"], copy)
+    changed = plain | {"data_directory": str(copy)}
+    cluster.config_file(NODES[0]).write_text(json.dumps(changed), encoding="utf-8")
+    assert "starts with --moved" in cluster.fails(NODES[0])
+    cluster.start(NODES[0], "--moved")
+    eventually(lambda: status_of(cluster.address(NODES[0])) is not None, "the moved node answers")
 
 
 def test_a_wiped_store_is_refused(cluster: Cluster) -> None:

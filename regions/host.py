@@ -1,20 +1,22 @@
 """The host: drives all groups of one node. The same class runs in every mode; only its ports differ.
 
-**Theory of operation.** One task runs turns. A turn: 1. take what has come in (messages, finished writes,
-entries read);
-2. propose the commands that have gathered; 3. tick the groups whose deadline has passed; 4. collect from every
-   group that
-changed: messages leave, writes join one batch, committed entries are applied and their requests answered; 5. if
-no write is under way, hand the batch to the store. What gathers meanwhile is the next batch: batches grow with
-the load, nothing waits for a timer, and one sync covers every group.
+**Theory of operation.** One task runs turns. In a turn it
+
+1. takes what has come in: finished writes, messages of peers (`intake`), entries read for peers that are behind;
+2. ticks the groups whose deadline has passed, and proposes the commands that have gathered;
+3. collects from every group that changed: messages leave, writes join one batch, committed entries are applied and
+   their requests answered;
+4. hands the batch to the store, if no write is under way.
+
+What gathers during a write is the next batch: batches grow with the load, nothing waits for a timer, and one sync covers
+every group.
 
 Invariants:
+
 1. A message that depends on a write leaves after that write has ended; releases leave in the order of the writes.
-2. Rows that come from applying entry i are written in the batch of entry i or a later one. They ride along with
-   log writes; a restart replays what they lack from the log.
-3. A message of a peer's new incarnation is handled after that incarnation is durable here, so no later message
-   of the old process, a zombie, can be taken after a restart.
-4. An error of the store ends the host: it sends nothing more, and everyone who waits is told.
+2. Rows that come from applying entry i are written in the batch of entry i or a later one. They ride along with log
+   writes; a restart replays what they lack from the log.
+3. An error of the store ends the host: it sends nothing more, and everyone who waits is told.
 
 HAZARD: entries whose timestamps are further ahead of this node's clock than the maximum offset are not taken, nor is
 their leader followed until this clock has caught up with them or it sends others. So a node whose clock is slow
@@ -55,13 +57,14 @@ from isochrone.ids import (
     Timestamp,
 )
 from isochrone.ports import Clock, Row, Store, Transport, WriteBatch
+from isochrone.regions.intake import Intake
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import Fetch, Outgoing
 from isochrone.regions.replica import Done, Outcome, Read, Release, Replica, Turn, Write
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
-from isochrone.wire.messages import AppendRequest, Entry, Envelope, GroupMessage, Heartbeat
+from isochrone.wire.messages import Entry, Envelope, GroupMessage
 from isochrone.wire.status import GroupStatus
 
 logger = logging.getLogger(__name__)
@@ -70,8 +73,6 @@ QUEUED_WRITES_MAX = 16_384
 """Most commands that wait to be proposed in one group; beyond, `QueueFull`."""
 WAITING_READS_MAX = 16_384
 """Most queries that wait for their answer in one group; beyond, `QueueFull`."""
-INBOX_MAX = 65_536
-"""Most peer messages that wait for a turn; beyond, new ones are dropped, as a network would."""
 ROWS_MAX = 50_000
 """Rows that may wait for a log write; beyond, they are written on their own."""
 _UNCUT = 1 << 62
@@ -131,14 +132,7 @@ class Host:
         self._leader_changed = leader_changed
         self.replicas: dict[GroupId, Replica] = {}
         self.counters: Counter[str] = Counter()
-        self.stores: dict[NodeId, StoreId] = {}
-        """The store of every node that shares a group with this one."""
-        self._inbox: deque[tuple[NodeId, GroupMessage]] = deque()
-        self._held: list[Envelope] = []
-        self._ahead: dict[GroupId, tuple[NodeId, Timestamp]] = {}
-        """Who sent entries from too far ahead last, and from when."""
-        self._incarnations: dict[NodeId, Incarnation] = dict(store.incarnations)
-        self._durable_incarnations: dict[NodeId, Incarnation] = dict(store.incarnations)
+        self._intake = Intake(store.incarnations, clock, self._hlc, self.counters)
         self._finished: deque[_WriteUnderWay] = deque()
         self._fetched: deque[tuple[GroupId, NodeId, tuple[Entry, ...]]] = deque()
         self._turn = Turn()
@@ -158,7 +152,7 @@ class Host:
         now = self._clock.monotonic()
         for group in self._store.groups:
             replica = self.replicas[group] = await self._load(group, now)
-            self.stores.update((member.node, member.store) for member in replica.members.values())
+            self._intake.add_group(group, replica.members)
             self._dirty[group] = None
         self._failure = asyncio.get_running_loop().create_future()
         self._transport.start(self._receive)
@@ -273,9 +267,14 @@ class Host:
         return replica
 
     @property
+    def stores(self) -> Mapping[NodeId, StoreId]:
+        """The store of every node that shares a group with this one."""
+        return self._intake.stores
+
+    @property
     def incarnations(self) -> Mapping[NodeId, Incarnation]:
         """Highest incarnation seen of each peer; an older process is a zombie and must not be heard."""
-        return self._incarnations
+        return self._intake.incarnations
 
     def leaders(self) -> list[tuple[GroupId, Term, NodeId | None]]:
         """For each group: the term and the leader that clients can use, as known here."""
@@ -288,30 +287,8 @@ class Host:
     # ---- the loop
 
     def _receive(self, envelope: Envelope) -> None:
-        if self.stores.get(envelope.sender) != envelope.store:
-            # Not even its incarnation may be noted: that would shut out the node whose name it bears.
-            self.counters["messages_of_strangers"] += len(envelope.messages)
-            return
-        known = self._incarnations.get(envelope.sender, Incarnation(0))
-        if envelope.incarnation < known:
-            self.counters["messages_of_old_incarnations"] += len(envelope.messages)
-            return
-        if envelope.incarnation > self._durable_incarnations.get(envelope.sender, Incarnation(0)):
-            self._incarnations[envelope.sender] = envelope.incarnation
-            self._held.append(envelope)
-        else:
-            self._accept(envelope)
+        self._intake.receive(envelope)
         self._wakeup.set()
-
-    def _accept(self, envelope: Envelope) -> None:
-        for item in envelope.messages:
-            replica = self.replicas.get(item.group)
-            if replica is None or envelope.sender not in replica.members:
-                self.counters["messages_of_strangers"] += 1
-            elif len(self._inbox) >= INBOX_MAX:
-                self.counters["messages_over_the_inbox"] += 1
-            else:
-                self._inbox.append((envelope.sender, item))
 
     def _mark(self, group: GroupId) -> None:
         self._dirty[group] = None
@@ -331,7 +308,7 @@ class Host:
         while not self._stopping:
             self._wakeup.clear()
             self._one_turn()
-            if self._dirty or self._inbox:
+            if self._dirty or self._intake:
                 await asyncio.sleep(0)
             else:
                 self._arm_timer()
@@ -370,14 +347,8 @@ class Host:
     def _take_finished(self, now: Nanos) -> None:
         while self._finished:
             write = self._finished.popleft()
-            self._durable_incarnations.update(write.batch.incarnations)
+            self._intake.persisted(write.batch.incarnations)
             self._end_write(write.releases, now)
-        held, self._held = self._held, []
-        for envelope in held:
-            if envelope.incarnation == self._durable_incarnations.get(envelope.sender):
-                self._accept(envelope)
-            elif envelope.incarnation == self._incarnations[envelope.sender]:
-                self._held.append(envelope)
         while self._fetched:
             group, peer, entries = self._fetched.popleft()
             self.replicas[group].core.fetched(peer, entries)
@@ -392,34 +363,9 @@ class Host:
         self._send(messages)
 
     def _take_inbox(self, now: Nanos) -> None:
-        inbox, self._inbox = self._inbox, deque()
-        for sender, item in inbox:
-            if self._ahead_of_clock(sender, item):
-                continue
+        for sender, item in self._intake.take():
             self.replicas[item.group].core.step(sender, item.message, now)
             self._dirty[item.group] = None
-
-    def _ahead_of_clock(self, sender: NodeId, item: GroupMessage) -> bool:
-        """Whether a message brings entries from too far ahead, or is the heartbeat of a leader whose last ones were."""
-        match item.message:
-            case AppendRequest(entries=entries) if entries:
-                timestamp = entries[-1].last_timestamp
-            case Heartbeat() if item.group in self._ahead and self._ahead[item.group][0] == sender:
-                timestamp = self._ahead[item.group][1]
-            case _:
-                return False
-        try:
-            latest = self._clock.now().latest
-        except ClockUnsynchronized:
-            return isinstance(item.message, AppendRequest)
-        try:
-            self._hlc.observe(timestamp, latest)
-        except ClockUnsynchronized:
-            self._ahead[item.group] = (sender, timestamp)
-            self.counters["messages_ahead_of_clock"] += 1
-            return True
-        self._ahead.pop(item.group, None)
-        return False
 
     def _propose(self, now: Nanos) -> None:
         latest: Timestamp | IsochroneError | None = None
@@ -462,11 +408,7 @@ class Host:
 
     def _begin_write(self) -> None:
         turn = self._turn
-        fresh = {
-            node: incarnation
-            for node, incarnation in self._incarnations.items()
-            if incarnation > self._durable_incarnations.get(node, 0)
-        }
+        fresh = self._intake.not_durable()
         if not (turn.logs or fresh or len(self._rows) > ROWS_MAX):
             # Nothing to store and nothing under way: everything that the releases depend on is durable.
             releases, turn.releases = turn.releases, []

@@ -1,0 +1,127 @@
+"""Which messages of peers a host takes, and when.
+
+Three things can be wrong with a message that arrived whole, and each would undo what the rest of the node relies on:
+
+1. Its sender is not who the group's configuration names: another node, or another store under a member's name (a wiped
+   or copied disk). Not even its incarnation is noted; that would shut out the node whose name it bears.
+2. Its sender has been replaced: a process of a lower incarnation than one seen before is a zombie. A new incarnation is
+   held back until it is durable here, so that no restart of ours forgets who the zombies are.
+3. Its entries come from too far ahead of this node's clock. They are not taken, and neither are the heartbeats of the
+   leader that sent them, so to that leader this node is unreachable: where this happens to a quorum, it is deposed.
+
+The inbox is bounded; what does not fit is dropped, as a network would.
+"""
+
+from collections import Counter, deque
+from collections.abc import Container, Mapping
+
+from isochrone.clocks.hlc import HybridLogicalClock
+from isochrone.errors import ClockUnsynchronized
+from isochrone.ids import GroupId, Incarnation, NodeId, StoreId, Timestamp
+from isochrone.ports import Clock
+from isochrone.wire.messages import AppendRequest, Envelope, GroupMessage, Heartbeat, Member
+
+INBOX_MAX = 65_536
+"""Most peer messages that wait for a turn; beyond, new ones are dropped."""
+
+_NONE = Incarnation(0)
+
+
+class Intake:
+    """The peer messages of one host, from their arrival to its next turn."""
+
+    def __init__(
+        self,
+        incarnations: Mapping[NodeId, Incarnation],
+        clock: Clock,
+        hlc: HybridLogicalClock,
+        counters: Counter[str],
+    ) -> None:
+        """`incarnations` are those that are durable; what is dropped is counted in `counters`."""
+        self.stores: dict[NodeId, StoreId] = {}
+        """The store of every node that shares a group with this one."""
+        self.incarnations = dict(incarnations)
+        """Highest incarnation seen of each peer."""
+        self._durable = dict(incarnations)
+        self._clock = clock
+        self._hlc = hlc
+        self._counters = counters
+        self._members: dict[GroupId, Container[NodeId]] = {}
+        self._inbox: deque[tuple[NodeId, GroupMessage]] = deque()
+        self._held: list[Envelope] = []
+        self._ahead: dict[GroupId, tuple[NodeId, Timestamp]] = {}
+        """Who sent entries from too far ahead last, and from when."""
+
+    def __bool__(self) -> bool:
+        """Whether messages wait for a turn."""
+        return bool(self._inbox)
+
+    def add_group(self, group: GroupId, members: Mapping[NodeId, Member]) -> None:
+        """Take messages of a group from its members."""
+        self._members[group] = members
+        self.stores.update((member.node, member.store) for member in members.values())
+
+    def receive(self, envelope: Envelope) -> None:
+        """Keep, hold back or drop what has arrived."""
+        if self.stores.get(envelope.sender) != envelope.store:
+            self._counters["messages_of_strangers"] += len(envelope.messages)
+        elif envelope.incarnation < self.incarnations.get(envelope.sender, _NONE):
+            self._counters["messages_of_old_incarnations"] += len(envelope.messages)
+        elif envelope.incarnation > self._durable.get(envelope.sender, _NONE):
+            self.incarnations[envelope.sender] = envelope.incarnation
+            self._held.append(envelope)
+        else:
+            self._keep(envelope)
+
+    def _keep(self, envelope: Envelope) -> None:
+        for item in envelope.messages:
+            if envelope.sender not in self._members.get(item.group, ()):
+                self._counters["messages_of_strangers"] += 1
+            elif len(self._inbox) >= INBOX_MAX:
+                self._counters["messages_over_the_inbox"] += 1
+            else:
+                self._inbox.append((envelope.sender, item))
+
+    def not_durable(self) -> dict[NodeId, Incarnation]:
+        """The incarnations that are still to be made durable."""
+        return {
+            node: incarnation
+            for node, incarnation in self.incarnations.items()
+            if incarnation > self._durable.get(node, _NONE)
+        }
+
+    def persisted(self, incarnations: Mapping[NodeId, Incarnation]) -> None:
+        """These incarnations are durable: what was held back for them may be taken."""
+        self._durable.update(incarnations)
+        held, self._held = self._held, []
+        for envelope in held:
+            if envelope.incarnation == self._durable.get(envelope.sender):
+                self._keep(envelope)
+            elif envelope.incarnation == self.incarnations[envelope.sender]:
+                self._held.append(envelope)
+
+    def take(self) -> list[tuple[NodeId, GroupMessage]]:
+        """The messages for this turn, in the order of their arrival."""
+        inbox, self._inbox = self._inbox, deque()
+        return [(sender, item) for sender, item in inbox if not self._ahead_of_clock(sender, item)]
+
+    def _ahead_of_clock(self, sender: NodeId, item: GroupMessage) -> bool:
+        match item.message:
+            case AppendRequest(entries=entries) if entries:
+                timestamp = entries[-1].last_timestamp
+            case Heartbeat() if item.group in self._ahead and self._ahead[item.group][0] == sender:
+                timestamp = self._ahead[item.group][1]
+            case _:
+                return False
+        try:
+            latest = self._clock.now().latest
+        except ClockUnsynchronized:
+            return isinstance(item.message, AppendRequest)
+        try:
+            self._hlc.observe(timestamp, latest)
+        except ClockUnsynchronized:
+            self._ahead[item.group] = (sender, timestamp)
+            self._counters["messages_ahead_of_clock"] += 1
+            return True
+        self._ahead.pop(item.group, None)
+        return False

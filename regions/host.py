@@ -8,8 +8,8 @@
    their requests answered;
 4. hands the batch to the store, if no write is under way.
 
-What gathers during a write is the next batch: batches grow with the load, nothing waits for a timer, and one sync covers
-every group.
+What gathers during a write is the next batch: batches grow with the load, nothing waits for a timer, and one sync
+covers every group.
 
 Invariants:
 

@@ -6,7 +6,7 @@ Phases, each with its name in the record:
 2. *calibrate*: the workload runs with shaping off; the p50 of its writes is the software term; then shaping on;
 3. *warm up*: the workload runs, no fault does;
 4. *drill*: the workload runs on, and the faults start and end at their times;
-5. *heal*: all faults have ended; wait until every replica of every group matches;
+5. *heal*: all faults have ended; wait until every replica of every group matches; if they never do, read what answers;
 6. *final reads*: linearizable reads of every key that was ever written to;
 7. *stop* the deployment, whatever happened before.
 
@@ -19,7 +19,7 @@ Waiting for the replicas to match asks for their status every quarter second: no
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,6 +43,8 @@ CALIBRATION_DISCARDED_S = 1.0
 HEAL_TIMEOUT_S = 60.0
 FINAL_READ_TIMEOUT_S = 10.0
 FINAL_READS_IN_FLIGHT = 48
+STUCK_READS_TIMEOUT_S = 30.0
+"""For all final reads, where replicas do not match in time."""
 STATUS_INTERVAL_S = 0.25
 PROGRESS_INTERVAL_S = 2.0
 
@@ -130,7 +132,11 @@ async def _run_phases(run: _Run, before_final_reads: Interference | None) -> Non
         await _calibrate(run, clients, recorder)
     await _drive(run, clients, recorder)
     async with _phase(run, "heal"):
-        statuses = await wait_until_matching(run.deployment, run.progress)
+        try:
+            statuses = await wait_until_matching(run.deployment, run.progress)
+        except NoProgress:
+            await _read_what_answers(run, recorder)
+            raise
     if before_final_reads is not None:
         await before_final_reads(run.deployment)
     async with _phase(run, "final reads"):
@@ -288,6 +294,14 @@ async def _read_everything(run: _Run, recorder: Recorder, statuses: tuple[NodeSt
 
     await run_together([read_on() for _ in range(FINAL_READS_IN_FLIGHT)])
     run.progress(f"read {len(keyspace_of)} keys")
+
+
+async def _read_what_answers(run: _Run, recorder: Recorder) -> None:
+    """Read as much as can be read in a while: a replica that never matches must not hide what is lost."""
+    run.progress("not all replicas match; reading what can be read")
+    with suppress(NoProgress, TimeoutError):  # The one that brought us here says more.
+        async with asyncio.timeout(STUCK_READS_TIMEOUT_S):
+            await _read_everything(run, recorder, await run.deployment.status())
 
 
 def _nearest_client(run: _Run, statuses: tuple[NodeStatus, ...], keyspace: str) -> str:

@@ -329,6 +329,14 @@ def test_node_that_does_not_start_again_is_no_progress(topology: Topology) -> No
     assert deployment.stopped
 
 
+def test_lost_write_is_found_although_replicas_never_match(topology: Topology) -> None:
+    deployment = FakeDeployment(topology, losing=True)
+    deployment.never_heals = True
+    record, results, _ = run(drill(KILL_LEADING_REGION), deployment)
+    assert record.phase == "heal" and record.no_progress is not None
+    assert (results.exit_status, results.acknowledged_writes_lost) == (ExitStatus.FAILS, 1)
+
+
 def test_interrupted_drill_stops_and_can_be_reported(topology: Topology) -> None:
     deployment = FakeDeployment(topology)
     record = DrillRecord(drill(KILL_LEADING_REGION), topology, seed=7)

@@ -281,14 +281,14 @@ async def _incarnations(deployment: Deployment) -> dict[NodeId, Incarnation]:
 
 
 async def _read_everything(run: _Run, recorder: Recorder, statuses: tuple[NodeStatus, ...]) -> None:
-    """Read every key of the history once, from a client as near to the group's leader as there is."""
+    """Read every key of the history once, near its group's leader; keys of groups without one come last."""
     keyspace_of = {operation.key: operation.keyspace for operation in run.record.operations}
     nearest = {keyspace: _nearest_client(run, statuses, keyspace) for keyspace in run.record.drill.workload.keyspaces}
-    left = iter(sorted(keyspace_of.items()))
+    left = iter(sorted(keyspace_of.items(), key=lambda item: (nearest[item[1]] is None, item)))
 
     async def read_on() -> None:
         for key, keyspace in left:
-            region = nearest[keyspace]
+            region = nearest[keyspace] or next(iter(run.clients))
             plan = Plan(OperationKind.GET, keyspace, key)
             await recorder.perform(run.clients[region], region, plan, FINAL_READ_TIMEOUT_S, final=True)
 
@@ -299,16 +299,16 @@ async def _read_everything(run: _Run, recorder: Recorder, statuses: tuple[NodeSt
 async def _read_what_answers(run: _Run, recorder: Recorder) -> None:
     """Read as much as can be read in a while: a replica that never matches must not hide what is lost."""
     run.progress("not all replicas match; reading what can be read")
-    with suppress(NoProgress, TimeoutError):  # The one that brought us here says more.
+    with suppress(TimeoutError):  # What brought us here says more.
         async with asyncio.timeout(STUCK_READS_TIMEOUT_S):
             await _read_everything(run, recorder, await run.deployment.status())
 
 
-def _nearest_client(run: _Run, statuses: tuple[NodeStatus, ...], keyspace: str) -> str:
+def _nearest_client(run: _Run, statuses: tuple[NodeStatus, ...], keyspace: str) -> str | None:
     topology = run.deployment.topology
     group = next(each.group for each in topology.keyspaces if each.id == keyspace)
     leader = leader_of(statuses, group)
     if leader is None:
-        raise NoProgress(f"group {group} lost its leader after all replicas had matched")
+        return None
     zone = topology.node(leader).zone
     return min(run.clients, key=lambda region: topology.rtt_ms(client_zone(run.record, region), zone))

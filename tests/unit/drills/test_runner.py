@@ -16,7 +16,7 @@ from isochrone.drills.schema import DrillDocument, cross_check
 from isochrone.drills.verdict import ExitStatus, Verdict
 from isochrone.errors import Unavailable
 from isochrone.ids import NodeId
-from isochrone.topology import Topology, load_topology
+from isochrone.topology import Group, Topology, load_topology
 
 ROOT = Path(__file__).parents[3]
 
@@ -330,7 +330,14 @@ def test_node_that_does_not_start_again_is_no_progress(topology: Topology) -> No
 
 
 def test_lost_write_is_found_although_replicas_never_match(topology: Topology) -> None:
-    deployment = FakeDeployment(topology, losing=True)
+    class HalfWrecked(FakeDeployment):
+        """One group has no leader, so that its keys cannot be read."""
+
+        def leader_of(self, group: Group) -> NodeId | None:
+            ended = "start us-east-1" in self.calls
+            return None if ended and group.id.startswith("eu-") else super().leader_of(group)
+
+    deployment = HalfWrecked(topology, losing=True)
     deployment.never_heals = True
     record, results, _ = run(drill(KILL_LEADING_REGION), deployment)
     assert record.phase == "heal" and record.no_progress is not None

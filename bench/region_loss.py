@@ -80,7 +80,7 @@ async def run_round(
     new_leader = leader_of(await injector.deployment.status(), group.id)
     await wait_until_matching(injector.deployment, lambda line: None)
     recovery_s = recovery_time_s(recorder.operations, keyspace, runs[0])
-    timeouts = None if recovery_s is None else recovery_s * 1e3 / group.election_timeout_ms
+    timeouts = None if recovery_s is None else recovery_s * 1e3 / (1.5 * group.election_timeout_ms)
     failed = failed_writes(recorder.operations, keyspace, runs[0])
     return Round(str(runs[0].fault.region), recovery_s, failed, timeouts, loop.time() - ended_s, new_leader)
 
@@ -151,11 +151,11 @@ def print_round(number: int, done: Round) -> None:
 def summary(topology: Topology, keyspace: str, rounds: list[Round], durability: DurabilityResult) -> dict[str, object]:
     """The figures over all rounds. A loss without recovery is counted, and is not in the percentiles.
 
-    An election timeout is the topology's base T, not the longest one that a replica may draw.
+    An election timeout is the longest one that a replica may draw: 1.5 T of the topology.
     """
     group = topology.group(next(each.group for each in topology.keyspaces if each.id == keyspace))
     known = sorted(done.recovery_s * 1e3 for done in rounds if done.recovery_s is not None)
-    timeout_ms = group.election_timeout_ms
+    timeout_ms = 1.5 * group.election_timeout_ms
     return {
         "topology": topology.name,
         "keyspace": keyspace,

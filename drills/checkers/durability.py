@@ -40,6 +40,10 @@ class DurabilityResult:
             case Verdict.FALSE:
                 shown = ", ".join(self.lost[:5]) + (", …" if len(self.lost) > 5 else "")
                 reason = f"{len(self.lost)} of {self.acknowledged} acknowledged inserts are lost: {shown}."
+            case Verdict.UNKNOWN if not self.acknowledged:
+                reason = "no insert was acknowledged."
+            case Verdict.UNKNOWN if len(self.unread) == self.acknowledged:
+                reason = f"none of {self.acknowledged} acknowledged inserts was read at the end."
             case Verdict.UNKNOWN:
                 reason = f"{len(self.unread)} of {self.acknowledged} acknowledged inserts could not be read at the end."
         return Check(NAME, self.verdict, reason)

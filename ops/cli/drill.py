@@ -185,7 +185,7 @@ def _show(record: DrillRecord, results: Results, reports: Path) -> None:
         click.echo(f"{_MARK[check.verdict]:8} {check.name}: {check.reason}")
     click.echo("")
     for name, time_s in results.recovery_time_s.items():
-        recovered = "no recovery within a fault" if time_s is None else f"{time_s:.2f} s"
+        recovered = "none before the fault ended" if time_s is None else f"{time_s:.2f} s"
         click.echo(f"recovery time of {name}: {recovered}")
     for row in results.latencies:
         click.echo(

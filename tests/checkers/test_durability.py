@@ -57,6 +57,13 @@ def test_unanswered_final_read_is_unknown() -> None:
     result = check_durability([insert("a", "1"), final_read("a", None, Outcome.INFO)])
     assert result.verdict is Verdict.UNKNOWN
     assert result.unread == ("a",)
+    assert result.as_check().reason == "none of 1 acknowledged inserts was read at the end."
+
+
+def test_some_unanswered_final_reads_are_counted() -> None:
+    result = check_durability([insert("a", "1"), insert("b", "2"), final_read("b", "2")])
+    assert result.verdict is Verdict.UNKNOWN
+    assert result.as_check().reason == "1 of 2 acknowledged inserts could not be read at the end."
 
 
 def test_loss_outweighs_unread() -> None:
@@ -65,6 +72,7 @@ def test_loss_outweighs_unread() -> None:
 
 
 def test_nothing_acknowledged_is_unknown() -> None:
+    assert check_durability([]).as_check().reason == "no insert was acknowledged."
     assert check_durability([]).verdict is Verdict.UNKNOWN
     history = [insert("a", "1", Outcome.INFO), final_read("a", None)]
     assert check_durability(history).verdict is Verdict.UNKNOWN

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from isochrone.drills.schema import DrillDocument, cross_check, read_drill, topology_named
 from isochrone.errors import InvalidRequest
+from isochrone.node.config import check_served
 from isochrone.topology import Problem, Topology, TopologyError, load_topology
 from isochrone.topology.load_os import read_text
 from isochrone.topology.yaml_text import parse_yaml
@@ -60,6 +61,8 @@ def _load_topology(topology_file: Path, named: str, file: str) -> tuple[Topology
         what = "a directory" if topology_file.is_dir() else "no such file"
         return None, [Problem(file, "topology", f"{named!r}: {what}", "a topology file, relative to this file")]
     try:
-        return load_topology(topology_file), []
+        topology = load_topology(topology_file)
+        check_served(topology, str(topology_file))
+        return topology, []
     except TopologyError as error:
         return None, list(error.problems)

@@ -204,12 +204,6 @@ class DrillDocument(Section):
     faults: list[FaultSection] = Field(description="What goes wrong, and when.")
     expect: ExpectSection = Field(description="What must hold.")
 
-    def fault_window_s(self) -> tuple[float, float] | None:
-        """From the first start of a fault to the last end; None without faults."""
-        if not self.faults:
-            return None
-        return min(fault.start_s for fault in self.faults), max(fault.end_s for fault in self.faults)
-
 
 def read_drill(plain: object, file: str) -> tuple[DrillDocument | None, list[Problem]]:
     """Check plain values against the schema: the document, or every fault in it."""

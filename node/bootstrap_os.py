@@ -20,7 +20,7 @@ from pathlib import Path
 
 from isochrone.errors import IsochroneError, StorageError
 from isochrone.ids import ClusterId, GroupId, NodeId, StoreId
-from isochrone.node.config import NodeConfig, encode_config
+from isochrone.node.config import NodeConfig, check_served, encode_config
 from isochrone.node.files_os import locked, write_durably
 from isochrone.node.layout import Layout
 from isochrone.regions.storage.directory_os import LOCK_FILE, bootstrap_store
@@ -42,11 +42,12 @@ def bootstrap(topology_file: Path, directory: Path, progress: Callable[[str], No
     """Make a cluster's stores in `directory`, or find them there as an earlier bootstrap left them.
 
     Raises:
-        TopologyError: the topology file is wrong; nothing was made.
+        TopologyError: the topology file is wrong, or asks for what no node can serve; nothing was made.
         StorageError: the directory holds another topology's cluster, or stores without a record, or cannot be
             written. What this call made is removed again.
     """
     topology = load_topology(topology_file)
+    check_served(topology, str(topology_file))
     layout = Layout(directory.absolute())
     if is_bootstrapped(layout):
         record = read_record(layout)

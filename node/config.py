@@ -13,7 +13,7 @@ from pathlib import Path
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import ClusterId, NodeId, RegionId, StoreId, ZoneId
-from isochrone.topology import Topology
+from isochrone.topology import Ordering, Problem, Topology, TopologyError
 
 
 class ConfigError(InvalidRequest):
@@ -88,12 +88,29 @@ def parse_config(text: str, source: str) -> NodeConfig:
     return config
 
 
+def check_served(topology: Topology, file: str) -> None:
+    """Refuse what a topology may plan but no node can serve yet, rather than serve less than was asked for.
+
+    Raises:
+        TopologyError: a keyspace is to be ordered externally, which takes a commit-wait that nodes do not have.
+    """
+    problems = [
+        Problem(file, f"keyspaces[{number}].ordering", "external, which no node can serve yet", "linearizable")
+        for number, keyspace in enumerate(topology.keyspaces)
+        if keyspace.ordering is not Ordering.LINEARIZABLE
+    ]
+    if problems:
+        raise TopologyError(tuple(problems))
+
+
 def check_fits(config: NodeConfig, topology: Topology) -> None:
     """Check a configuration against its topology: the two are copied to a node's machine by hand.
 
     Raises:
         ConfigError: the topology has no such node or has it elsewhere, or the address of a node is missing.
+        TopologyError: see `check_served`.
     """
+    check_served(topology, str(config.topology_file))
     source = f"the configuration of node {config.node}"
     spec = next((each for each in topology.nodes if each.id == config.node), None)
     if spec is None:

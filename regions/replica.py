@@ -107,7 +107,6 @@ class Replica:
         self._read_number = 0
         self._ready_reads: deque[tuple[LogIndex, tuple[int, ...]]] = deque()
         self.leader: NodeId | None = None
-        self.term = Term(0)
 
     @property
     def revision(self) -> Revision:
@@ -216,7 +215,7 @@ class Replica:
         turn.events.append((self.group, event))
         if event.name is EventName.LEADER_CHANGED:
             lost = self.leader is not None and event.peer != self.leader
-            self.leader, self.term = event.peer, event.term
+            self.leader = event.peer
             if lost:
                 self._fail_pending()
 

@@ -110,7 +110,8 @@ class KeyspaceSection(Section):
     survive: Literal["zone", "region"] = Field(description="What may be lost: one zone, or one region.")
     ordering: Literal["linearizable", "external"] = Field(
         default="linearizable",
-        description="external: by commit timestamp, for cross-group transactions and strong snapshots.",
+        description="external: by commit timestamp, for cross-group transactions and strong snapshots. It can be "
+        "planned with; nodes cannot serve it yet and refuse to start.",
     )
     witness: bool = Field(
         default=False, description="Make the last voter a witness: it stores the log but not the state."

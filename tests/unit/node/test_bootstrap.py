@@ -130,6 +130,15 @@ def test_a_broken_topology_makes_nothing(topology_file: Path, tmp_path: Path) ->
     assert not (tmp_path / "deployment").exists()
 
 
+def test_an_ordering_that_no_node_can_serve_makes_nothing(topology_file: Path, tmp_path: Path) -> None:
+    text = TOPOLOGY.replace("survive: zone", "survive: zone, ordering: external", 1)
+    assert text != TOPOLOGY
+    topology_file.write_text(text, encoding="utf-8")
+    with pytest.raises(TopologyError, match=r"keyspaces\[\d\]\.ordering: found external, .* allowed: linearizable"):
+        run(topology_file, tmp_path / "deployment")
+    assert not (tmp_path / "deployment").exists()
+
+
 def test_a_failed_bootstrap_leaves_no_store(
     topology_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from isochrone.drills.schema import DrillDocument, cross_check, read_drill, topology_named
 from isochrone.errors import InvalidRequest
-from isochrone.node.config import check_served
-from isochrone.topology import Problem, Topology, TopologyError, load_topology
+from isochrone.node.files_os import load_served_topology
+from isochrone.topology import Problem, Topology, TopologyError
 from isochrone.topology.load_os import read_text
 from isochrone.topology.yaml_text import parse_yaml
 
@@ -61,8 +61,6 @@ def _load_topology(topology_file: Path, named: str, file: str) -> tuple[Topology
         what = "a directory" if topology_file.is_dir() else "no such file"
         return None, [Problem(file, "topology", f"{named!r}: {what}", "a topology file, relative to this file")]
     try:
-        topology = load_topology(topology_file)
-        check_served(topology, str(topology_file))
-        return topology, []
+        return load_served_topology(topology_file), []
     except TopologyError as error:
         return None, list(error.problems)

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from isochrone.errors import IsochroneError, StorageError
 from isochrone.ids import ClusterId, GroupId, NodeId, StoreId
-from isochrone.node.config import NodeConfig, check_served, encode_config
-from isochrone.node.files_os import locked, write_durably
+from isochrone.node.config import NodeConfig, encode_config
+from isochrone.node.files_os import load_served_topology, locked, write_durably
 from isochrone.node.layout import Layout
 from isochrone.regions.storage.directory_os import LOCK_FILE, bootstrap_store
 from isochrone.topology import Topology, load_topology
@@ -46,8 +46,7 @@ def bootstrap(topology_file: Path, directory: Path, progress: Callable[[str], No
         StorageError: the directory holds another topology's cluster, or stores without a record, or cannot be
             written. What this call made is removed again.
     """
-    topology = load_topology(topology_file)
-    check_served(topology, str(topology_file))
+    topology = load_served_topology(topology_file)
     layout = Layout(directory.absolute())
     if is_bootstrapped(layout):
         record = read_record(layout)

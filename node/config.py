@@ -108,9 +108,7 @@ def check_fits(config: NodeConfig, topology: Topology) -> None:
 
     Raises:
         ConfigError: the topology has no such node or has it elsewhere, or the address of a node is missing.
-        TopologyError: see `check_served`.
     """
-    check_served(topology, str(config.topology_file))
     source = f"the configuration of node {config.node}"
     spec = next((each for each in topology.nodes if each.id == config.node), None)
     if spec is None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, final
 from isochrone.errors import DeadlineExceeded, StorageError, Unavailable
 from isochrone.ids import GroupId, NodeId, RegionId, ZoneId
 from isochrone.node.bootstrap_os import BootstrapRecord, bootstrap, check_unused, write_configs
-from isochrone.node.files_os import load_links, locked, write_durably
+from isochrone.node.files_os import load_links, load_served_topology, locked, write_durably
 from isochrone.node.head_ray import head_address, new_ray_directory, start_head
 from isochrone.node.layout import Layout
 from isochrone.node.links import Links, encode_links
@@ -60,7 +60,7 @@ async def bring_up(topology_file: Path, directory: Path, progress: Progress) -> 
         StorageError: the directory holds another topology's data, cannot be written, or is being worked on.
         Unavailable: something runs in the directory, an address is in use, Ray is missing, or a node did not start.
     """
-    topology = load_topology(topology_file)
+    topology = load_served_topology(topology_file)
     if importlib.util.find_spec("ray") is None:
         raise Unavailable("Ray is not installed; install it with: pip install 'ray>=2.60'")
     layout = Layout(_absolute(directory))

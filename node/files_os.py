@@ -8,8 +8,9 @@ from pathlib import Path
 
 from isochrone.errors import StorageError
 from isochrone.ids import ZoneId
-from isochrone.node.config import ConfigError, NodeConfig, parse_config
+from isochrone.node.config import ConfigError, NodeConfig, check_served, parse_config
 from isochrone.node.links import parse_links
+from isochrone.topology import Topology, load_topology
 from isochrone.wire.shaping import LinkShape
 
 
@@ -44,6 +45,17 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def load_served_topology(path: Path) -> Topology:
+    """Read a topology that is to be run, not only looked at.
+
+    Raises:
+        TopologyError: the file is wrong, or asks for what no node can serve.
+    """
+    topology = load_topology(path)
+    check_served(topology, str(path))
+    return topology
 
 
 def load_config(path: Path) -> NodeConfig:

@@ -16,14 +16,14 @@ from isochrone.clocks.system_os import SystemClock, kernel_bound_ns
 from isochrone.errors import ClockUnsynchronized, InvalidRequest
 from isochrone.ids import NS_PER_MS, Nanos, NodeId
 from isochrone.node.config import NodeConfig, check_fits
-from isochrone.node.files_os import load_links
+from isochrone.node.files_os import load_links, load_served_topology
 from isochrone.node.service import ClientService
 from isochrone.regions.host import GroupSettings, Host
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.state.kv import HANDLERS
 from isochrone.regions.storage.directory_os import open_store
 from isochrone.regions.storage.store_lmdb import LmdbStore
-from isochrone.topology import ClockSpec, Group, Topology, load_topology
+from isochrone.topology import ClockSpec, Group, Topology
 from isochrone.wire.admin_grpc import Links
 from isochrone.wire.handshake import peer_refusal
 from isochrone.wire.messages import FEATURE_LEVEL, PROTOCOL_VERSION, PeerHello
@@ -74,7 +74,7 @@ class Node:
             TopologyError: the topology file is wrong.
             ConfigError: the configuration does not fit the topology.
         """
-        topology = load_topology(config.topology_file)
+        topology = load_served_topology(config.topology_file)
         check_fits(config, topology)
         clock = system_clock(topology.clock, config.clock_offset_ms)
         clock.now()  # A clock without a bound is refused before anything starts.

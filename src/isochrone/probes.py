@@ -24,13 +24,13 @@ def probe(name: str) -> None:
 
 def start_counting() -> None:
     """Count marks from now on, starting at none."""
-    global _counts  # noqa: PLW0603 - one counter for each process is the point
+    global _counts
     _counts = Counter()
 
 
 def stop_counting() -> Counter[str]:
     """What was counted since `start_counting`; nothing is counted any more."""
-    global _counts  # noqa: PLW0603 - see above
+    global _counts
     counted, _counts = _counts, None
     return Counter() if counted is None else counted
 

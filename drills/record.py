@@ -40,10 +40,12 @@ class DrillRecord:
     drill: DrillDocument
     topology: Topology
     seed: int
+    simulated: bool = False
+    """Virtual time and simulated machines: figures say nothing of what software costs."""
     operations: list[Operation] = field(default_factory=list)
     faults: list[FaultRun] = field(default_factory=list)
     software_ms: dict[str, float] = field(default_factory=dict)
-    """p50 of writes under the drill's load with shaping off, by keyspace."""
+    """p50 of writes under the drill's load with shaping off, by keyspace. Empty if the drill was simulated."""
     shaped_ns: int | None = None
     """From when on links are as slow as the topology says."""
     phases: list[PhaseRun] = field(default_factory=list)

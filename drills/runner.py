@@ -3,7 +3,8 @@
 Phases, each with its name in the record:
 
 1. *bring up* the deployment;
-2. *calibrate*: the workload runs with shaping off; the p50 of its writes is the software term; then shaping on;
+2. *calibrate*: the workload runs with shaping off; the p50 of its writes is the software term; then shaping on. In a
+   simulation, where software takes no time, the clients only *connect*;
 3. *warm up*: the workload runs, no fault does;
 4. *drill*: the workload runs on, and the faults start and end at their times;
 5. *heal*: all faults have ended; wait until every replica of every group matches; if they never do, read what answers;
@@ -126,10 +127,13 @@ async def _close(run: _Run) -> None:
 
 async def _run_phases(run: _Run, before_final_reads: Interference | None) -> None:
     recorder = Recorder(loop_now_ns, run.record.operations)
-    async with _phase(run, "calibrate"):
+    async with _phase(run, "connect" if run.record.simulated else "calibrate"):
         run.record.incarnations_before = await _incarnations(run.deployment)
         clients = await _connect_clients(run)
-        await _calibrate(run, clients, recorder)
+        if not run.record.simulated:
+            await _calibrate(run, clients, recorder)
+        await run.injector.set_links(run.deployment.topology.links())
+        run.record.shaped_ns = loop_now_ns()
     await _drive(run, clients, recorder)
     async with _phase(run, "heal"):
         try:
@@ -169,7 +173,7 @@ async def _connect_clients(run: _Run) -> list[tuple[KeyValueClient, Generator]]:
 
 
 async def _calibrate(run: _Run, clients: list[tuple[KeyValueClient, Generator]], recorder: Recorder) -> None:
-    """Measure the software term of each keyspace under the drill's own load, and leave links shaped."""
+    """Measure the software term of each keyspace under the drill's own load."""
     record, workload = run.record, run.record.drill.workload
     loop = asyncio.get_running_loop()
     counted_ns = loop_now_ns() + round(CALIBRATION_DISCARDED_S * NS_PER_S)
@@ -185,8 +189,6 @@ async def _calibrate(run: _Run, clients: list[tuple[KeyValueClient, Generator]],
         ]
         if latencies:
             record.software_ms[keyspace] = percentile(latencies, 0.5)
-    await run.injector.set_links(run.deployment.topology.links())
-    record.shaped_ns = loop_now_ns()
     terms = ", ".join(f"{keyspace} {term:.1f} ms" for keyspace, term in record.software_ms.items())
     run.progress(f"software term (p50 of writes under this load, links unshaped): {terms}")
 

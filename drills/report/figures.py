@@ -1,7 +1,8 @@
 """`report.json`: everything a drill found, for programs.
 
 The first keys are what a script looks at: `verdict` ("true", "false" or "unknown"), `exit_status`,
-`acknowledged_writes_lost` and `recovery_time_s` by keyspace. Times are seconds from the start of the workload.
+`acknowledged_writes_lost` and `recovery_time_s` by keyspace. In a `simulated` drill all times but `elapsed_s` are
+virtual, and neither a software term nor latencies are told. Times are seconds from the start of the workload.
 """
 
 from dataclasses import asdict, dataclass
@@ -49,6 +50,7 @@ def to_figures(record: DrillRecord, results: Results, surroundings: Surroundings
         "crash": record.crash,
         "drill": record.drill.model_dump(mode="json", by_alias=True, exclude_none=True),
         "seed": record.seed,
+        "simulated": record.simulated,
         "topology": _topology(record.topology),
         "started_at": surroundings.started_at,
         "elapsed_s": round(surroundings.elapsed_s, 1),

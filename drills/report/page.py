@@ -53,7 +53,7 @@ def to_page(record: DrillRecord, results: Results, surroundings: Surroundings, a
         ),
         "</div>",
         _section("Checks", "Unknown is not a pass.", _checks_table(results)),
-        _section("Commit latency against its prediction", _latency_note(), _latency_table(record, results)),
+        _latency_section(record, results),
         '<div class="columns">',
         _section("Operations", "What the clients were told.", _operations_table(results)),
         _section("Groups", "Voters in the order of their places.", _groups_table(record)),
@@ -78,7 +78,7 @@ _RECOVERY_NOTE = (
 
 def _header(record: DrillRecord, results: Results) -> str:
     return (
-        '<header><div><div class="brand">Isochrone drill</div>'
+        f'<header><div><div class="brand">Isochrone drill{", simulated" if record.simulated else ""}</div>'
         f"<h1>{escape(record.drill.name)}</h1><p>{escape(record.drill.description)}</p></div>"
         f'<div class="verdict {results.verdict}">{_HEADLINE[results.verdict]}'
         f"<small>{_STATUS[results.exit_status]}</small></div></header>"
@@ -161,6 +161,17 @@ def _checks_table(results: Results) -> str:
     return _table(("check", "verdict", "why"), rows)
 
 
+def _latency_section(record: DrillRecord, results: Results) -> str:
+    title = "Commit latency against its prediction"
+    if record.simulated:
+        note = (
+            "Not compared: in a simulation software takes no time, so latencies say nothing of a real deployment. The "
+            "same drill on real processes measures them."
+        )
+        return _section(title, note, "")
+    return _section(title, _latency_note(), _latency_table(record, results))
+
+
 def _latency_note() -> str:
     return (
         "Acknowledged writes at least "
@@ -222,7 +233,8 @@ def _run_facts(record: DrillRecord, surroundings: Surroundings) -> str:
     software = ", ".join(f"{name} {term:.1f} ms" for name, term in record.software_ms.items())
     facts = [
         ("started", surroundings.started_at),
-        ("took", f"{surroundings.elapsed_s:.0f} s in all; {phases}"),
+        ("took", f"{surroundings.elapsed_s:.0f} s in all; {phases}{' of virtual time' if record.simulated else ''}"),
+        ("simulated", "in virtual time; the same seed gives the same run" if record.simulated else ""),
         ("seed", str(record.seed)),
         ("software term", software),
         ("topology", f"{record.topology.name}, latencies: {record.topology.latencies}"),

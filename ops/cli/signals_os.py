@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar, final
 
 T = TypeVar("T")
@@ -48,3 +50,31 @@ def run_until_signal(work: Coroutine[None, None, T]) -> T:
         if not received:
             raise
         raise Interrupted(received[0]) from None
+
+
+@contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """Let a signal end the synchronous work of the block: it sees a `KeyboardInterrupt`; later ones have no effect.
+
+    Must be entered in the main thread.
+
+    Raises:
+        Interrupted: a signal came, and the work let itself be ended.
+    """
+    received: list[signal.Signals] = []
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if not received:
+            received.append(signal.Signals(number))
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, on_signal) for number in ENDING}
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not received:
+            raise
+        raise Interrupted(received[0]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

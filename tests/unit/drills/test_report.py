@@ -63,7 +63,7 @@ def test_figures(tmp_path: Path, finished: DrillRecord) -> None:
     assert isinstance(recovery, dict)
     assert set(recovery) == {"global/", "us/", "eu/", "ap/"}
     assert recovery["us/"] is None and 1.0 < recovery["global/"] < 4.0
-    assert figures["seed"] == 1
+    assert (figures["seed"], figures["simulated"]) == (1, False)
     assert set(figures["versions"]) >= {"python", "isochrone", "ray"}  # type: ignore[call-overload]
 
 
@@ -104,3 +104,15 @@ def test_run_that_never_came_up_is_reported_too(tmp_path: Path) -> None:
     figures, page = write(tmp_path, record)
     assert (figures["verdict"], figures["exit_status"], figures["acknowledged_writes_lost"]) == ("unknown", 5, None)
     assert "Unavailable: &lt;port&gt; in use" in page
+
+
+def test_a_simulated_run_says_so_and_tells_no_figures_of_software(tmp_path: Path) -> None:
+    record = record_of("region-failover")
+    record.simulated = True
+    run_virtual(run_drill(record, FakeHarness(FakeDeployment(record.topology)), lambda line: None))
+    figures, page = write(tmp_path, record)
+    assert (figures["simulated"], figures["seed"], figures["verdict"]) == (True, 1, "true")
+    assert (figures["software_ms"], figures["latency"]) == ({}, [])
+    assert "Isochrone drill, simulated" in page
+    assert "Not compared: in a simulation software takes no time" in page
+    assert "calibrate" not in page

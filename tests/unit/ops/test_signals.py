@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from isochrone.ops.cli.signals_os import ENDING, Interrupted, run_until_signal
+from isochrone.ops.cli.signals_os import ENDING, Interrupted, ended_by_signal, run_until_signal
 
 
 @pytest.mark.parametrize("number", ENDING)
@@ -47,3 +47,33 @@ def test_work_that_ends_in_order_although_it_was_cancelled_was_not_interrupted()
         raise AssertionError("the signal did not arrive")
 
     assert run_until_signal(work()) == "done"
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_ends_synchronous_work_once(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    stopped = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+        except Exception:
+            stopped.append("taken for an error of the work")
+        finally:
+            os.kill(os.getpid(), number)
+            stopped.append("in order")
+
+    with pytest.raises(Interrupted) as ended, ended_by_signal():
+        work()
+    assert stopped == ["in order"]
+    assert ended.value.exit_status == 128 + number
+    assert signal.getsignal(number) is before
+
+
+def test_synchronous_work_that_ends_by_itself_leaves_signals_as_they_were() -> None:
+    before = [signal.getsignal(number) for number in ENDING]
+    with ended_by_signal():
+        pass
+    with pytest.raises(ZeroDivisionError), ended_by_signal():
+        raise ZeroDivisionError
+    assert [signal.getsignal(number) for number in ENDING] == before

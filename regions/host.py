@@ -1,6 +1,6 @@
 """The host: drives all groups of one node. The same class runs in every mode; only its ports differ.
 
-**Theory of operation.** One task runs turns. In a turn it
+**Theory of operation.** Whatever happens asks for a turn; one turn serves all that has happened since the last one. It
 
 1. takes what has come in: finished writes, messages of peers (`intake`), entries read for peers that are behind;
 2. ticks the groups whose deadline has passed, and proposes the commands that have gathered;
@@ -9,7 +9,7 @@
 4. hands the batch to the store, if no write is under way.
 
 What gathers during a write is the next batch: batches grow with the load, nothing waits for a timer, and one sync
-covers every group.
+covers every group. A turn costs what has changed: idle groups are found by their deadlines (`deadlines`).
 
 Invariants:
 
@@ -17,6 +17,7 @@ Invariants:
 2. Rows that come from applying entry i are written in the batch of entry i or a later one. They ride along with log
    writes; a restart replays what they lack from the log.
 3. An error of the store ends the host: it sends nothing more, and everyone who waits is told.
+4. Whoever touches a core marks its group for the next turn, which asks the core for its deadline again.
 
 HAZARD: entries whose timestamps are further ahead of this node's clock than the maximum offset are not taken, nor is
 their leader followed until this clock has caught up with them or it sends others. So a node whose clock is slow
@@ -57,6 +58,7 @@ from isochrone.ids import (
     Timestamp,
 )
 from isochrone.ports import Clock, Row, Store, Transport, WriteBatch
+from isochrone.regions.deadlines import Deadlines
 from isochrone.regions.intake import Intake
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
@@ -140,8 +142,11 @@ class Host:
         self._writing = False
         self._stopping = False
         self._dirty: dict[GroupId, None] = {}
-        self._wakeup = asyncio.Event()
+        self._deadlines = Deadlines()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn_due = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = Nanos(0)
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[None] | None = None
 
@@ -154,12 +159,13 @@ class Host:
             replica = self.replicas[group] = await self._load(group, now)
             self._intake.add_group(group, replica.members)
             self._dirty[group] = None
-        self._failure = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._failure = self._loop.create_future()
         self._transport.start(self._receive)
         for group, replica in self.replicas.items():
             if self._settings[group].campaign_first and replica.core.status().last == 0:
                 replica.core.campaign(now)
-        self._spawn(self._run())
+        self._wake()
 
     async def _load(self, group: GroupId, now: Nanos) -> Replica:
         stored = await self._store.load(group)
@@ -196,7 +202,6 @@ class Host:
     async def stop(self) -> None:
         """Stop after the write under way. Requests that are still open are answered with an error. Idempotent."""
         self._stopping = True
-        self._wakeup.set()
         for task in tuple(self._tasks):
             if task is not asyncio.current_task():
                 await asyncio.gather(task, return_exceptions=True)
@@ -209,7 +214,6 @@ class Host:
     def _fail(self, error: BaseException) -> None:
         """End the host: nothing is sent or acknowledged after this."""
         self._stopping = True
-        self._wakeup.set()
         self._refuse_everything(f"the node has stopped: {error}")
         if self._failure is not None and not self._failure.done():
             logger.error("node %s stops: %s", self._store.identity.node, error)
@@ -288,11 +292,11 @@ class Host:
 
     def _receive(self, envelope: Envelope) -> None:
         self._intake.receive(envelope)
-        self._wakeup.set()
+        self._wake()
 
     def _mark(self, group: GroupId) -> None:
         self._dirty[group] = None
-        self._wakeup.set()
+        self._wake()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
@@ -304,43 +308,63 @@ class Host:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(error)
 
-    async def _run(self) -> None:
-        while not self._stopping:
-            self._wakeup.clear()
+    def _wake(self) -> None:
+        """Have a turn as soon as what runs now has ended; many calls make one turn."""
+        if not self._turn_due and self._loop is not None:
+            self._turn_due = True
+            self._loop.call_soon(self._run_turn)
+
+    def _run_turn(self) -> None:
+        self._turn_due = False
+        if self._stopping:
+            return
+        try:
             self._one_turn()
-            if self._dirty or self._intake:
-                await asyncio.sleep(0)
-            else:
-                self._arm_timer()
-                await self._wakeup.wait()
+        except Exception as error:  # Whatever it is: what the turn left behind cannot be trusted.
+            self._fail(error)
+            return
+        if self._dirty or self._intake:
+            self._wake()
+        else:
+            self._arm_timer()
 
     def _arm_timer(self) -> None:
+        deadline = self._deadlines.earliest
+        if self._loop is None or deadline is None or (self._timer is not None and self._timer_at <= deadline):
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        deadlines = [d for replica in self.replicas.values() if (d := replica.core.next_deadline()) is not None]
-        if deadlines:
-            delay_s = max(0, min(deadlines) - self._clock.monotonic()) / NS_PER_S
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._wakeup.set)
+        delay_s = max(0, deadline - self._clock.monotonic()) / NS_PER_S
+        self._timer = self._loop.call_later(delay_s, self._timer_fired)
+        self._timer_at = deadline
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._wake()
 
     def _one_turn(self) -> None:
         now = self._clock.monotonic()
         self._take_finished(now)
         self._take_inbox(now)
-        for group, replica in self.replicas.items():
-            deadline = replica.core.next_deadline()
-            if deadline is not None and deadline <= now:
-                replica.core.tick(now)
-                self._dirty[group] = None
+        for group in self._deadlines.due(now):
+            self.replicas[group].core.tick(now)
+            self._dirty[group] = None
         self._propose(now)
         dirty, self._dirty = self._dirty, {}
         for group in dirty:
-            self.replicas[group].collect(now, self._turn)
-        messages, self._turn.messages = self._turn.messages, []
-        self._send(messages)
-        self._note_events()
-        self._start_fetches()
-        self._keep_rows()
+            replica = self.replicas[group]
+            replica.collect(now, self._turn)
+            self._deadlines.set(group, replica.core.next_deadline())
+        turn = self._turn
+        if turn.messages:
+            messages, turn.messages = turn.messages, []
+            self._send(messages)
+        if turn.events:
+            self._note_events()
+        if turn.fetches:
+            self._start_fetches()
+        if turn.rows:
+            self._keep_rows()
         if not self._writing:
             self._begin_write()
 
@@ -411,8 +435,9 @@ class Host:
         fresh = self._intake.not_durable()
         if not (turn.logs or fresh or len(self._rows) > ROWS_MAX):
             # Nothing to store and nothing under way: everything that the releases depend on is durable.
-            releases, turn.releases = turn.releases, []
-            self._end_write(releases, self._clock.monotonic())
+            if turn.releases:
+                releases, turn.releases = turn.releases, []
+                self._end_write(releases, self._clock.monotonic())
             return
         batch = WriteBatch(tuple(turn.logs), tuple(self._rows.values()), turn.applied, fresh)
         self._turn, self._rows = Turn(), {}
@@ -424,7 +449,7 @@ class Host:
         await self._store.write(write.batch)
         self._writing = False
         self._finished.append(write)
-        self._wakeup.set()
+        self._wake()
 
     def _start_fetches(self) -> None:
         fetches, self._turn.fetches = self._turn.fetches, []
@@ -439,4 +464,4 @@ class Host:
                 raise
             entries = ()  # The prefix was dropped meanwhile, so this replica leads no more.
         self._fetched.append((group, fetch.peer, entries))
-        self._wakeup.set()
+        self._wake()

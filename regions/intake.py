@@ -43,6 +43,7 @@ class Intake:
         self.incarnations = dict(incarnations)
         """Highest incarnation seen of each peer."""
         self._durable = dict(incarnations)
+        self._not_durable: dict[NodeId, Incarnation] = {}
         self._clock = clock
         self._hlc = hlc
         self._counters = counters
@@ -68,7 +69,7 @@ class Intake:
         elif envelope.incarnation < self.incarnations.get(envelope.sender, _NONE):
             self._counters["messages_of_old_incarnations"] += len(envelope.messages)
         elif envelope.incarnation > self._durable.get(envelope.sender, _NONE):
-            self.incarnations[envelope.sender] = envelope.incarnation
+            self.incarnations[envelope.sender] = self._not_durable[envelope.sender] = envelope.incarnation
             self._held.append(envelope)
         else:
             self._keep(envelope)
@@ -84,15 +85,16 @@ class Intake:
 
     def not_durable(self) -> dict[NodeId, Incarnation]:
         """The incarnations that are still to be made durable."""
-        return {
-            node: incarnation
-            for node, incarnation in self.incarnations.items()
-            if incarnation > self._durable.get(node, _NONE)
-        }
+        return dict(self._not_durable)
 
     def persisted(self, incarnations: Mapping[NodeId, Incarnation]) -> None:
         """These incarnations are durable: what was held back for them may be taken."""
+        if not incarnations:
+            return
         self._durable.update(incarnations)
+        for node, incarnation in incarnations.items():
+            if self._not_durable.get(node) == incarnation:
+                del self._not_durable[node]
         held, self._held = self._held, []
         for envelope in held:
             if envelope.incarnation == self._durable.get(envelope.sender):

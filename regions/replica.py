@@ -194,8 +194,10 @@ class Replica:
         """Take everything that is ready, until nothing is."""
         while True:
             ready = self.core.ready(now)
-            turn.messages.extend((self.group, outgoing) for outgoing in ready.messages)
-            turn.fetches.extend((self.group, fetch) for fetch in ready.fetches)
+            if ready.messages:
+                turn.messages.extend([(self.group, outgoing) for outgoing in ready.messages])
+            if ready.fetches:
+                turn.fetches.extend([(self.group, fetch) for fetch in ready.fetches])
             for event in ready.events:
                 self._note(event, turn)
             if ready.append is not None:
@@ -203,11 +205,14 @@ class Replica:
                 if work.hard_state or work.entries or work.truncate_to is not None:
                     turn.logs.append(LogWrite(self.group, work.hard_state, work.entries, work.truncate_to))
                 turn.releases.append(Release(self.group, work.token, work.release))
-            self._refuse_reads(ready.refused_reads)
-            self._ready_reads.extend((read.index, read.contexts) for read in ready.reads)
+            if ready.refused_reads:
+                self._refuse_reads(ready.refused_reads)
+            if ready.reads:
+                self._ready_reads.extend([(read.index, read.contexts) for read in ready.reads])
             if ready.committed:
                 self._apply(ready.committed, turn)
-            self._answer_reads()
+            if self._ready_reads:
+                self._answer_reads()
             if not ready.committed:
                 return
 

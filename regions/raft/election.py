@@ -57,6 +57,14 @@ def reset_election_timer(state: RaftState, now: Nanos) -> None:
         state.election_deadline = None
 
 
+def extend_election_timer(state: RaftState, now: Nanos) -> None:
+    """The leader was heard again: as `reset_election_timer`, with the timeout that was drawn for it."""
+    if state.election_deadline is not None and state.role is ReplicaRole.FULL:
+        state.election_deadline = Nanos(now + state.election_timeout)
+    else:
+        reset_election_timer(state, now)
+
+
 def campaign(state: RaftState, now: Nanos) -> None:
     """Start with a pre-vote."""
     state.office = Office.PRE_CANDIDATE
@@ -165,15 +173,14 @@ def ignores_vote_request(state: RaftState, request: VoteRequest, now: Nanos) -> 
     return state.is_leader or live
 
 
-def quorum_deadline(state: RaftState) -> Nanos:
-    """On the leader: when it must step down unless it hears from more peers."""
-    contact = agreed_value(state.halves, lambda node: _contact(state, node))
-    return Nanos(contact + state.config.election_timeout_ns)
-
-
 def check_quorum(state: RaftState, now: Nanos) -> None:
-    """Step down if no quorum was heard for an election timeout."""
-    if now >= quorum_deadline(state):
+    """Step down if no quorum was heard for an election timeout; else note when that would be.
+
+    Contacts only move on, so until then there is no need to look again.
+    """
+    contact = agreed_value(state.halves, lambda node: _contact(state, node))
+    state.quorum_deadline = Nanos(contact + state.config.election_timeout_ns)
+    if now >= state.quorum_deadline:
         state.event(EventName.QUORUM_LOST)
         become_follower(state, state.term, None, now)
 
@@ -202,6 +209,7 @@ def _become_leader(state: RaftState, now: Nanos) -> None:
     state.term_start = start
     replication.append_entry(state, EntryKind.NOOP)
     state.heartbeat_deadline = Nanos(now + state.config.heartbeat_ns)
+    check_quorum(state, now)
 
 
 def _leave_leadership(state: RaftState) -> None:

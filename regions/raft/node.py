@@ -20,7 +20,7 @@ from isochrone.ports import StoredGroup
 from isochrone.regions.raft import election, reading, relay, replication
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.log import RaftLog
-from isochrone.regions.raft.ready import AppendToken, AppendWork, EventName, Proposal, Ready
+from isochrone.regions.raft.ready import NOTHING_READY, AppendToken, AppendWork, EventName, Proposal, Ready
 from isochrone.regions.raft.state import Office, Outbox, new_state
 from isochrone.wire.messages import (
     AppendRequest,
@@ -203,7 +203,7 @@ class RaftNode:
             election.become_follower(state, state.term, leader, now)
         else:
             state.leader_contact = now
-            election.reset_election_timer(state, now)
+            election.extend_election_timer(state, now)
 
     def tick(self, now: Nanos) -> None:
         """Do what time demands. Harmless when called early or often."""
@@ -220,7 +220,7 @@ class RaftNode:
         """When `tick` is needed next, None if only a message can change anything."""
         state = self._state
         if state.is_leader:
-            return min(state.heartbeat_deadline, election.quorum_deadline(state))
+            return min(state.heartbeat_deadline, state.quorum_deadline)
         return state.election_deadline
 
     # ---- what it wants done
@@ -233,7 +233,10 @@ class RaftNode:
             reading.flush(state, now)
         append = self._append_work()
         committed = self._take_committed()
-        out, state.out = state.out, Outbox()
+        out = state.out
+        if not (committed or append or out.holds_anything):
+            return NOTHING_READY
+        state.out = Outbox()
         return Ready(
             messages=tuple(out.free),
             append=append,
@@ -247,12 +250,12 @@ class RaftNode:
     def _append_work(self) -> AppendWork | None:
         state, out = self._state, self._state.out
         entries = tuple(state.log.take_unhanded())
-        hard_state = state.hard_state()
-        must_store = (hard_state.term, hard_state.vote) != (state.stored.term, state.stored.vote)
+        must_store = state.term != state.stored.term or state.vote != state.stored.vote
         stores = bool(entries) or must_store or out.truncate_to is not None
         if not stores and not out.when_durable:
             return None
         # A risen commit index alone is not worth a write; it goes along with the next one.
+        hard_state = state.hard_state()
         changed = stores and hard_state != state.stored
         if changed:
             state.stored = hard_state

@@ -19,8 +19,9 @@ def start_round(state: RaftState, now: Nanos) -> None:
     if state.new_reads and _knows_commit(state):
         state.waiting_reads.append(WaitingRead(state.round, state.commit, state.new_reads))
         state.new_reads = []
+    bound = replication.truncation_bound(state)
     for peer, progress in state.progress.items():
-        state.send(peer, replication.heartbeat_to(state, progress, state.round))
+        state.send(peer, replication.heartbeat_to(state, progress, state.round, bound))
     state.heartbeat_deadline = Nanos(now + state.config.heartbeat_ns)
     release_confirmed(state)
 

@@ -110,6 +110,10 @@ class Ready:
     events: tuple[Event, ...]
 
 
+NOTHING_READY = Ready((), None, (), (), (), (), ())
+"""What most answers of peers lead to: nothing to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """Commands to append as one entry."""

@@ -57,17 +57,18 @@ def flush(state: RaftState) -> None:
     """On the leader: send what has gathered, once for each `Ready` rather than once for each proposal."""
     if not (state.broadcast or state.commit_news):
         return
+    bound = truncation_bound(state)
     for peer, progress in state.progress.items():
         sent = send_entries(state, peer, progress)
         witness = state.members[peer].role is ReplicaRole.WITNESS
         if state.commit_news and not sent and not witness and progress.feed is Feed.REPLICATE:
-            state.send(peer, heartbeat_to(state, progress, round_=0))
+            state.send(peer, heartbeat_to(state, progress, 0, bound))
     state.broadcast = state.commit_news = False
 
 
-def heartbeat_to(state: RaftState, progress: Progress, round_: int) -> Heartbeat:
+def heartbeat_to(state: RaftState, progress: Progress, round_: int, truncate_to: LogIndex) -> Heartbeat:
     """A heartbeat that never tells a peer of a commit index beyond what it is known to hold."""
-    return Heartbeat(state.term, min(state.commit, progress.match), round_, truncation_bound(state))
+    return Heartbeat(state.term, min(state.commit, progress.match), round_, truncate_to)
 
 
 def send_entries(state: RaftState, peer: NodeId, progress: Progress, *, even_if_empty: bool = False) -> bool:

@@ -48,6 +48,11 @@ class Outbox:
     events: list[Event] = field(default_factory=list)
     truncate_to: LogIndex | None = None
 
+    @property
+    def holds_anything(self) -> bool:
+        """Whether something has gathered besides `when_durable` and `truncate_to`, which always bring a write along."""
+        return bool(self.free or self.reads or self.refused_reads or self.fetches or self.events)
+
 
 @dataclass(slots=True)
 class RaftState:
@@ -77,6 +82,8 @@ class RaftState:
     """When this replica last heard from a leader of its term."""
     election_deadline: Nanos | None = None
     """When to campaign; None on a witness that has no reason to."""
+    election_timeout: Nanos = Nanos(0)
+    """What was drawn last. While one leader is heard it stays the same; a draw for each message would say no more."""
     gave_way: bool = False
     """Since the last leader was lost, this replica left an election to another one."""
     transferring: bool = False
@@ -88,6 +95,9 @@ class RaftState:
     """On the leader: index of its no-op. Reads wait until it is committed."""
     uncommitted_bytes: int = 0
     heartbeat_deadline: Nanos = Nanos(0)
+    quorum_deadline: Nanos = Nanos(0)
+    """On the leader: when to look whether a quorum was heard. Never after the time at which it must step down, unless
+    the configuration has changed since the last heartbeat."""
     round: int = 0
     waiting_reads: deque[WaitingRead] = field(default_factory=deque)
     new_reads: list[int] = field(default_factory=list)
@@ -144,9 +154,10 @@ class RaftState:
         return HardState(self.term, self.vote, self.commit)
 
     def draw_election_timeout(self) -> Nanos:
-        """A timeout from [T, 1.5 T]."""
+        """A new timeout from [T, 1.5 T]."""
         base = self.config.election_timeout_ns
-        return Nanos(base + self.rng.randrange(base // 2 + 1))
+        self.election_timeout = Nanos(base + self.rng.randrange(base // 2 + 1))
+        return self.election_timeout
 
 
 def new_state(

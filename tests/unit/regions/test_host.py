@@ -11,6 +11,7 @@ from virtual_time import run_virtual
 
 from isochrone.errors import (
     Indeterminate,
+    InvariantViolation,
     IsochroneError,
     NotLeader,
     QueueFull,
@@ -162,6 +163,20 @@ def test_a_failed_sync_ends_the_host_and_tells_everyone() -> None:
         assert (await write).succeeded
         assert (await client.get("k/x")).version == 2
         assert cluster.leader() in {"b", "c"}
+
+    in_cluster(test)
+
+
+def test_a_violated_invariant_in_a_turn_ends_the_host() -> None:
+    async def test(cluster: HostCluster) -> None:
+        process = cluster.processes[NodeId("a")]
+        assert process.host is not None
+        term = process.host.replicas[GROUP].core.term
+        second_leader = GroupMessage(GROUP, Heartbeat(term, LogIndex(0), 1, LogIndex(0)))
+        cluster.deliver(NodeId("a"), Envelope(NodeId("b"), StoreId("s-b"), Incarnation(1), (second_leader,)))
+        with pytest.raises(InvariantViolation, match="and so do we"):
+            await process.host.closed()
+        await cluster.until(lambda: cluster.leader() in {"b", "c"})
 
     in_cluster(test)
 

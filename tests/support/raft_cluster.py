@@ -3,7 +3,7 @@
 It checks what must always hold while it runs: one leader and one vote of each voter per term, equal applied prefixes,
 terms and votes that never fall back, nothing acknowledged missing from what is applied, reads that reflect every
 write acknowledged before them, commits that a quorum of disks holds, and messages that leave only after what they
-claim is durable.
+claim is durable. The continuous checks of a simulation (`drills/checkers/invariants.py`) watch it too.
 """
 
 import heapq
@@ -11,8 +11,9 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from isochrone.drills.checkers.invariants import Invariants
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
-from isochrone.ports import StoredGroup, TermRun
+from isochrone.ports import LogWrite, StoredGroup, TermRun
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode, RaftStatus
 from isochrone.regions.raft.ready import AppendWork, Event, EventName, Fetch, Proposal
@@ -31,6 +32,7 @@ from isochrone.wire.messages import (
     VoteResponse,
 )
 
+GROUP = GroupId("g")
 MS = 1_000_000
 HEARTBEAT_MS = 100
 ELECTION_MS = 1000
@@ -161,6 +163,7 @@ class Cluster:
         self._reads: dict[int, int] = {}
         self._votes: dict[tuple[int, str], str] = {}
         self._checked_commit = 0
+        self.invariants = Invariants()
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
         for name in roles:
@@ -172,7 +175,7 @@ class Cluster:
         replica = self.replicas[name]
         assert replica.core is None
         config = RaftConfig(
-            group=GroupId("g"),
+            group=GROUP,
             node=NodeId(name),
             heartbeat_ns=Nanos(self.heartbeat_ms * MS),
             election_timeout_ns=Nanos(self.election_ms * MS),
@@ -182,6 +185,7 @@ class Cluster:
         replica.applied = []
         rng = random.Random(f"{name}/{replica.life}/{self.rng.random()}")
         stored = replica.disk.load(self.configuration)
+        self.invariants.restarted(GROUP, NodeId(name), stored)
         base = replica.disk.hard_state.commit if self.roles[name] is ReplicaRole.WITNESS else 0
         kept = max(0, min(base + 1, stored.last_index) - stored.truncated_index - 1)
         replica.core = RaftNode(config, stored, replica.disk.entries[kept:], rng=rng, now=Nanos(self.now))
@@ -193,7 +197,7 @@ class Cluster:
         replica.core = None
         replica.life += 1
         for work in replica.pending[:keep]:
-            replica.disk.write(work)
+            self._write(name, work)
         replica.pending.clear()
 
     def isolate(self, *names: str) -> None:
@@ -251,6 +255,7 @@ class Cluster:
             for event in ready.events:
                 if event.name is EventName.BECAME_LEADER:
                     assert self.leaders.setdefault(event.term, name) == name, f"two leaders in term {event.term}"
+                    self.invariants.led(GROUP, NodeId(name), self.roles[name], event.term)
             for outgoing in ready.messages:
                 self._transmit(name, outgoing.to, outgoing.message)
             if ready.append is not None:
@@ -258,6 +263,7 @@ class Cluster:
                 self._schedule_disk(name)
             for entry in ready.committed:
                 self._apply(replica, entry)
+                self.invariants.applied(GROUP, NodeId(name), core.term, entry)
             if ready.committed:
                 core.applied(ready.committed[-1].index)
             for read in ready.reads:
@@ -268,6 +274,9 @@ class Cluster:
             for fetch in ready.fetches:
                 self._fetch(name, fetch)
             self._check_commit(core)
+            status = core.status()
+            self.invariants.observed(GROUP, NodeId(name), status.term, status.commit)
+            assert not self.invariants.violations, self.invariants.violations[0]
             if not ready.committed:
                 return
 
@@ -329,16 +338,21 @@ class Cluster:
         """The oldest write under way becomes durable."""
         replica = self.replicas[name]
         work = replica.pending.pop(0)
-        replica.disk.write(work)
+        self._write(name, work)
         assert replica.core is not None
         replica.core.persisted(work.token, Nanos(self.now))
         for outgoing in work.release:
             self._transmit(name, outgoing.to, outgoing.message)
         self.drain(name)
 
+    def _write(self, name: str, work: AppendWork) -> None:
+        self.replicas[name].disk.write(work)
+        self.invariants.wrote(GROUP, NodeId(name), LogWrite(GROUP, work.hard_state, work.entries, work.truncate_to))
+
     def _transmit(self, source: str, target: str, message: RaftMessage) -> None:
         self.sent.append((source, target, message))
         self._check_durable(source, target, message)
+        self.invariants.sent(GROUP, NodeId(source), NodeId(target), message)
         if (source, target) in self.cut or self.rng.random() < self.loss:
             return
         if self.rng.random() < self.duplication:

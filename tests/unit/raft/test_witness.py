@@ -1,7 +1,7 @@
 """The witness: it votes and stores the log, leads only as a relay, and drops nothing that a full voter may need."""
 
 import pytest
-from raft_cluster import ELECTION_MS, Cluster, disk_with
+from raft_cluster import ELECTION_MS, GROUP, Cluster, disk_with
 
 from isochrone.errors import NotLeader
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term
@@ -221,6 +221,7 @@ def test_a_log_that_a_relay_cannot_feed_is_reported_and_harms_nobody() -> None:
     cluster.crash("a")
     cluster.crash("b")
     cluster.replicas["b"].disk = disk_with(term=1)
+    cluster.invariants.replaced(GROUP, NodeId("b"))
     cluster.start("b")
     cluster.run(20_000)
     assert cluster.count(EventName.RELAY_CANNOT_FEED) >= 1

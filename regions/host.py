@@ -261,6 +261,23 @@ class Host:
             return
         self._mark(group)
 
+    def transfer_leadership(self, group: GroupId, target: NodeId, done: Done) -> None:
+        """Hand the leadership of a group from this node to `target`; `done` is called once, perhaps at once.
+
+        Success means that this node follows the target, or already led as it. `Unavailable`: the target did not take
+        over within an election timeout, or another one leads. `NotLeader`: this node does not lead.
+        `InvalidRequest`: the target is not a full voter. Writes are refused with `Unavailable` meanwhile.
+        """
+        replica = self._replica(group, done)
+        if replica is None:
+            return
+        try:
+            replica.transfer_leadership(target, self._clock.monotonic(), done)
+        except IsochroneError as error:
+            done(Outcome(b"", replica.revision, error))
+            return
+        self._mark(group)
+
     def _replica(self, group: GroupId, done: Done) -> Replica | None:
         replica = self.replicas.get(group)
         if self._stopping:

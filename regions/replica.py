@@ -79,6 +79,12 @@ class Turn:
 
 
 @dataclass(slots=True)
+class _Transfer:
+    target: NodeId
+    dones: list[Done]
+
+
+@dataclass(slots=True)
 class _Pending:
     term: Term
     dones: list[Done]
@@ -106,6 +112,7 @@ class Replica:
         self._reads: dict[int, Read] = {}
         self._read_number = 0
         self._ready_reads: deque[tuple[LogIndex, tuple[int, ...]]] = deque()
+        self._transfer: _Transfer | None = None
         self.leader: NodeId | None = None
 
     @property
@@ -150,6 +157,16 @@ class Replica:
         self._read_number += 1
         self.core.read_index(self._read_number)
         self._reads[self._read_number] = read
+
+    def transfer_leadership(self, target: NodeId, now: Nanos, done: Done) -> None:
+        """Hand the leadership over; `done` is called when it is known who leads. Raises as the core does."""
+        self.core.transfer_leadership(target, now)
+        if target == self.leader:
+            done(Outcome(b"", self.revision))
+        elif self._transfer is None:
+            self._transfer = _Transfer(target, [done])
+        else:
+            self._transfer.dones.append(done)
 
     def propose_queued(self, now: Nanos, latest: Timestamp | IsochroneError) -> None:
         """Propose the queued commands, one entry for each run of commands of one keyspace.
@@ -218,11 +235,31 @@ class Replica:
 
     def _note(self, event: Event, turn: Turn) -> None:
         turn.events.append((self.group, event))
+        if self._transfer is not None:
+            self._follow_transfer(self._transfer, event)
         if event.name is EventName.LEADER_CHANGED:
             lost = self.leader is not None and event.peer != self.leader
             self.leader = event.peer
             if lost:
                 self._fail_pending()
+
+    def _follow_transfer(self, transfer: _Transfer, event: Event) -> None:
+        """Answer those who wait for a transfer once its end is known."""
+        error: IsochroneError | None = None
+        match event.name:
+            case EventName.LEADER_CHANGED if event.peer == transfer.target:
+                pass
+            case EventName.LEADER_CHANGED if event.peer is not None:
+                error = Unavailable(f"{event.peer} leads group {self.group} instead of {transfer.target}")
+            case EventName.TRANSFER_GIVEN_UP:
+                error = Unavailable(f"{transfer.target} did not take group {self.group} over in time")
+            case EventName.BECAME_PRE_CANDIDATE:
+                error = Unavailable(f"nobody is known to lead group {self.group} after {transfer.target} was to")
+            case _:
+                return
+        self._transfer = None
+        for done in transfer.dones:
+            done(Outcome(b"", self.revision, error))
 
     def _fail_pending(self) -> None:
         """This replica, if it led, leads no more: what it proposed may still be committed by its successor."""
@@ -286,6 +323,9 @@ class Replica:
             read.done(Outcome(b"", self.revision, error))
         self._reads.clear()
         self._ready_reads.clear()
+        transfer, self._transfer = self._transfer, None
+        for done in transfer.dones if transfer else ():
+            done(Outcome(b"", self.revision, undecided))
         pending, self._pending = self._pending, {}
         for waiting in pending.values():
             for done in waiting.dones:

@@ -219,6 +219,7 @@ def _leave_leadership(state: RaftState) -> None:
     state.waiting_reads.clear()
     state.new_reads.clear()
     state.progress.clear()
+    state.transfer = None
     state.broadcast = state.commit_news = False
 
 

@@ -4,7 +4,7 @@ The host feeds messages, proposals and time in, and takes a `Ready` out: message
 entries to apply, reads to answer. `next_deadline` says when `tick` is needed next; nothing happens in between.
 
 Dispatch stands here and nowhere else, and so does the handling of terms (`_settle_term`). What a message then
-does is in `election`, `replication`, `reading` and `relay`.
+does is in `election`, `replication`, `reading`, `transfer` and `relay`.
 
 Source: Diego Ongaro, "Consensus: Bridging Theory and Practice" (2014); the surface follows etcd's raft library,
 with time as an argument and durability as a type.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from isochrone.errors import NotLeader, check
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
 from isochrone.ports import StoredGroup
-from isochrone.regions.raft import election, reading, relay, replication
+from isochrone.regions.raft import election, reading, relay, replication, transfer
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.log import RaftLog
 from isochrone.regions.raft.ready import NOTHING_READY, AppendToken, AppendWork, EventName, Proposal, Ready
@@ -98,8 +98,10 @@ class RaftNode:
         Raises:
             NotLeader: this replica does not lead, or leads only as a relay.
             QueueFull: too many bytes are uncommitted.
+            Unavailable: the leadership is being handed over.
         """
         self._require_leader()
+        transfer.refuse_while_under_way(self._state)
         return replication.propose(self._state, proposals)
 
     def read_index(self, context: int) -> None:
@@ -110,6 +112,19 @@ class RaftNode:
         """
         self._require_leader()
         self._state.new_reads.append(context)
+
+    def transfer_leadership(self, target: NodeId, now: Nanos) -> None:
+        """Begin to hand the leadership to `target`; see `transfer` for how, and `status().leader` for whether.
+
+        Nothing is proposed until another replica leads, or until this one gives up after an election timeout.
+
+        Raises:
+            NotLeader: this replica does not lead, or leads only as a relay.
+            InvalidRequest: the target is not a full voter.
+            Unavailable: a transfer to another target is under way.
+        """
+        self._require_leader()
+        transfer.begin(self._state, target, now)
 
     def campaign(self, now: Nanos) -> None:
         """Campaign at once instead of waiting for the timer; without effect on a leader or a non-voter."""
@@ -161,6 +176,8 @@ class RaftNode:
                     election.campaign_for_real(state, now, transfer=True)
         if state.is_relay:
             relay.hand_over(state, now)
+        elif state.is_leader:
+            transfer.advance(state, now)
 
     def _settle_term(self, sender: NodeId, message: RaftMessage, now: Nanos) -> bool:
         """Compare terms, once for all messages. Returns whether the message is to be handled any further."""
@@ -211,6 +228,7 @@ class RaftNode:
         if state.is_leader:
             election.check_quorum(state, now)
         if state.is_leader:
+            transfer.expire(state, now)
             if now >= state.heartbeat_deadline:
                 reading.start_round(state, now)
         elif state.election_deadline is not None and now >= state.election_deadline:
@@ -220,7 +238,8 @@ class RaftNode:
         """When `tick` is needed next, None if only a message can change anything."""
         state = self._state
         if state.is_leader:
-            return min(state.heartbeat_deadline, state.quorum_deadline)
+            deadline = min(state.heartbeat_deadline, state.quorum_deadline)
+            return min(deadline, state.transfer.deadline) if state.transfer else deadline
         return state.election_deadline
 
     # ---- what it wants done
@@ -291,6 +310,7 @@ class RaftNode:
             return
         if state.is_leader:
             replication.maybe_commit(state)
+            transfer.advance(state, now)
         else:
             election.own_vote_durable(state, now)
 

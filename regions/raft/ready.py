@@ -80,6 +80,8 @@ class EventName(StrEnum):
     APPEND_REFUSED = "append_refused"
     STALE_WRITE_REPORT = "stale_write_report"
     WITNESS_ARMED = "witness_armed"
+    TRANSFER_BEGUN = "transfer_begun"
+    TRANSFER_GIVEN_UP = "transfer_given_up"
     RELAY_HANDED_OVER = "relay_handed_over"
     RELAY_CANNOT_FEED = "relay_cannot_feed"
     STALE_MESSAGE = "stale_message"

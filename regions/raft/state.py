@@ -1,4 +1,5 @@
-"""The mutable state of one replica, shared by the verb families (`election`, `replication`, `reading`, `relay`).
+"""The mutable state of one replica, shared by the verb families (`election`, `replication`, `reading`, `transfer`,
+`relay`).
 
 Only those modules and `node` touch it. Messages are queued in one of two lists, which decides what must be durable
 first: `send` for what depends on nothing that is not durable yet, `send_when_durable` for everything else.
@@ -34,6 +35,17 @@ class WaitingRead:
     round: int
     index: LogIndex
     contexts: list[int]
+
+
+@dataclass(slots=True)
+class Transfer:
+    """A transfer of leadership that is under way."""
+
+    target: NodeId
+    deadline: Nanos
+    """When the leader gives it up and serves on."""
+    told: Nanos | None = None
+    """When the target was last told to campaign."""
 
 
 @dataclass(slots=True)
@@ -106,6 +118,8 @@ class RaftState:
     """There are new entries to send."""
     commit_news: bool = False
     """The commit index rose; peers that get no entries are told by a heartbeat that wants no answer."""
+    transfer: Transfer | None = None
+    """On the leader: the office is being handed over, and nothing is proposed."""
     handed_over: dict[NodeId, Nanos] = field(default_factory=dict)
     """On a relay: when each replica was last told to take over."""
     out: Outbox = field(default_factory=Outbox)

@@ -11,6 +11,7 @@ from virtual_time import run_virtual
 
 from isochrone.errors import (
     Indeterminate,
+    InvalidRequest,
     InvariantViolation,
     IsochroneError,
     NotLeader,
@@ -21,8 +22,9 @@ from isochrone.errors import (
 )
 from isochrone.ids import Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term
 from isochrone.regions.host import WAITING_READS_MAX
+from isochrone.regions.replica import Outcome
 from isochrone.wire.commands import Get, encode_query
-from isochrone.wire.messages import Envelope, GroupMessage, Heartbeat, VoteRequest
+from isochrone.wire.messages import Envelope, GroupMessage, Heartbeat, TimeoutNow, VoteRequest
 
 FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
 THREE = {"a": FULL, "b": FULL, "c": FULL}
@@ -372,5 +374,74 @@ def test_state_and_dedupe_survive_a_restart_of_everyone() -> None:
             await cluster.start(name)
         assert [(await client.get(f"k/{n}", timeout_s=20)).version for n in range(3)] == [7, 7, 6]
         assert (await client.put("k/0", "again")).revision == 21
+
+    in_cluster(test)
+
+
+async def _move(cluster: HostCluster, source: str, target: str) -> Outcome:
+    """Ask `source` to hand over to `target`; returns once it answers."""
+    host = cluster.processes[NodeId(source)].host
+    assert host is not None
+    moved: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    host.transfer_leadership(GROUP, NodeId(target), moved.set_result)
+    return await moved
+
+
+def test_a_leader_moves_under_load_without_an_unknown_outcome() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/warm", "1")
+
+        async def write(number: int) -> None:
+            await asyncio.sleep(number * 0.005)
+            assert (await client.put(f"k/{number % 7}", str(number))).succeeded
+
+        writes = [asyncio.ensure_future(write(number)) for number in range(200)]
+        await asyncio.sleep(0.3)
+        assert (await _move(cluster, "a", "b")).error is None
+        assert cluster.leader() == "b"
+        await asyncio.gather(*writes)
+        versions = [(await client.get(f"k/{number}")).version for number in range(7)]
+        assert sum(versions) == 200, "each write has taken effect once"
+
+    in_cluster(test)
+
+
+def test_a_move_answers_what_became_of_it() -> None:
+    async def test(cluster: HostCluster) -> None:
+        assert (await _move(cluster, "a", "a")).error is None
+        assert isinstance((await _move(cluster, "b", "c")).error, NotLeader)
+        assert isinstance((await _move(cluster, "a", "nobody")).error, InvalidRequest)
+        await cluster.crash("b")
+        late = await _move(cluster, "a", "b")
+        assert isinstance(late.error, Unavailable) and "b did not take group g over in time" in str(late.error)
+        both = await asyncio.gather(_move(cluster, "a", "c"), _move(cluster, "a", "c"))
+        assert [outcome.error for outcome in both] == [None, None]
+        assert cluster.leader() == "c"
+
+    in_cluster(test)
+
+
+def test_a_move_that_another_replica_wins_says_so() -> None:
+    async def test(cluster: HostCluster) -> None:
+        # What b is told gets lost, while what an earlier transfer told c arrives late.
+        cluster.cut.add(("a", "b"))
+        moving = asyncio.ensure_future(_move(cluster, "a", "b"))
+        await asyncio.sleep(0.2)
+        late = GroupMessage(GROUP, TimeoutNow(Term(1)))
+        cluster.deliver(NodeId("c"), Envelope(NodeId("a"), StoreId("s-a"), Incarnation(1), (late,)))
+        outcome = await moving
+        assert isinstance(outcome.error, Unavailable) and "c leads group g instead of b" in str(outcome.error)
+
+    in_cluster(test)
+
+
+def test_a_host_that_stops_answers_those_who_wait_for_a_move() -> None:
+    async def test(cluster: HostCluster) -> None:
+        cluster.isolate("b")
+        moving = asyncio.ensure_future(_move(cluster, "a", "b"))
+        await asyncio.sleep(0.1)
+        await cluster.crash("a")
+        assert isinstance((await moving).error, Indeterminate)
 
     in_cluster(test)

@@ -20,6 +20,7 @@ from isochrone.ports import StoredGroup
 from isochrone.regions.raft import election, reading, relay, replication, transfer
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.log import RaftLog
+from isochrone.regions.raft.progress import Feed
 from isochrone.regions.raft.ready import NOTHING_READY, AppendToken, AppendWork, EventName, Proposal, Ready
 from isochrone.regions.raft.state import Office, Outbox, new_state
 from isochrone.wire.messages import (
@@ -36,6 +37,17 @@ from isochrone.wire.messages import (
 
 
 @dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """How a leader feeds one peer."""
+
+    feed: Feed
+    match: LogIndex
+    next: LogIndex
+    inflight: int
+    """Unacknowledged requests with entries."""
+
+
+@dataclass(frozen=True, slots=True)
 class RaftStatus:
     """A snapshot of one replica."""
 
@@ -43,12 +55,15 @@ class RaftStatus:
     office: Office
     leader: NodeId | None
     term: Term
+    vote: NodeId | None
     commit: LogIndex
     applied: LogIndex
     first: LogIndex
     last: LogIndex
     match: dict[NodeId, LogIndex]
     """On the leader: how far each replica is known to be durable, itself included."""
+    peers: dict[NodeId, PeerStatus]
+    """On the leader: how every other member is fed."""
     relay: bool
 
 
@@ -355,10 +370,15 @@ class RaftNode:
             office=state.office,
             leader=state.leader,
             term=state.term,
+            vote=state.vote,
             commit=state.commit,
             applied=state.applied,
             first=state.log.first_index,
             last=state.log.last_index,
             match=match_,
+            peers={
+                node: PeerStatus(peer.feed, peer.match, peer.next, len(peer.inflight))
+                for node, peer in state.progress.items()
+            },
             relay=state.is_relay,
         )

@@ -1,0 +1,474 @@
+"""The commands of the scenario language, and how a file of them is run. CONTRIBUTING.md lists them for writers."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+from scenario_format import Block, Command, parse_scenario
+from scenario_site import Flight, Level, Settings, Site
+from scenario_trace import KINDS, entries_text, kind_of, message_text
+from scenario_world import World
+
+from isochrone.ids import NodeId, ReplicaRole
+from isochrone.regions.raft.config import RaftConfig
+
+ELECTION_ATTEMPTS_MAX = 3
+STABILIZE_STEPS_MAX = 5_000
+_RAFT_SETTINGS = tuple(
+    f.name for f in fields(RaftConfig) if f.name not in ("group", "node", "heartbeat_ns", "election_timeout_ns")
+)
+
+
+class Args:
+    """The words and options of one command, checked as they are taken."""
+
+    def __init__(self, command: Command, world: World) -> None:
+        self.command = command
+        self._world = world
+        self._words = list(command.words)
+        self._options = dict(command.options)
+
+    def word(self, what: str) -> str:
+        """The next word."""
+        if not self._words:
+            raise self.command.error(f"{self.command.name} needs {what}")
+        return self._words.pop(0)
+
+    def words(self) -> list[str]:
+        """All words that are left."""
+        words, self._words = self._words, []
+        return words
+
+    def site(self) -> Site:
+        """The node named by the next word."""
+        return self.named(self.word("a node"))
+
+    def sites(self) -> list[Site]:
+        """The nodes named by the words that are left; all nodes if there are none."""
+        return [self.named(name) for name in self.words()] or list(self._world.sites.values())
+
+    def live(self) -> Site:
+        """The node named by the next word, which must be up."""
+        site = self.site()
+        if site.core is None:
+            raise self.command.error(f"{site.name} is down")
+        return site
+
+    def named(self, name: str) -> Site:
+        """A node."""
+        site = self._world.sites.get(NodeId(name))
+        if site is None:
+            raise self.command.error(f"there is no node {name}")
+        return site
+
+    def number(self, key: str, default: int | None = None) -> int:
+        """An option that is a number, or the next word if there is no such option and no default."""
+        values = self._options.pop(key, None)
+        if values is None and default is not None:
+            return default
+        return self.to_number(values[0] if values else self.word(f"a number of {key}"))
+
+    def to_number(self, text: str) -> int:
+        """A number that is not negative."""
+        if not text.isdecimal():
+            raise self.command.error(f"not a number: {text}")
+        return int(text)
+
+    def listed(self, key: str) -> tuple[str, ...]:
+        """An option that is a list of words; empty if it is not given."""
+        return self._options.pop(key, ())
+
+    def raft_settings(self) -> dict[str, int]:
+        """Settings of `RaftConfig` by their own names."""
+        return {key: self.number(key) for key in _RAFT_SETTINGS if key in self._options}
+
+    def finish(self) -> None:
+        """Refuse what nobody took."""
+        if left := [*self._words, *self._options]:
+            raise self.command.error(f"{self.command.name} does not take {', '.join(left)}")
+
+
+Handler = Callable[[World, Args], None]
+COMMANDS: dict[str, Handler] = {}
+
+
+def _command(handler: Handler) -> Handler:
+    COMMANDS[handler.__name__.strip("_").replace("_", "-")] = handler
+    return handler
+
+
+def run_scenario(text: str, file: str) -> list[tuple[Block, list[str]]]:
+    """Run a scenario: each block with the trace that it left.
+
+    Raises:
+        ScenarioError: the scenario is wrong.
+        AssertionError: something that must always hold did not.
+    """
+    world = World()
+    traces: list[tuple[Block, list[str]]] = []
+    for block in parse_scenario(text, file):
+        world.lines = []
+        for command in block.commands:
+            _run(world, command)
+        traces.append((block, world.lines or ["(nothing)"]))
+    return traces
+
+
+def _run(world: World, command: Command) -> None:
+    handler = COMMANDS.get(command.name)
+    if handler is None:
+        raise command.error(f"there is no command {command.name}; there are {', '.join(COMMANDS)}")
+    if not world.sites and command.name not in ("add-nodes", "trace"):
+        raise command.error("a scenario begins with add-nodes")
+    args = Args(command, world)
+    try:
+        handler(world, args)
+        args.finish()
+    except AssertionError as error:
+        raise AssertionError(f"{command.file}:{command.line}: {command.text}: {error}") from error
+
+
+# ---- the group and its disks
+
+
+@_command
+def _add_nodes(world: World, args: Args) -> None:
+    if world.sites:
+        raise args.command.error("the nodes are there already")
+    names = [NodeId(name) for name in args.words()]
+    roles = dict.fromkeys(names, ReplicaRole.FULL)
+    for key, role in (("witness", ReplicaRole.WITNESS), ("learner", ReplicaRole.LEARNER)):
+        roles |= {NodeId(name): role for name in args.listed(key)}
+    if not roles or len(set(names)) < len(names):
+        raise args.command.error("add-nodes needs names, each once")
+    election_ms = args.number("election", 1000)
+    jitter = {name: min(100 * position, election_ms // 2) for position, name in enumerate(roles)}
+    for pair in args.listed("jitter"):
+        name, _, value = pair.partition(":")
+        if NodeId(name) not in roles or args.to_number(value) > election_ms // 2:
+            raise args.command.error(f"not a node and a jitter of at most {election_ms // 2} ms: {pair}")
+        jitter[NodeId(name)] = args.to_number(value)
+    settings = Settings(args.number("heartbeat", 100), election_ms, args.number("link", 10), args.raft_settings())
+    down = args.listed("down")
+    if unknown := [name for name in down if NodeId(name) not in roles]:
+        raise args.command.error(f"there is no node {unknown[0]}")
+    world.add_nodes(roles, jitter, settings)
+    for site in world.sites.values():
+        if site.name not in down:
+            world.start(site)
+
+
+@_command
+def _disk(world: World, args: Args) -> None:
+    """`disk a b 1 1 2 term=3`: the logs that nodes which never ran will find, by the terms of their entries."""
+    words = args.words()
+    names = [word for word in words if not word.isdecimal()]
+    terms = [args.to_number(word) for word in words[len(names) :]]
+    vote, term, commit = args.listed("vote"), args.number("term", 0), args.number("commit", 0)
+    for site in map(args.named, names):
+        if site.lives:
+            raise args.command.error(f"{site.name} has run already; add it with down=({site.name})")
+        world.prepare_disk(site, terms, term, NodeId(vote[0]) if vote else None, commit)
+
+
+@_command
+def _start(world: World, args: Args) -> None:
+    """The first start of nodes that were added with `down`."""
+    for site in args.sites():
+        if site.lives:
+            raise args.command.error(f"{site.name} has run already")
+        world.start(site)
+
+
+@_command
+def _crash(world: World, args: Args) -> None:
+    site = args.live()
+    keep = args.number("keep", 0)
+    world.note(f"{site.name}: crashes with {sum(pending.stores for pending in site.pending)} writes under way")
+    world.stop(site, keep=keep)
+
+
+@_command
+def _restart(world: World, args: Args) -> None:
+    for site in args.sites():
+        if site.core is not None or not site.lives:
+            raise args.command.error(f"{site.name} is up, or never ran")
+        world.note(f"{site.name}: starts as incarnation {site.store.identity.incarnation}")
+        world.start(site)
+
+
+@_command
+def _wipe(world: World, args: Args) -> None:
+    site = args.site()
+    if site.core is not None:
+        raise args.command.error(f"{site.name} is up; crash it first")
+    world.wipe(site)
+    world.note(f"{site.name}: has an empty disk of store {site.store.identity.store}")
+
+
+@_command
+def _pause(world: World, args: Args) -> None:
+    world.paused.add(args.live().name)
+
+
+@_command
+def _resume(world: World, args: Args) -> None:
+    world.paused.discard(args.live().name)
+
+
+@_command
+def _hold_disk(world: World, args: Args) -> None:
+    world.held.add(args.site().name)
+
+
+@_command
+def _release_disk(world: World, args: Args) -> None:
+    world.held.discard(args.site().name)
+
+
+@_command
+def _sync(world: World, args: Args) -> None:
+    site = args.live()
+    count = args.number("count", len(site.pending))
+    if not site.pending:
+        raise args.command.error(f"{site.name} has no write under way")
+    while count and site.pending:
+        world.sync(site)
+        count -= 1
+
+
+@_command
+def _fail_sync(world: World, args: Args) -> None:
+    site = args.live()
+    if not site.pending:
+        raise args.command.error(f"{site.name} has no write under way")
+    site.store.fail_next()
+    world.sync(site, outcome="cannot sync")
+
+
+# ---- requests
+
+
+@_command
+def _campaign(world: World, args: Args) -> None:
+    site = args.live()
+    world.note(f"{site.name}: campaign")
+    world.act(site, lambda core: core.campaign(world.now))
+
+
+@_command
+def _elect(world: World, args: Args) -> None:
+    """`elect a by=(b, c)`: a campaigns until it leads; only votes between it and those named are passed on."""
+    site = args.live()
+    voters = [args.named(name) for name in args.listed("by")] or list(world.sites.values())
+    for _ in range(ELECTION_ATTEMPTS_MAX):
+        world.act(site, lambda core: core.campaign(world.now))
+        if world.pass_votes(site, voters):
+            return
+    raise args.command.error(f"{site.name} is not elected")
+
+
+@_command
+def _propose(world: World, args: Args) -> None:
+    site = args.live()
+    data, count, size = args.word("a text"), args.number("count", 1), args.number("bytes", 0)
+    for number in range(1, count + 1):
+        text = data if count == 1 else f"{data}{number}"
+        world.propose(site, text.encode().ljust(size, b"."))
+
+
+@_command
+def _transfer_leadership(world: World, args: Args) -> None:
+    """`transfer-leadership a b`: a is asked to hand over to b."""
+    site, target = args.live(), args.site().name
+    world.note(f"{site.name}: transfer to {target}")
+    world.ask(site, lambda core: core.transfer_leadership(target, world.now))
+
+
+@_command
+def _read(world: World, args: Args) -> None:
+    world.read(args.live())
+
+
+# ---- messages
+
+
+def _matching(world: World, args: Args) -> list[Flight]:
+    sources, targets, kinds = (args.listed(key) for key in ("from", "to", "kind"))
+    for name in (*sources, *targets):
+        if NodeId(name) not in world.sites:
+            raise args.command.error(f"there is no node {name}")
+    for kind in kinds:
+        if kind not in KINDS:
+            raise args.command.error(f"there is no kind of message {kind}; there are {', '.join(KINDS)}")
+    found = [
+        flight
+        for flight in world.flights
+        if (not sources or flight.source in sources)
+        and (not targets or flight.target in targets)
+        and (not kinds or kind_of(flight.message) in kinds)
+    ]
+    found = found[: args.number("count", len(found))]
+    if not found:
+        raise args.command.error("no such message is on its way")
+    return found
+
+
+@_command
+def _deliver(world: World, args: Args) -> None:
+    for flight in _matching(world, args):
+        world.deliver(flight)
+
+
+@_command
+def _drop(world: World, args: Args) -> None:
+    for flight in _matching(world, args):
+        world.flights.remove(flight)
+        world.note(f"lost: {flight.source} -> {flight.target} {message_text(flight.message)}")
+
+
+@_command
+def _duplicate(world: World, args: Args) -> None:
+    for flight in _matching(world, args):
+        world.flights.append(replace(flight))
+        world.note(f"twice: {flight.source} -> {flight.target} {message_text(flight.message)}")
+
+
+@_command
+def _reorder(world: World, args: Args) -> None:
+    """The matching messages arrive in the opposite order, after everything else."""
+    matching = _matching(world, args)
+    for flight in reversed(matching):
+        world.flights.remove(flight)
+        world.flights.append(flight)
+        world.note(f"late: {flight.source} -> {flight.target} {message_text(flight.message)}")
+
+
+@_command
+def _in_flight(world: World, args: Args) -> None:
+    for flight in _matching(world, args):
+        world.note(f"on its way: {flight.source} -> {flight.target} {message_text(flight.message)}")
+
+
+@_command
+def _cut(world: World, args: Args) -> None:
+    """`cut a b` loses messages both ways, `cut a b one-way` those from a to b."""
+    a, b, *rest = _pair(args)
+    world.cut |= {(a, b)} if rest else {(a, b), (b, a)}
+
+
+@_command
+def _isolate(world: World, args: Args) -> None:
+    names = [args.site().name, *(site.name for site in args.sites() if len(args.command.words) > 1)]
+    others = [name for name in world.sites if name not in names]
+    world.cut |= {pair for a in names for b in others for pair in ((a, b), (b, a))}
+
+
+@_command
+def _heal(world: World, args: Args) -> None:
+    if not args.command.words:
+        world.cut.clear()
+        return
+    a, b, *rest = _pair(args)
+    world.cut -= {(a, b)} if rest else {(a, b), (b, a)}
+
+
+def _pair(args: Args) -> list[NodeId]:
+    a, b, rest = args.site().name, args.site().name, args.words()
+    if rest not in ([], ["one-way"]):
+        raise args.command.error(f"{args.command.name} takes two nodes and perhaps one-way")
+    return [a, b, *map(NodeId, rest)]
+
+
+@_command
+def _link(world: World, args: Args) -> None:
+    a, b = args.site().name, args.site().name
+    world.links_ms[a, b] = world.links_ms[b, a] = args.number("ms")
+
+
+# ---- time
+
+
+@_command
+def _stabilize(world: World, args: Args) -> None:
+    world.quiet_down([site.name for site in args.sites()], args.number("limit", STABILIZE_STEPS_MAX))
+
+
+@_command
+def _advance(world: World, args: Args) -> None:
+    world.advance(args.number("ms"))
+
+
+@_command
+def _run_(world: World, args: Args) -> None:
+    world.run(args.number("ms"))
+
+
+@_command
+def _load(world: World, args: Args) -> None:
+    """A proposal at whoever leads, every so often; then how many of them were committed."""
+    count, every_ms = args.number("count"), args.number("every")
+    before, refused = len(world.claims.acknowledged), 0
+    for number in range(1, count + 1):
+        leader = world.leader()
+        if leader is None or world.propose(leader, b"load%d" % number) is None:
+            refused += 1
+        world.run(every_ms)
+    committed = len(world.claims.acknowledged) - before
+    world.lines.append(f"{committed} of {count} committed, {refused} found no leader, until {world.now_ms} ms")
+
+
+# ---- looking
+
+
+@_command
+def _trace(world: World, args: Args) -> None:
+    level = args.word("a level")
+    if level not in [known.value for known in Level]:
+        raise args.command.error(f"a trace shows {', '.join(known.value for known in Level)}, not {level}")
+    world.level = Level(level)
+
+
+@_command
+def _events(world: World, args: Args) -> None:
+    """How often each kind of event has happened since the last time that this was asked."""
+    counts = sorted(f"{name} {count}" for name, count in world.counts.items())
+    world.lines.append(", ".join(counts) or "no event")
+    world.counts.clear()
+
+
+@_command
+def _dump(world: World, args: Args) -> None:
+    for site in args.sites():
+        world.lines += _dump_lines(world, site)
+
+
+def _dump_lines(world: World, site: Site) -> list[str]:
+    lines = []
+    if site.core is None:
+        lines.append(f"{site.name}: down")
+    else:
+        status = site.core.status()
+        leads = status.relay * " as relay" + (
+            f" of {status.leader}" if status.office == "follower" and status.leader else ""
+        )
+        lines.append(
+            f"{site.name}: {status.role} {status.office}{leads} term={status.term} vote={status.vote or 'none'} "
+            f"commit={status.commit} applied={status.applied} log={status.first}..{status.last}"
+        )
+        for node, peer in status.peers.items():
+            lines.append(f"  {node}: {peer.feed} match={peer.match} next={peer.next} inflight={peer.inflight}")
+    stored = world.disk(site.name)
+    lines.append(
+        f"  disk term={stored.hard_state.term} vote={stored.hard_state.vote or 'none'} "
+        f"commit={stored.hard_state.commit} {entries_text(world.log_of(site.name))}"
+    )
+    lines += [f"  writing {pending.text()}" for pending in site.pending]
+    return lines
+
+
+@_command
+def _applied(world: World, args: Args) -> None:
+    """What each node has applied, no-ops left out."""
+    for site in args.sites():
+        applied = [entry.data.decode() for entry in site.applied if entry.data]
+        world.lines.append(f"{site.name}: {' '.join(applied) or 'nothing'}")

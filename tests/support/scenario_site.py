@@ -1,0 +1,116 @@
+"""What the world of a scenario consists of: nodes with their disks, writes that wait, messages on their way."""
+
+import random
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from scenario_trace import entries_text, hard_state_text
+
+from isochrone.clocks.interval import Interval
+from isochrone.ids import Incarnation, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Timestamp
+from isochrone.ports import WriteBatch
+from isochrone.regions.intake import Intake
+from isochrone.regions.raft.node import RaftNode
+from isochrone.regions.raft.ready import AppendWork
+from isochrone.regions.storage.memory import MemoryStore
+from isochrone.wire.messages import Entry, RaftMessage
+
+
+class Level(Enum):
+    """How much of what happens is shown."""
+
+    ALL = "all"
+    EVENTS = "events"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all nodes of a scenario share. Times are milliseconds."""
+
+    heartbeat_ms: int
+    election_ms: int
+    link_ms: int
+    raft: dict[str, int]
+
+
+class FixedJitter(random.Random):
+    """Draws the one election jitter that the scenario states for a node."""
+
+    def __init__(self, jitter_ns: int) -> None:
+        super().__init__(0)
+        self._jitter_ns = jitter_ns
+
+    def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
+        """The jitter."""
+        assert stop is None and self._jitter_ns < start, "a draw that is not an election jitter"
+        return self._jitter_ns
+
+
+@dataclass(slots=True)
+class Flight:
+    """A message on its way."""
+
+    source: NodeId
+    target: NodeId
+    store: StoreId
+    incarnation: Incarnation
+    message: RaftMessage
+    due: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A write that waits for its sync."""
+
+    batch: WriteBatch
+    work: AppendWork | None
+
+    def text(self) -> str:
+        """What is written, on one line."""
+        parts = [f"incarnation of {node}={number}" for node, number in self.batch.incarnations.items()]
+        for log in self.batch.logs:
+            parts += [hard_state_text(log.hard_state)] if log.hard_state else []
+            parts += [entries_text(log.entries)] if log.entries else []
+            parts += [f"truncate={log.truncate_to}"] if log.truncate_to is not None else []
+        return " ".join(parts) or "nothing"
+
+    @property
+    def stores(self) -> bool:
+        """Whether anything goes to disk."""
+        return bool(self.batch.logs or self.batch.incarnations)
+
+
+@dataclass(slots=True)
+class Site:
+    """One node: its disk, and while it is up its core."""
+
+    name: NodeId
+    role: ReplicaRole
+    rng: FixedJitter
+    store: MemoryStore
+    intake: Intake = field(init=False)
+    counters: Counter[str] = field(default_factory=Counter)
+    core: RaftNode | None = None
+    pending: deque[Pending] = field(default_factory=deque)
+    applied: list[Entry] = field(default_factory=list)
+    commit: int = 0
+    waiting_reads: list[tuple[LogIndex, int]] = field(default_factory=list)
+    lives: int = 0
+    wipes: int = 0
+
+
+class ScenarioClock:
+    """True time is the scenario's."""
+
+    def __init__(self) -> None:
+        self.time = Nanos(0)
+
+    def monotonic(self) -> Nanos:
+        """The scenario's time."""
+        return self.time
+
+    def now(self) -> Interval:
+        """The scenario's time, exactly."""
+        return Interval(Timestamp(self.time), Timestamp(self.time))

@@ -150,7 +150,7 @@ def test_a_group_that_never_falls_silent_is_reported() -> None:
 
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
 MEMBERS = tuple(Member(node, StoreId(f"store-{node}"), ReplicaRole.FULL) for node in (A, B, C))
-ROLES = {member.node: member.role for member in MEMBERS}
+BY_NODE = {member.node: member for member in MEMBERS}
 
 
 def _claims(last: int) -> Claims:
@@ -177,15 +177,15 @@ def _claims(last: int) -> Claims:
 )
 def test_a_message_whose_claim_is_not_durable_fails_the_scenario(message: RaftMessage, breach: str) -> None:
     with pytest.raises(AssertionError, match=breach):
-        _claims(3).sends(A, C, message, ROLES)
+        _claims(3).sends(A, C, message, BY_NODE)
 
 
 def test_a_second_vote_of_a_term_fails_the_scenario() -> None:
     claims = _claims(3)
-    claims.sends(A, B, VoteRequest(Term(2), LogIndex(3), Term(1), False, False), ROLES)
-    claims.sends(B, A, VoteResponse(Term(2), granted=True, pre=False), ROLES)
+    claims.sends(A, B, VoteRequest(Term(2), LogIndex(3), Term(1), False, False), BY_NODE)
+    claims.sends(B, A, VoteResponse(Term(2), granted=True, pre=False), BY_NODE)
     with pytest.raises(AssertionError, match="a vote leaves before it is durable"):
-        claims.sends(B, C, VoteResponse(Term(2), granted=True, pre=False), ROLES)
+        claims.sends(B, C, VoteResponse(Term(2), granted=True, pre=False), BY_NODE)
 
 
 def test_a_commit_without_a_quorum_of_disks_fails_the_scenario() -> None:

@@ -18,6 +18,7 @@ from isochrone.wire.messages import (
     Configuration,
     Entry,
     Heartbeat,
+    Member,
     RaftMessage,
     VoteRequest,
     VoteResponse,
@@ -89,8 +90,9 @@ class Claims:
             case AppendRequest():
                 self._check_truncation(message.truncate_to, message.commit, members)
             case Heartbeat():
-                peer = self._disk_of(target)[1]
-                assert peer.last_index >= message.commit, f"{target} is told of a commit beyond its log"
+                peer_store, peer = self._disk_of(target)
+                known = peer_store == members[target].store  # Of a wiped disk its leader knows nothing.
+                assert not known or peer.last_index >= message.commit, f"{target} is told of a commit beyond its log"
                 self._check_truncation(message.truncate_to, message.truncate_to, members)
             case _:
                 pass
@@ -101,8 +103,8 @@ class Claims:
         first = self._votes.setdefault((term, voter, store), candidate)
         assert first == candidate, f"{voter} votes for {first} and {candidate} in term {term}"
 
-    def _check_truncation(self, truncate_to: int, commit: int, members: Mapping[NodeId, ReplicaRole]) -> None:
-        full = [self._disk_of(node)[1].last_index for node, role in members.items() if role is ReplicaRole.FULL]
+    def _check_truncation(self, truncate_to: int, commit: int, members: Mapping[NodeId, Member]) -> None:
+        full = [self._disk_of(node)[1].last_index for node, each in members.items() if each.role is ReplicaRole.FULL]
         assert truncate_to <= min(commit, *full), "a full voter may need what is dropped"
 
     def commits(self, configuration: Configuration, commit: LogIndex) -> None:

@@ -471,4 +471,4 @@ def _applied(world: World, args: Args) -> None:
     """What each node has applied, no-ops left out."""
     for site in args.sites():
         applied = [entry.data.decode() for entry in site.applied if entry.data]
-        world.lines.append(f"{site.name}: {' '.join(applied) or 'nothing'}")
+        world.lines.append(f"{site.name}: {' '.join(applied) or 'nothing'}{' (down)' * (site.core is None)}")

@@ -326,8 +326,8 @@ class World:
     # ---- the network
 
     def _send(self, site: Site, outgoing: Outgoing) -> None:
-        roles = {member.node: member.role for member in self.configuration.members}
-        self.claims.sends(site.name, outgoing.to, outgoing.message, roles)
+        members = {member.node: member for member in self.configuration.members}
+        self.claims.sends(site.name, outgoing.to, outgoing.message, members)
         cut = (site.name, outgoing.to) in self.cut
         self.note(f"  -> {outgoing.to} {message_text(outgoing.message)}{' (cut)' * cut}")
         if not cut:

@@ -62,6 +62,7 @@ GROUP = GroupId("g")
 KEYSPACE = KeyspaceId("k/")
 READY_PARTS = ("messages", "append", "committed", "reads", "refused_reads", "fetches", "events")
 WORK_PARTS = ("token", "hard_state", "entries", "truncate_to", "release")
+TICKS_MAX = 1_000
 _UNCUT = 1 << 62
 T = TypeVar("T")
 
@@ -97,6 +98,8 @@ class World:
         self.counts: Counter[str] = Counter()
         """Events since they were last asked for."""
         self._contexts = 0
+        self._ticks = 0
+        """How many timers have fired since time last moved on."""
 
     # ---- telling
 
@@ -450,6 +453,8 @@ class World:
         return found
 
     def _tick(self, time: int, node: NodeId) -> None:
+        self._ticks = self._ticks + 1 if time == self.now else 0
+        assert self._ticks < TICKS_MAX, f"the timer of {node} fires without end at {self.now_ms} ms"
         self._clock.time = Nanos(time)
         self.note(f"{node}: tick at {self.now_ms} ms")
         self.act(self.sites[node], lambda core: core.tick(self.now))

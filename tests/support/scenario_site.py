@@ -2,19 +2,23 @@
 
 import random
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from scenario_trace import entries_text, hard_state_text
 
 from isochrone.clocks.interval import Interval
-from isochrone.ids import Incarnation, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Timestamp
+from isochrone.ids import Incarnation, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
 from isochrone.ports import WriteBatch
 from isochrone.regions.intake import Intake
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import AppendWork
 from isochrone.regions.storage.memory import MemoryStore
-from isochrone.wire.messages import Entry, RaftMessage
+from isochrone.wire.entries import make_entry
+from isochrone.wire.messages import Entry, EntryKind, RaftMessage
+
+KEYSPACE = KeyspaceId("k/")
 
 
 class Level(Enum):
@@ -114,3 +118,18 @@ class ScenarioClock:
     def now(self) -> Interval:
         """The scenario's time, exactly."""
         return Interval(Timestamp(self.time), Timestamp(self.time))
+
+
+def log_of_terms(terms: Sequence[int]) -> tuple[Entry, ...]:
+    """A log with entries of these terms. Equal index and term is the same entry."""
+    return tuple(
+        make_entry(
+            index=LogIndex(index),
+            term=Term(term),
+            kind=EntryKind.COMMANDS,
+            timestamp=Timestamp(index),
+            keyspace=KEYSPACE,
+            data=b"%d.%d" % (index, term),
+        )
+        for index, term in enumerate(terms, start=1)
+    )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from scenario_claims import Claims
-from scenario_site import FixedJitter, Flight, Level, Pending, ScenarioClock, Settings, Site
+from scenario_site import KEYSPACE, FixedJitter, Flight, Level, Pending, ScenarioClock, Settings, Site, log_of_terms
 from scenario_trace import (
     entries_text,
     event_text,
@@ -30,7 +30,6 @@ from isochrone.ids import (
     ClusterId,
     GroupId,
     Incarnation,
-    KeyspaceId,
     LogIndex,
     Nanos,
     NodeId,
@@ -45,11 +44,9 @@ from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import AppendWork, EventName, Fetch, Outgoing, Proposal, Ready
 from isochrone.regions.storage.memory import MemoryStore
-from isochrone.wire.entries import make_entry
 from isochrone.wire.messages import (
     Configuration,
     Entry,
-    EntryKind,
     Envelope,
     GroupMessage,
     HardState,
@@ -59,7 +56,6 @@ from isochrone.wire.messages import (
 )
 
 GROUP = GroupId("g")
-KEYSPACE = KeyspaceId("k/")
 READY_PARTS = ("messages", "append", "committed", "reads", "refused_reads", "fetches", "events")
 WORK_PARTS = ("token", "hard_state", "entries", "truncate_to", "release")
 TICKS_MAX = 1_000
@@ -145,19 +141,8 @@ class World:
 
     def prepare_disk(self, site: Site, terms: list[int], term: int, vote: NodeId | None, commit: int) -> None:
         """Let a node that never ran find a log with entries of these terms. Equal index and term is the same entry."""
-        entries = tuple(
-            make_entry(
-                index=LogIndex(index),
-                term=Term(entry_term),
-                kind=EntryKind.COMMANDS,
-                timestamp=Timestamp(index),
-                keyspace=KEYSPACE,
-                data=b"%d.%d" % (index, entry_term),
-            )
-            for index, entry_term in enumerate(terms, start=1)
-        )
         hard_state = HardState(Term(max(term, *terms, 0)), vote, LogIndex(commit))
-        _finish(site.store.write(WriteBatch((LogWrite(GROUP, hard_state, entries),))))
+        _finish(site.store.write(WriteBatch((LogWrite(GROUP, hard_state, log_of_terms(terms)),))))
 
     def start(self, site: Site) -> None:
         """Start a node from what its disk holds."""

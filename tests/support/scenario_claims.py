@@ -41,6 +41,8 @@ class Claims:
         self.acknowledged: dict[LogIndex, bytes] = {}
         """Proposals that were applied somewhere, so may have been answered."""
         self._reads: dict[int, LogIndex] = {}
+        self.forgetful: set[NodeId] = set()
+        """Nodes whose disk has lost what it promised to hold: what others believe of them need not be so."""
 
     def leads(self, node: NodeId, term: Term) -> None:
         """A node became leader."""
@@ -91,7 +93,7 @@ class Claims:
                 self._check_truncation(message.truncate_to, message.commit, members)
             case Heartbeat():
                 peer_store, peer = self._disk_of(target)
-                known = peer_store == members[target].store  # Of a wiped disk its leader knows nothing.
+                known = peer_store == members[target].store and target not in self.forgetful
                 assert not known or peer.last_index >= message.commit, f"{target} is told of a commit beyond its log"
                 self._check_truncation(message.truncate_to, message.truncate_to, members)
             case _:
@@ -104,7 +106,11 @@ class Claims:
         assert first == candidate, f"{voter} votes for {first} and {candidate} in term {term}"
 
     def _check_truncation(self, truncate_to: int, commit: int, members: Mapping[NodeId, Member]) -> None:
-        full = [self._disk_of(node)[1].last_index for node, each in members.items() if each.role is ReplicaRole.FULL]
+        full = [
+            self._disk_of(node)[1].last_index
+            for node, each in members.items()
+            if each.role is ReplicaRole.FULL and node not in self.forgetful
+        ]
         assert truncate_to <= min(commit, *full), "a full voter may need what is dropped"
 
     def commits(self, configuration: Configuration, commit: LogIndex) -> None:

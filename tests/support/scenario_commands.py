@@ -198,10 +198,13 @@ def _restart(world: World, args: Args) -> None:
 
 @_command
 def _wipe(world: World, args: Args) -> None:
-    site = args.site()
+    """`wipe a`: a finds an empty disk of another store id; `wipe a same-store`: one that does not even tell."""
+    site, rest = args.site(), args.words()
     if site.core is not None:
         raise args.command.error(f"{site.name} is up; crash it first")
-    world.wipe(site)
+    if rest not in ([], ["same-store"]):
+        raise args.command.error("wipe takes a node and perhaps same-store")
+    world.wipe(site, same_store=bool(rest))
     world.note(f"{site.name}: has an empty disk of store {site.store.identity.store}")
 
 

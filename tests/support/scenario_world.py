@@ -180,11 +180,15 @@ class World:
         site.store = site.store.crash()
         self.paused.discard(site.name)
 
-    def wipe(self, site: Site) -> None:
-        """Put an empty disk, of another store id, in the place of a stopped node's."""
-        site.wipes += 1
+    def wipe(self, site: Site, *, same_store: bool) -> None:
+        """Put an empty disk in the place of a stopped node's: of another store id, or one that lies about it."""
         site.applied.clear()
-        site.store = self._new_store(site.name, StoreId(f"store-{site.name}-{site.wipes + 1}"))
+        if same_store:
+            self.claims.forgetful.add(site.name)
+            site.store = self._new_store(site.name, site.store.identity.store)
+        else:
+            site.wipes += 1
+            site.store = self._new_store(site.name, StoreId(f"store-{site.name}-{site.wipes + 1}"))
 
     def disk(self, node: NodeId) -> StoredGroup:
         """What a node's disk holds durably."""

@@ -16,10 +16,12 @@ import msgpack
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import ClusterId, GroupId, Incarnation, NodeId, StoreId
+from isochrone.wire.configurations import check_configuration, decode_configuration
 from isochrone.wire.entries import decode_entry
 from isochrone.wire.messages import (
     AppendRequest,
     AppendResponse,
+    EntryKind,
     GroupMessage,
     Heartbeat,
     HeartbeatResponse,
@@ -104,7 +106,7 @@ def decode_frames(data: bytes) -> list[tuple[Incarnation, tuple[GroupMessage, ..
                 raise TypeError("incarnation")
             frames.append((Incarnation(incarnation), tuple([_unpack(*item) for item in messages])))
             whole_bytes = unpacker.tell()
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, KeyError, InvalidRequest, msgpack.UnpackException) as error:
         raise MalformedFrame(f"malformed peer frame of {len(data)} bytes") from error
     if whole_bytes != len(data):
         raise MalformedFrame(f"peer frames of {len(data)} bytes end within one: the last whole one at {whole_bytes}")
@@ -149,11 +151,18 @@ def _in_range(field: object) -> bool:
 
 
 def _check_entries(request: AppendRequest) -> None:
-    """Raise `ValueError` unless the entries follow one another, and the previous entry, as in a leader's log."""
+    """Raise unless the entries follow one another, and the previous entry, as in a leader's log.
+
+    Raises:
+        ValueError: they do not, or one has no configuration where it should.
+        InvalidRequest: one has a configuration that no group can have.
+    """
     index, term, timestamp = request.previous_index, request.previous_term, 0
     for entry in request.entries:
         if entry.index != index + 1 or not term <= entry.term <= request.term:
             raise ValueError(f"entry {entry.index} of term {entry.term} after {index} of term {term}")
         if entry.timestamp <= timestamp or entry.count < 1:
             raise ValueError(f"timestamps of entry {entry.index}")
+        if entry.kind is EntryKind.CONFIGURATION:
+            check_configuration(decode_configuration(entry.data))
         index, term, timestamp = entry.index, entry.term, entry.last_timestamp

@@ -33,6 +33,8 @@ class EntryKind(IntEnum):
     """Empty; the barrier that each new leader appends."""
     COMMANDS = 1
     """A batch of commands for one keyspace, for the state machine."""
+    CONFIGURATION = 2
+    """Who belongs to the group from this entry on (`wire.configurations`); in force as soon as it is in a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,19 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class QuorumSizes:
+    """How many voters make a quorum; 0 stands for a majority."""
+
+    commit: int = 0
+    """Voters that commit an entry, confirm a read, and keep a leader in office."""
+    election: int = 0
+    """Voters that elect a leader."""
+
+
+MAJORITY = QuorumSizes()
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """Who belongs to a group.
 
@@ -81,6 +96,18 @@ class Configuration:
 
     members: tuple[Member, ...]
     outgoing: tuple[Member, ...] = ()
+    """The voters of the configuration that a joint one leaves. A voter that is to be demoted stands here as a voter
+    and among `members` as a learner."""
+    quorums: QuorumSizes = MAJORITY
+    """Of `members`."""
+    outgoing_quorums: QuorumSizes = MAJORITY
+    auto_leave: bool = False
+    """Whoever leads when a joint configuration is committed leaves it at once; otherwise an operator does."""
+
+    @property
+    def joint(self) -> bool:
+        """Whether two halves decide."""
+        return bool(self.outgoing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,10 @@ def own_vote_durable(state: RaftState, now: Nanos) -> None:
 
 def timed_out(state: RaftState, now: Nanos) -> None:
     """The election timer fired: no leader was heard, or the election led to nothing."""
-    if state.role is ReplicaRole.WITNESS and state.office is not Office.FOLLOWER:
+    if not state.may_campaign:
+        # Since the timer was set, a configuration without this replica has become final.
+        become_follower(state, state.term, None, now)
+    elif state.role is ReplicaRole.WITNESS and state.office is not Office.FOLLOWER:
         # One attempt for each refusal: if a full voter still needs us, it will ask again.
         become_follower(state, state.term, None, now)
     else:
@@ -134,7 +137,9 @@ def _comes_before(state: RaftState, sender: NodeId, request: VoteRequest) -> boo
     newer = (request.last_term, request.last_index) > (state.log.last_term, state.log.last_index)
     configuration = state.configuration
     order = [member.node for member in (*configuration.members, *configuration.outgoing)]
-    return newer or order.index(sender) < order.index(state.node)
+    # A replica that one of the two does not know of comes last: it was added later, or is on its way out.
+    known = sender in order
+    return newer or (known and (state.node not in order or order.index(sender) < order.index(state.node)))
 
 
 def _give_way(state: RaftState, now: Nanos) -> None:
@@ -205,6 +210,7 @@ def _become_leader(state: RaftState, now: Nanos) -> None:
     state.uncommitted_bytes = replication.bytes_between(state, state.commit, state.log.last_index)
     state.round = 0
     state.handed_over.clear()
+    state.departing.clear()
     # The barrier: only by committing an entry of its own term does a leader learn what is committed.
     state.term_start = start
     replication.append_entry(state, EntryKind.NOOP)
@@ -220,6 +226,7 @@ def _leave_leadership(state: RaftState) -> None:
     state.new_reads.clear()
     state.progress.clear()
     state.transfer = None
+    state.departing.clear()
     state.broadcast = state.commit_news = False
 
 
@@ -231,7 +238,7 @@ def _set_leader(state: RaftState, leader: NodeId | None) -> None:
 
 def _request_votes(state: RaftState, term: Term, *, pre: bool) -> None:
     request = VoteRequest(term, state.log.last_index, state.log.last_term, pre, state.transferring)
-    for node in sorted({node for half in state.halves for node in half} - {state.node}):
+    for node in sorted({node for half in state.halves for node in half.voters} - {state.node}):
         state.send_when_durable(node, request)
 
 
@@ -263,6 +270,6 @@ def _maybe_arm_witness(state: RaftState, sender: NodeId, up_to_date: bool, now: 
     member = state.members.get(sender)
     full = member is not None and member.role is ReplicaRole.FULL
     idle = state.office is Office.FOLLOWER and state.election_deadline is None
-    if state.role is ReplicaRole.WITNESS and full and idle and not up_to_date:
+    if state.role is ReplicaRole.WITNESS and state.may_campaign and full and idle and not up_to_date:
         state.event(EventName.WITNESS_ARMED, peer=sender)
         state.election_deadline = Nanos(now + state.draw_election_timeout())

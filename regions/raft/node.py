@@ -17,18 +17,22 @@ from dataclasses import dataclass
 from isochrone.errors import NotLeader, check
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
 from isochrone.ports import StoredGroup
-from isochrone.regions.raft import election, reading, relay, replication, transfer
+from isochrone.regions.raft import configuration_log, election, membership, reading, relay, replication, transfer
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.log import RaftLog
 from isochrone.regions.raft.progress import Feed
 from isochrone.regions.raft.ready import NOTHING_READY, AppendToken, AppendWork, EventName, Proposal, Ready
 from isochrone.regions.raft.state import Office, Outbox, new_state
 from isochrone.wire.messages import (
+    MAJORITY,
     AppendRequest,
     AppendResponse,
+    Configuration,
     Entry,
     Heartbeat,
     HeartbeatResponse,
+    Member,
+    QuorumSizes,
     RaftMessage,
     TimeoutNow,
     VoteRequest,
@@ -65,6 +69,10 @@ class RaftStatus:
     peers: dict[NodeId, PeerStatus]
     """On the leader: how every other member is fed."""
     relay: bool
+    configuration: Configuration
+    """The one in force."""
+    configuration_committed: bool
+    """Whether that is known to be final."""
 
 
 class RaftNode:
@@ -84,19 +92,14 @@ class RaftNode:
         Args:
             config: settings.
             stored: what the store says of the group.
-            tail: the last stored entries: always the very last one, and all from `applied + 1` on (on a witness from
-                `commit + 1` on); empty for an empty log.
+            tail: the last stored entries: always the very last one, and all from `applied + 1` on (where no state is
+                kept, from `commit + 1` on: see `changes.keeps_state`); empty for an empty log.
             rng: draws election timeouts.
             now: monotonic time.
         """
         last_timestamp = tail[-1].last_timestamp if tail else Timestamp(0)
         log = RaftLog(stored, tail)
-        self._state = new_state(
-            config, stored.configuration, log, stored.hard_state, stored.applied, last_timestamp, rng
-        )
-        state = self._state
-        if state.role is ReplicaRole.WITNESS:
-            state.applied = state.handed_to_apply = state.commit
+        self._state = state = new_state(config, stored, log, last_timestamp, rng)
         complete = log.cache_first <= state.applied + 1 or state.applied >= log.last_index
         check(complete, "the tail in memory must start after what is applied")
         check(log.truncated_index <= state.commit <= log.last_index, "what is committed lies within the stored log")
@@ -146,6 +149,38 @@ class RaftNode:
         if not self._state.is_leader and self._state.may_campaign:
             election.campaign(self._state, now)
 
+    def propose_configuration(
+        self, members: Sequence[Member], quorums: QuorumSizes = MAJORITY, *, auto_leave: bool = True, now: Nanos
+    ) -> LogIndex:
+        """Change who belongs to the group; returns the index of the entry that begins the change.
+
+        A change of voters or of the sizes of quorums takes two entries: a joint configuration, then the one asked for.
+
+        Args:
+            members: everyone who is to belong to the group, as what.
+            quorums: the sizes of its quorums.
+            auto_leave: append the second entry as soon as the first is committed; else `leave_joint` does.
+            now: monotonic time.
+
+        Raises:
+            NotLeader: this replica does not lead, or leads only as a relay.
+            InvalidRequest: no group can be so, or not by one change from here.
+            Unavailable: not now: another change is under way, this leader is too new, or a learner that is to be
+                promoted has not caught up.
+        """
+        self._require_leader()
+        return membership.propose(self._state, members, quorums, auto_leave=auto_leave, now=now)
+
+    def leave_joint(self, now: Nanos) -> LogIndex:
+        """End a joint configuration that is committed; returns the index of the entry that does.
+
+        Raises:
+            NotLeader: this replica does not lead, or leads only as a relay.
+            Unavailable: there is no joint configuration, or it is not committed yet.
+        """
+        self._require_leader()
+        return membership.leave_joint(self._state, now)
+
     def _require_leader(self) -> None:
         state = self._state
         if not state.is_leader or state.is_relay:
@@ -154,9 +189,14 @@ class RaftNode:
     # ---- what happens to it
 
     def step(self, sender: NodeId, message: RaftMessage, now: Nanos) -> None:
-        """Take one message from `sender`. Unknown senders and stale messages are dropped with an event."""
+        """Take one message from `sender`. Stale messages, and answers of non-members, are dropped with an event.
+
+        Requests are taken from anyone: their sender may have joined by an entry that this replica does not hold yet.
+        """
         state = self._state
-        if sender not in state.members or sender == state.node:
+        answer = isinstance(message, VoteResponse | AppendResponse | HeartbeatResponse)
+        heard = sender in state.members or (state.is_leader and sender in state.progress)
+        if sender == state.node or (answer and not heard):
             state.event(EventName.STALE_MESSAGE, peer=sender)
             return
         if not self._settle_term(sender, message, now):
@@ -164,7 +204,10 @@ class RaftNode:
         match message:
             case AppendRequest():
                 self._heard_leader(sender, now)
+                configuration = state.configuration
                 replication.on_append_request(state, sender, message)
+                if state.configuration is not configuration:
+                    election.reset_election_timer(state, now)
             case Heartbeat():
                 self._heard_leader(sender, now)
                 replication.advance_commit(state, LogIndex(min(message.commit, state.log.last_index)))
@@ -176,11 +219,11 @@ class RaftNode:
             case VoteResponse():
                 election.on_vote_response(state, sender, message, now)
             case AppendResponse():
-                if state.is_leader:
+                if state.is_leader and sender in state.progress:
                     state.progress[sender].last_contact = now
                     replication.on_append_response(state, sender, message)
             case HeartbeatResponse():
-                if state.is_leader:
+                if state.is_leader and sender in state.progress:
                     progress = state.progress[sender]
                     progress.last_contact = now
                     progress.acked_round = max(progress.acked_round, message.round)
@@ -262,6 +305,7 @@ class RaftNode:
     def ready(self, now: Nanos) -> Ready:
         """Everything that has gathered. May be called at any time; empty when there is nothing to do."""
         state = self._state
+        membership.follow_up(state, now)
         if state.is_leader:
             replication.flush(state)
             reading.flush(state, now)
@@ -303,7 +347,7 @@ class RaftNode:
 
     def _take_committed(self) -> tuple[Entry, ...]:
         state = self._state
-        if state.role is ReplicaRole.WITNESS:
+        if not state.keeps_state:
             state.applied = state.handed_to_apply = state.commit
             self._trim_cache()
             return ()
@@ -357,6 +401,11 @@ class RaftNode:
         return self._state.term
 
     @property
+    def configuration(self) -> Configuration:
+        """The configuration in force here."""
+        return self._state.configuration
+
+    @property
     def applied_index(self) -> LogIndex:
         """Up to where the log is applied; on a witness, committed."""
         return self._state.applied
@@ -381,4 +430,6 @@ class RaftNode:
                 for node, peer in state.progress.items()
             },
             relay=state.is_relay,
+            configuration=state.configuration,
+            configuration_committed=configuration_log.is_committed(state),
         )

@@ -85,6 +85,10 @@ class EventName(StrEnum):
     RELAY_HANDED_OVER = "relay_handed_over"
     RELAY_CANNOT_FEED = "relay_cannot_feed"
     STALE_MESSAGE = "stale_message"
+    CONFIGURATION_CHANGED = "configuration_changed"
+    CONFIGURATION_ROLLED_BACK = "configuration_rolled_back"
+    REMOVED_LEADER = "removed_leader"
+    NO_STATE = "no_state"
 
 
 @dataclass(frozen=True, slots=True)

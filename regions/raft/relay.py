@@ -6,6 +6,7 @@ quorum steps down like any leader.
 """
 
 from isochrone.ids import Nanos, NodeId, ReplicaRole
+from isochrone.regions.raft.quorum import is_voter
 from isochrone.regions.raft.ready import EventName
 from isochrone.regions.raft.state import RaftState
 from isochrone.wire.messages import TimeoutNow
@@ -30,5 +31,4 @@ def hand_over(state: RaftState, now: Nanos) -> None:
 
 
 def _votes_fully(state: RaftState, node: NodeId) -> bool:
-    voter = any(node in half for half in state.halves)
-    return voter and state.members[node].role is ReplicaRole.FULL
+    return is_voter(state.halves, node) and state.members[node].role is ReplicaRole.FULL

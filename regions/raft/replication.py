@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from isochrone.errors import InvariantViolation, QueueFull, check
 from isochrone.ids import KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Timestamp
+from isochrone.regions.raft import configuration_log
 from isochrone.regions.raft.progress import Feed, Progress
 from isochrone.regions.raft.quorum import agreed_value
 from isochrone.regions.raft.ready import EventName, Fetch, Proposal
@@ -21,8 +22,11 @@ from isochrone.wire.entries import make_entry
 from isochrone.wire.messages import AppendRequest, AppendResponse, Entry, EntryKind, Heartbeat
 
 
-def append_entry(state: RaftState, kind: EntryKind, proposal: Proposal | None = None) -> Entry:
-    """On the leader: add one entry to the log, with a timestamp above every one before it."""
+def append_entry(state: RaftState, kind: EntryKind, proposal: Proposal | None = None, data: bytes = b"") -> Entry:
+    """On the leader: add one entry to the log, with a timestamp above every one before it.
+
+    What it holds comes from a client's `proposal`, or is `data` of the group's own.
+    """
     floor = Timestamp(state.last_timestamp + 1)
     entry = make_entry(
         index=LogIndex(state.log.last_index + 1),
@@ -32,7 +36,7 @@ def append_entry(state: RaftState, kind: EntryKind, proposal: Proposal | None = 
         count=proposal.count if proposal else 1,
         keyspace=proposal.keyspace if proposal else KeyspaceId(""),
         trace=proposal.trace if proposal else b"",
-        data=proposal.data if proposal else b"",
+        data=proposal.data if proposal else data,
     )
     state.log.append((entry,))
     state.last_timestamp = entry.last_timestamp
@@ -60,7 +64,8 @@ def flush(state: RaftState) -> None:
     bound = truncation_bound(state)
     for peer, progress in state.progress.items():
         sent = send_entries(state, peer, progress)
-        witness = state.members[peer].role is ReplicaRole.WITNESS
+        member = state.members.get(peer)
+        witness = member is not None and member.role is ReplicaRole.WITNESS
         if state.commit_news and not sent and not witness and progress.feed is Feed.REPLICATE:
             state.send(peer, heartbeat_to(state, progress, 0, bound))
     state.broadcast = state.commit_news = False
@@ -125,6 +130,9 @@ def _send_append(state: RaftState, peer: NodeId, progress: Progress, entries: li
 def on_append_request(state: RaftState, sender: NodeId, request: AppendRequest) -> None:
     """On a follower: match, store, acknowledge once durable."""
     log = state.log
+    if state.lacks_state:
+        state.event(EventName.NO_STATE, peer=sender)
+        return
     if request.previous_index < state.commit:
         # A late or repeated request. What is committed matches in any case.
         state.send_when_durable(sender, AppendResponse(state.term, True, state.commit, state.term, LogIndex(0)))
@@ -141,6 +149,8 @@ def on_append_request(state: RaftState, sender: NodeId, request: AppendRequest) 
     last = LogIndex(request.previous_index + len(request.entries))
     advance_commit(state, min(request.commit, last))
     apply_truncation(state, request.truncate_to)
+    if state.lacks_state:
+        return  # what was just stored names it so; an acknowledgement would let it be promoted
     state.send_when_durable(sender, AppendResponse(state.term, True, last, state.term, LogIndex(0)))
 
 
@@ -153,6 +163,7 @@ def _store_new_entries(state: RaftState, entries: Sequence[Entry]) -> None:
         if held is not None:
             state.event(EventName.SUFFIX_REPLACED, entry.index)
         state.log.replace_suffix(entry.index, entries[position:])
+        configuration_log.log_changed(state, entries[position:])
         state.last_timestamp = max(state.last_timestamp, entries[-1].last_timestamp)
         return
 
@@ -214,7 +225,8 @@ def advance_commit(state: RaftState, index: LogIndex) -> None:
     check(index <= state.log.last_index, "nothing beyond the log is committed")
     if state.is_leader:
         state.uncommitted_bytes -= bytes_between(state, state.commit, index)
-    state.commit = index
+    before, state.commit = state.commit, index
+    configuration_log.commit_advanced(state, before)
 
 
 def bytes_between(state: RaftState, low: LogIndex, high: LogIndex) -> int:
@@ -233,7 +245,9 @@ def apply_truncation(state: RaftState, bound: LogIndex) -> None:
     if state.role is not ReplicaRole.WITNESS:
         return
     # The last entry stays: after a restart its timestamp is the floor for the timestamps that follow.
-    target = LogIndex(min(bound, state.commit, state.log.durable_index, state.log.last_index - 1))
+    settled = state.applied if state.keeps_state else state.commit
+    target = LogIndex(min(bound, settled, state.log.durable_index, state.log.last_index - 1))
     if target - state.log.truncated_index >= state.config.truncate_entries_min:
         state.log.truncate_prefix(target)
+        configuration_log.prefix_dropped(state)
         state.out.truncate_to = target

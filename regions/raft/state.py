@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
+from isochrone.ports import LoggedConfiguration, StoredGroup
+from isochrone.regions.raft.changes import all_members, history_of, keeps_state, role_or_former, standing, votes_as
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.log import RaftLog
 from isochrone.regions.raft.progress import Progress
-from isochrone.regions.raft.quorum import voter_halves
+from isochrone.regions.raft.quorum import Half, voter_halves
 from isochrone.regions.raft.ready import Event, EventName, Fetch, Outgoing, ReadReady
 from isochrone.wire.messages import Configuration, HardState, Member, RaftMessage
 
@@ -72,6 +74,7 @@ class RaftState:
 
     config: RaftConfig
     configuration: Configuration
+    """The one in force: the last in the log."""
     log: RaftLog
     rng: random.Random
     term: Term
@@ -80,8 +83,16 @@ class RaftState:
     applied: LogIndex
     handed_to_apply: LogIndex
     role: ReplicaRole
+    """See `changes.standing`; without membership a learner, or a witness if it keeps no state."""
+    may_campaign: bool
+    """Whether this replica may ask for votes: it is a voter, or not yet known for certain to be none."""
+    keeps_state: bool
+    """Whether this replica applies what is committed; settled when it starts."""
+    configurations: list[LoggedConfiguration]
+    """See `configuration_log`; the last one is `configuration`."""
     members: dict[NodeId, Member]
-    halves: tuple[tuple[NodeId, ...], ...]
+    """Everyone in either half of the configuration, in order of name."""
+    halves: tuple[Half, ...]
     stored: HardState
     """The hard state last handed out to be stored."""
     durable_term: Term
@@ -102,7 +113,9 @@ class RaftState:
     """This campaign is at the old leader's wish."""
     votes: dict[NodeId, bool] = field(default_factory=dict)
     progress: dict[NodeId, Progress] = field(default_factory=dict)
-    """On the leader: every other member, in order of name."""
+    """On the leader: every other member, and those in `departing`, in order of name."""
+    departing: dict[NodeId, Nanos] = field(default_factory=dict)
+    """On the leader: members removed of late, fed until they know it, or until the time given."""
     term_start: LogIndex = LogIndex(0)
     """On the leader: index of its no-op. Reads wait until it is committed."""
     uncommitted_bytes: int = 0
@@ -140,9 +153,12 @@ class RaftState:
         return self.is_leader and self.role is ReplicaRole.WITNESS
 
     @property
-    def may_campaign(self) -> bool:
-        """Whether this replica may ever ask for votes."""
-        return self.role is not ReplicaRole.LEARNER and any(self.node in half for half in self.halves)
+    def lacks_state(self) -> bool:
+        """Whether this replica is counted on for state that it has not: it was a witness, and was added anew.
+
+        It must not acknowledge anything, or it would be taken for a copy.
+        """
+        return not self.keeps_state and self.role is not ReplicaRole.WITNESS
 
     def send(self, to: NodeId, message: RaftMessage) -> None:
         """Queue a message that depends on nothing that is not durable."""
@@ -175,37 +191,32 @@ class RaftState:
 
 
 def new_state(
-    config: RaftConfig,
-    configuration: Configuration,
-    log: RaftLog,
-    stored: HardState,
-    applied: LogIndex,
-    last_timestamp: Timestamp,
-    rng: random.Random,
+    config: RaftConfig, stored: StoredGroup, log: RaftLog, last_timestamp: Timestamp, rng: random.Random
 ) -> RaftState:
-    """State of a replica that has just started as a follower.
-
-    Raises:
-        ValueError: the node is not a member of the group; the caller's fault.
-    """
-    members = {member.node: member for member in (*configuration.outgoing, *configuration.members)}
-    if config.node not in members:
-        raise ValueError(f"node {config.node} is not a member of group {config.group}")
-    commit = max(stored.commit, applied)
+    """State of a replica that has just started as a follower."""
+    configuration, hard_state = stored.effective_configuration, stored.hard_state
+    commit = max(hard_state.commit, stored.applied)
+    history = history_of(stored)
+    role = standing(history, config.node, commit)
+    keeps = keeps_state(stored, config.node)
+    applied = stored.applied if keeps else commit
     return RaftState(
         config=config,
         configuration=configuration,
         log=log,
         rng=rng,
-        term=stored.term,
-        vote=stored.vote,
+        term=hard_state.term,
+        vote=hard_state.vote,
         commit=commit,
         applied=applied,
         handed_to_apply=applied,
-        role=members[config.node].role,
-        members=dict(sorted(members.items())),
+        role=role_or_former(role, keeps_state=keeps),
+        may_campaign=votes_as(role),
+        keeps_state=keeps,
+        configurations=history,
+        members=all_members(configuration),
         halves=voter_halves(configuration),
-        stored=stored,
-        durable_term=stored.term,
+        stored=hard_state,
+        durable_term=hard_state.term,
         last_timestamp=last_timestamp,
     )

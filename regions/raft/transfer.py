@@ -70,7 +70,7 @@ def refuse_while_under_way(state: RaftState) -> None:
 
 def is_full_voter(state: RaftState, node: NodeId) -> bool:
     """Whether `node` votes in the configuration that the group has or moves to, and holds the state."""
-    return node in state.halves[0] and state.members[node].role is ReplicaRole.FULL
+    return node in state.halves[0].voters and state.members[node].role is ReplicaRole.FULL
 
 
 def _under_way(state: RaftState, transfer: Transfer) -> Unavailable:

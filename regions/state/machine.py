@@ -94,7 +94,7 @@ class GroupState:
 
     def apply(self, entry: Entry) -> Applied:
         """Apply one committed entry."""
-        if entry.kind is EntryKind.NOOP:
+        if entry.kind is not EntryKind.COMMANDS:
             return Applied((), ())
         context = ApplyContext(self.revision, entry.timestamp, {})
         outcomes: list[bytes | IsochroneError] = []

@@ -22,9 +22,10 @@ import lmdb
 
 from isochrone.errors import StorageError
 from isochrone.ids import ClusterId, GroupId, Incarnation, LogIndex, NodeId, StoreId, Term
-from isochrone.ports import Row, StoredGroup, StoreIdentity, TermRun, WriteBatch
+from isochrone.ports import LoggedConfiguration, Row, StoredGroup, StoreIdentity, TermRun, WriteBatch
 from isochrone.regions.storage import layout
 from isochrone.regions.storage.log_bounds import commit_at_start, empty_group
+from isochrone.wire.configurations import configuration_from_plain, configuration_to_plain
 from isochrone.wire.entries import CorruptEntry, decode_entry
 from isochrone.wire.messages import Configuration, Entry, HardState
 
@@ -89,7 +90,7 @@ def create_image(
             records = _identity_records(identity, medium_of(directory / DATA_FILE))
             for number, name in enumerate(sorted(groups)):
                 environment.open_db(layout.log_name(number))
-                records[layout.group_key(number)] = (name, layout.configuration_to_plain(groups[name]))
+                records[layout.group_key(number)] = (name, configuration_to_plain(groups[name]))
             with environment.begin(write=True, db=meta) as txn:
                 for key, value in records.items():
                     txn.put(key, layout.encode_record(key, value))
@@ -127,6 +128,27 @@ def write_identity(image: Image, identity: StoreIdentity, medium: Medium) -> Non
     image.identity, image.medium = identity, medium
 
 
+def put_group(image: Image, txn: Transaction, *, group: GroupId, configuration: Configuration) -> None:
+    """Put an empty group into a transaction; `add_group` follows when it is committed."""
+    number = _next_number(image)
+    key = layout.group_key(number)
+    image.environment.open_db(layout.log_name(number), txn=txn)
+    txn.put(key, layout.encode_record(key, (group, configuration_to_plain(configuration))), db=image.meta)
+
+
+def add_group(image: Image, group: GroupId, configuration: Configuration) -> None:
+    """Serve a group that was put and committed."""
+    number = _next_number(image)
+    image.logs[group] = image.environment.open_db(layout.log_name(number), create=False)
+    # Replaced rather than changed: the names of the groups are read in another thread.
+    image.numbers = {**image.numbers, group: number}
+    image.groups = {**image.groups, group: empty_group(configuration)}
+
+
+def _next_number(image: Image) -> int:
+    return max(image.numbers.values(), default=-1) + 1
+
+
 def grow_map(image: Image, map_bytes_max: int) -> bool:
     """Double the map; False when it is at its maximum. No transaction may be under way."""
     map_bytes = image.environment.info()["map_size"]
@@ -138,7 +160,7 @@ def grow_map(image: Image, map_bytes_max: int) -> bool:
     return True
 
 
-def put_batches(image: Image, txn: Transaction, steps: list[tuple[WriteBatch, dict[GroupId, StoredGroup]]]) -> None:
+def put_batches(image: Image, txn: Transaction, *, steps: list[tuple[WriteBatch, dict[GroupId, StoredGroup]]]) -> None:
     """Put batches, each with the groups that it changes as they are after it, into one transaction."""
     before = dict(image.groups)
     records: _Changes = {}
@@ -150,7 +172,7 @@ def put_batches(image: Image, txn: Transaction, steps: list[tuple[WriteBatch, di
             if log.truncate_to is not None:
                 _delete_prefix(txn, image.logs[log.group], log.truncate_to)
         for name, group in changed.items():
-            _collect_group(records, image.numbers[name], before[name], group)
+            _collect_group(records, image.numbers[name], name, before[name], group)
             before[name] = group
         for row in batch.rows:
             key = layout.row_key(image.numbers[row.group], row)
@@ -236,7 +258,7 @@ def _open_databases(path: Path, environment: lmdb.Environment) -> Image:
         if key.startswith(b"group/"):
             number = layout.number_of(key)
             name, configuration = cast("tuple[str, object]", value)
-            group = empty_group(layout.configuration_from_plain(configuration))
+            group = empty_group(_configuration(key, configuration))
             image.groups[GroupId(name)] = _load_group(number, group, records)
             image.numbers[GroupId(name)] = number
             image.logs[GroupId(name)] = database(layout.log_name(number))
@@ -267,6 +289,12 @@ def _load_group(number: int, group: StoredGroup, records: Mapping[bytes, object]
         for key, value in records.items()
         if key.startswith(prefix)
     )
+    prefix = layout.configuration_prefix(number)
+    configurations = tuple(
+        LoggedConfiguration(layout.index_of(key[len(prefix) :]), _configuration(key, value))
+        for key, value in records.items()
+        if key.startswith(prefix)
+    )
     return replace(
         group,
         hard_state=hard_state,
@@ -274,7 +302,15 @@ def _load_group(number: int, group: StoredGroup, records: Mapping[bytes, object]
         truncated_index=truncated[0],
         truncated_term=truncated[1],
         term_runs=runs,
+        configurations=configurations,
     )
+
+
+def _configuration(key: bytes, plain: object) -> Configuration:
+    try:
+        return configuration_from_plain(plain)
+    except ValueError as error:
+        raise StorageError(f"record {key!r} does not hold a configuration") from error
 
 
 def _complete_groups(image: Image) -> None:
@@ -297,6 +333,8 @@ def _complete_groups(image: Image) -> None:
                 f"group {name}: the log ends at {last}, before commit {group.hard_state.commit} "
                 f"or applied {group.applied}"
             )
+        if any(not first < logged.index <= last for logged in group.configurations):
+            raise StorageError(f"group {name}: a configuration belongs to an entry outside of {first + 1} to {last}")
         image.groups[name] = commit_at_start(replace(group, last_index=last))
 
 
@@ -341,8 +379,16 @@ def _delete_prefix(txn: Transaction, log: Database, truncate_to: LogIndex) -> No
                 cursor.delete()
 
 
-def _collect_group(records: _Changes, number: int, before: StoredGroup, after: StoredGroup) -> None:
+def _collect_group(records: _Changes, number: int, name: GroupId, before: StoredGroup, after: StoredGroup) -> None:
     """Add the records that differ between two states of a group."""
+    if after.configuration is not before.configuration:
+        _collect(records, layout.group_key(number), (name, configuration_to_plain(after.configuration)))
+    if after.configurations is not before.configurations:
+        for logged in before.configurations:
+            records[layout.configuration_key(number, logged.index)] = None
+        for logged in after.configurations:
+            key = layout.configuration_key(number, logged.index)
+            _collect(records, key, configuration_to_plain(logged.configuration))
     if after.hard_state != before.hard_state:
         hard_state = after.hard_state
         _collect(records, layout.hard_state_key(number), (hard_state.term, hard_state.vote, hard_state.commit))

@@ -8,8 +8,8 @@ One environment holds these databases:
 - `rows`: rows by group number, keyspace, table and key, in that order; each a CRC32C and the value. That checksum
   covers the key, too.
 
-Groups are numbered at bootstrap. A keyspace ends with 00 01 and a 00 within it is written 00 FF, which keeps the order
-of keyspaces and makes no key the beginning of another keyspace's.
+Groups are numbered as they are made. A keyspace ends with 00 01 and a 00 within it is written 00 FF, which keeps the
+order of keyspaces and makes no key the beginning of another keyspace's.
 
 LMDB allows keys of 511 bytes. A longer row key is cut, a digest takes the place of what was cut off, and the cut part
 stands before the value; only such keys have exactly 511 bytes. Rows under cut keys may be out of order among
@@ -24,12 +24,11 @@ import google_crc32c
 import msgpack
 
 from isochrone.errors import StorageError
-from isochrone.ids import GroupId, KeyspaceId, LogIndex, NodeId, ReplicaRole, StoreId
+from isochrone.ids import GroupId, KeyspaceId, LogIndex, NodeId
 from isochrone.ports import Row
-from isochrone.wire.messages import Configuration, Member
 from isochrone.wire.pack import pack
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STORE_KEY = b"store"
 INCARNATION_KEY = b"incarnation"
 
@@ -62,7 +61,7 @@ def peer_key(node: NodeId) -> bytes:
 
 
 def group_key(number: int) -> bytes:
-    """Record: name and first configuration of a group."""
+    """Record: name of a group, and its configuration as of the entry before the first one held."""
     return b"group/" + _NUMBER.pack(number)
 
 
@@ -96,6 +95,16 @@ def number_of(key: bytes) -> int:
     return int(_NUMBER.unpack(key[-4:])[0])
 
 
+def configuration_prefix(number: int) -> bytes:
+    """What the keys of the configurations in a group's log begin with."""
+    return b"configuration/" + _NUMBER.pack(number)
+
+
+def configuration_key(number: int, index: LogIndex) -> bytes:
+    """Record: the configuration that the entry at `index` holds."""
+    return configuration_prefix(number) + _INDEX.pack(index)
+
+
 def encode_record(key: bytes, value: object) -> bytes:
     """A value of plain types, as stored under `key`."""
     body = pack(value)
@@ -112,27 +121,6 @@ def decode_record(key: bytes, stored: bytes) -> object:
     if len(stored) < _CRC.size or _CRC.unpack_from(stored)[0] != _checksum(key, body):
         raise StorageError(f"record {key!r} does not match its checksum")
     return cast("object", msgpack.unpackb(body, use_list=False))
-
-
-_PlainMember = tuple[str, str, str]
-
-
-def configuration_to_plain(configuration: Configuration) -> tuple[object, ...]:
-    """A configuration as plain types."""
-    return tuple(
-        tuple((member.node, member.store, member.role.value) for member in half)
-        for half in (configuration.members, configuration.outgoing)
-    )
-
-
-def configuration_from_plain(plain: object) -> Configuration:
-    """Back from `configuration_to_plain`."""
-    members, outgoing = cast("tuple[tuple[_PlainMember, ...], tuple[_PlainMember, ...]]", plain)
-    return Configuration(_members(members), _members(outgoing))
-
-
-def _members(plain: tuple[_PlainMember, ...]) -> tuple[Member, ...]:
-    return tuple(Member(NodeId(node), StoreId(store), ReplicaRole(role)) for node, store, role in plain)
 
 
 def group_prefix(number: int) -> bytes:

@@ -8,20 +8,34 @@ batch that breaks a rule leaves the store as it was. The rules, whose breach is 
 3. the term never falls, a vote is not changed within a term, `commit` never falls and stays within the log;
 4. truncation stays within the log;
 5. `applied` never falls and stays within the log.
+
+The configurations of a group move with its log: an entry that holds one adds it, a replaced suffix takes its own along,
+and a truncated prefix leaves its last one as the group's first.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from isochrone.errors import check
+from isochrone.errors import InvariantViolation, StorageError, check
 from isochrone.ids import GroupId, LogIndex, Term
-from isochrone.ports import LogWrite, StoredGroup, TermRun, WriteBatch
-from isochrone.wire.messages import Configuration, Entry, HardState
+from isochrone.ports import LoggedConfiguration, LogWrite, StoredGroup, TermRun, WriteBatch
+from isochrone.wire.configurations import decode_configuration
+from isochrone.wire.messages import Configuration, Entry, EntryKind, HardState
 
 
 def empty_group(configuration: Configuration) -> StoredGroup:
-    """A group as it is right after bootstrap."""
+    """A group as it is right after it was made."""
     return StoredGroup(configuration, HardState(), LogIndex(0), Term(0), LogIndex(0), (), LogIndex(0))
+
+
+def check_creation(groups: Mapping[GroupId, StoredGroup], group: GroupId, configuration: Configuration) -> bool:
+    """Whether `group` is still to be made with `configuration`. Raises `StorageError` if it is held as another."""
+    if group not in groups:
+        return True
+    held = groups[group]
+    if held.truncated_index or held.configuration != configuration:
+        raise StorageError(f"this store holds a replica of group {group} already, made with another configuration")
+    return False
 
 
 def commit_at_start(group: StoredGroup) -> StoredGroup:
@@ -82,7 +96,28 @@ def _append(group: StoredGroup, write: LogWrite) -> StoredGroup:
         runs = tuple(run for run in runs if run.first < first)
     term = term_at(group, LogIndex(first - 1))
     new_runs, last = _runs_of(name, write.entries, term, is_log_empty=not runs)
-    return replace(group, last_index=last, term_runs=runs + new_runs if new_runs else runs)
+    return replace(
+        group,
+        last_index=last,
+        term_runs=runs + new_runs if new_runs else runs,
+        configurations=_with_configurations_of(group.configurations, write.entries),
+    )
+
+
+def _with_configurations_of(
+    held: tuple[LoggedConfiguration, ...], entries: tuple[Entry, ...]
+) -> tuple[LoggedConfiguration, ...]:
+    kept = tuple(logged for logged in held if logged.index < entries[0].index)
+    new = tuple(logged_configuration(entry) for entry in entries if entry.kind is EntryKind.CONFIGURATION)
+    return held if len(kept) == len(held) and not new else kept + new
+
+
+def logged_configuration(entry: Entry) -> LoggedConfiguration:
+    """The configuration that an entry holds. What comes from peers has been checked to hold one."""
+    try:
+        return LoggedConfiguration(entry.index, decode_configuration(entry.data))
+    except ValueError as error:
+        raise InvariantViolation(f"entry {entry.index} should hold a configuration") from error
 
 
 def _runs_of(
@@ -109,7 +144,15 @@ def _truncate(group: StoredGroup, name: GroupId, index: LogIndex) -> StoredGroup
     if index < group.last_index:
         first = LogIndex(index + 1)
         later = (TermRun(first, term_at(group, first)), *later)
-    return replace(group, truncated_index=index, truncated_term=term, term_runs=later)
+    gone = [logged.configuration for logged in group.configurations if logged.index <= index]
+    return replace(
+        group,
+        configuration=gone[-1] if gone else group.configuration,
+        truncated_index=index,
+        truncated_term=term,
+        term_runs=later,
+        configurations=group.configurations[len(gone) :],
+    )
 
 
 def _check_hard_state(group: StoredGroup, name: GroupId, new: HardState) -> None:

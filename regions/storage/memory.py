@@ -13,7 +13,7 @@ from enum import Enum, auto
 from isochrone.errors import InvariantViolation, StorageError
 from isochrone.ids import GroupId, Incarnation, KeyspaceId, LogIndex, NodeId
 from isochrone.ports import LogWrite, Row, StoredGroup, StoreIdentity, WriteBatch
-from isochrone.regions.storage.log_bounds import advance, commit_at_start, empty_group
+from isochrone.regions.storage.log_bounds import advance, check_creation, commit_at_start, empty_group
 from isochrone.wire.messages import Configuration, Entry
 
 _RowKey = tuple[GroupId, KeyspaceId, int, bytes]
@@ -154,6 +154,13 @@ class MemoryStore:
             await pending.durable
         else:
             self._commit(batch)
+
+    async def create_group(self, group: GroupId, configuration: Configuration) -> None:
+        """Make an empty replica of a group, after what is held back."""
+        await self.write(WriteBatch())
+        if check_creation(self._image.groups, group, configuration):
+            self._image.groups = dict(sorted({**self._image.groups, group: empty_group(configuration)}.items()))
+            self._image.entries[group] = {}
 
     async def close(self) -> None:
         """Make what is held back durable, then refuse every later call."""

@@ -21,6 +21,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -31,8 +32,8 @@ from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId
 from isochrone.ports import Row, StoredGroup, StoreIdentity, WriteBatch
 from isochrone.regions.storage import image_lmdb
 from isochrone.regions.storage.image_lmdb import Image, Transaction
-from isochrone.regions.storage.log_bounds import advance
-from isochrone.wire.messages import Entry
+from isochrone.regions.storage.log_bounds import advance, check_creation
+from isochrone.wire.messages import Configuration, Entry
 
 JOINED_WRITES_MAX = 256
 """Most writes in one commit; with the bound on each batch it bounds the transaction."""
@@ -62,11 +63,18 @@ class _Read:
 
 
 @dataclass(frozen=True, slots=True)
+class _Creation:
+    group: GroupId
+    configuration: Configuration
+    done: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Close:
     done: asyncio.Future[None]
 
 
-_Request = _Write | _Read | _Close
+_Request = _Write | _Read | _Creation | _Close
 _Outcome = tuple[asyncio.Future[None] | asyncio.Future[object], object, Exception | None]
 
 
@@ -146,6 +154,13 @@ class LmdbStore:
         self._requests.put(_Write(batch, self._refusals_told, done))
         await done
 
+    async def create_group(self, group: GroupId, configuration: Configuration) -> None:
+        """Make an empty replica of a group, in a commit of its own."""
+        self._check_usable()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._requests.put(_Creation(group, configuration, done))
+        await done
+
     async def close(self) -> None:
         """Wait for writes under way, then close the environment and release the data directory."""
         if self._closed:
@@ -182,7 +197,8 @@ class LmdbStore:
                 if isinstance(request, _Close):
                     self._shut(request)
                     return
-                self._tell([self._answer(request)])
+                outcome = self._create(request) if isinstance(request, _Creation) else self._answer(request)
+                self._tell([outcome])
             self._write_all(writes)
 
     def _take(self) -> list[_Request]:
@@ -206,6 +222,29 @@ class LmdbStore:
             failure = StorageError(f"cannot read the store: {error}")
             failure.__cause__ = error
             return request.done, None, failure
+
+    def _create(self, request: _Creation) -> _Outcome:
+        group, configuration = request.group, request.configuration
+        if self._failure is not None:
+            return request.done, None, StorageError(f"the store has failed: {self._failure}")
+        try:
+            if check_creation(self._image.groups, group, configuration):
+                if len(self._image.numbers) >= image_lmdb.GROUPS_MAX:
+                    raise StorageError(f"the store holds {image_lmdb.GROUPS_MAX} groups, the most that are allowed")
+                put = partial(image_lmdb.put_group, self._image, group=group, configuration=configuration)
+                while not self._try_commit(put):
+                    if not image_lmdb.grow_map(self._image, self._map_bytes_max):
+                        raise StorageError(f"the store is full: its map has {self._map_bytes_max} bytes")
+                image_lmdb.add_group(self._image, group, configuration)
+                self._commits += 1
+        except StorageError as refusal:
+            return request.done, None, refusal
+        except Exception as error:
+            self._failure = f"commit failed: {error}"
+            failure = StorageError(self._failure)
+            failure.__cause__ = error
+            return request.done, None, failure
+        return request.done, None, None
 
     def _write_all(self, writes: list[_Write]) -> None:
         """Commit writes in order, joined, and tell their callers."""
@@ -241,7 +280,8 @@ class LmdbStore:
     def _commit_writes(self, writes: list[_Write], steps: list[_Step], groups: dict[GroupId, StoredGroup]) -> bool:
         """Make planned writes durable in one commit and say so; or refuse or fail them all."""
         try:
-            while not self._try_commit(steps):
+            put = partial(image_lmdb.put_batches, self._image, steps=steps)
+            while not self._try_commit(put):
                 if not image_lmdb.grow_map(self._image, self._map_bytes_max):
                     self._refuse(writes, StorageError(f"the store is full: its map has {self._map_bytes_max} bytes"))
                     return False
@@ -256,15 +296,15 @@ class LmdbStore:
         self._tell([(write.done, None, None) for write in writes])
         return True
 
-    def _try_commit(self, steps: list[_Step]) -> bool:
-        """One transaction. False: the map was full and nothing was written.
+    def _try_commit(self, put: Callable[[Transaction], None]) -> bool:
+        """One transaction with what `put` puts into it. False: the map was full and nothing was written.
 
         LMDB finds that the map is full while it puts rows or, in `commit`, while it saves its list of free pages, and
         both come before it writes the first page (`mdb_txn_commit` in mdb.c).
         """
         txn = self._image.environment.begin(write=True)
         try:
-            image_lmdb.put_batches(self._image, txn, steps)
+            put(txn)
             self._commit(txn)
         except lmdb.MapFullError:
             return False

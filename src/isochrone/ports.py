@@ -95,11 +95,19 @@ class TermRun:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedConfiguration:
+    """A configuration and the log entry that brought it."""
+
+    index: LogIndex
+    configuration: Configuration
+
+
+@dataclass(frozen=True, slots=True)
 class StoredGroup:
     """What a store holds of one group."""
 
     configuration: Configuration
-    """As of bootstrap."""
+    """As of `truncated_index`; with nothing truncated, the one that the replica was made with."""
     hard_state: HardState
     truncated_index: LogIndex
     """The entry before the first one held; 0 when nothing was truncated."""
@@ -108,6 +116,13 @@ class StoredGroup:
     term_runs: tuple[TermRun, ...]
     """Runs of the entries held, in order."""
     applied: LogIndex
+    configurations: tuple[LoggedConfiguration, ...] = ()
+    """Those of the entries held, in order; the last one is in force, whether it is committed or not."""
+
+    @property
+    def effective_configuration(self) -> Configuration:
+        """The configuration in force."""
+        return self.configurations[-1].configuration if self.configurations else self.configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,7 @@ class Store(Protocol):
     Errors: any other failed write is fatal: it raises `StorageError`, and so does every later call; the batch may
     or may not be there after a restart. A failed sync is never tried again. Corrupt data is a `StorageError` that
     says where; it is never repaired.
+    Configurations: those of the entries held are known without reading the log (`StoredGroup.configurations`).
     Cancellation: a caller that gives up waiting does not undo its write.
     At the start: `commit` is at least `applied`, and the log has no hole.
     """
@@ -143,7 +159,7 @@ class Store(Protocol):
 
     @property
     def groups(self) -> tuple[GroupId, ...]:
-        """The groups that were bootstrapped into this store, in order of name."""
+        """The groups held, in order of name: those bootstrapped into this store, and those made since."""
 
     @property
     def incarnations(self) -> Mapping[NodeId, Incarnation]:
@@ -164,6 +180,13 @@ class Store(Protocol):
 
     async def write(self, batch: WriteBatch) -> None:
         """Make a batch durable. See the class for what is promised."""
+
+    async def create_group(self, group: GroupId, configuration: Configuration) -> None:
+        """Make an empty replica of a group; durable when this returns. Nothing happens if the same one is held.
+
+        Raises:
+            StorageError: the store holds the group as made with another configuration, or too many groups.
+        """
 
     async def close(self) -> None:
         """Wait for writes under way, then release the data directory."""

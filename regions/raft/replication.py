@@ -130,7 +130,7 @@ def _send_append(state: RaftState, peer: NodeId, progress: Progress, entries: li
 def on_append_request(state: RaftState, sender: NodeId, request: AppendRequest) -> None:
     """On a follower: match, store, acknowledge once durable."""
     log = state.log
-    if state.lacks_state:
+    if state.lacks_state():
         state.event(EventName.NO_STATE, peer=sender)
         return
     if request.previous_index < state.commit:
@@ -149,7 +149,7 @@ def on_append_request(state: RaftState, sender: NodeId, request: AppendRequest) 
     last = LogIndex(request.previous_index + len(request.entries))
     advance_commit(state, min(request.commit, last))
     apply_truncation(state, request.truncate_to)
-    if state.lacks_state:
+    if state.lacks_state():
         return  # what was just stored names it so; an acknowledgement would let it be promoted
     state.send_when_durable(sender, AppendResponse(state.term, True, last, state.term, LogIndex(0)))
 

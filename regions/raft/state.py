@@ -152,7 +152,6 @@ class RaftState:
         """Whether this replica is a witness that leads only to feed a full replica and hand over."""
         return self.is_leader and self.role is ReplicaRole.WITNESS
 
-    @property
     def lacks_state(self) -> bool:
         """Whether this replica is counted on for state that it has not: it was a witness, and was added anew.
 

@@ -10,13 +10,18 @@ import heapq
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from isochrone.drills.checkers.invariants import Invariants
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
 from isochrone.ports import LogWrite, StoredGroup, TermRun
+from isochrone.regions.raft.changes import all_members, keeps_state
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode, RaftStatus
+from isochrone.regions.raft.quorum import voter_halves
 from isochrone.regions.raft.ready import AppendWork, Event, EventName, Fetch, Proposal
+from isochrone.regions.storage.log_bounds import logged_configuration
+from isochrone.wire.configurations import decode_configuration
 from isochrone.wire.entries import make_entry
 from isochrone.wire.messages import (
     AppendRequest,
@@ -46,6 +51,8 @@ class Disk:
     truncated_index: LogIndex = LogIndex(0)
     truncated_term: Term = Term(0)
     entries: list[Entry] = field(default_factory=list)
+    base: Configuration | None = None
+    """As of the truncation point; None: the cluster's first."""
 
     def write(self, work: AppendWork) -> None:
         if work.hard_state is not None:
@@ -62,6 +69,9 @@ class Disk:
             count = work.truncate_to - self.truncated_index
             self.truncated_term = self.entries[count - 1].term
             self.truncated_index = work.truncate_to
+            for entry in self.entries[:count]:
+                if entry.kind is EntryKind.CONFIGURATION:
+                    self.base = decode_configuration(entry.data)
             del self.entries[:count]
 
     @property
@@ -80,13 +90,16 @@ class Disk:
             if not runs or runs[-1].term != entry.term:
                 runs.append(TermRun(entry.index, entry.term))
         return StoredGroup(
-            configuration=configuration,
+            configuration=self.base or configuration,
             hard_state=self.hard_state,
             truncated_index=self.truncated_index,
             truncated_term=self.truncated_term,
             last_index=LogIndex(self.last_index),
             term_runs=tuple(runs),
             applied=LogIndex(0),
+            configurations=tuple(
+                logged_configuration(entry) for entry in self.entries if entry.kind is EntryKind.CONFIGURATION
+            ),
         )
 
 
@@ -139,7 +152,7 @@ class Cluster:
         disks: Mapping[str, Disk] | None = None,
         **config: int,
     ) -> None:
-        roles = roles if isinstance(roles, dict) else dict.fromkeys(roles, ReplicaRole.FULL)
+        roles = dict(roles) if isinstance(roles, dict) else dict.fromkeys(roles, ReplicaRole.FULL)
         self.rng = random.Random(seed)
         self.now = 0
         self.delay_ms, self.jitter_ms, self.loss = delay_ms, jitter_ms, loss
@@ -186,7 +199,7 @@ class Cluster:
         rng = random.Random(f"{name}/{replica.life}/{self.rng.random()}")
         stored = replica.disk.load(self.configuration)
         self.invariants.restarted(GROUP, NodeId(name), stored)
-        base = replica.disk.hard_state.commit if self.roles[name] is ReplicaRole.WITNESS else 0
+        base = 0 if keeps_state(stored, NodeId(name)) else replica.disk.hard_state.commit
         kept = max(0, min(base + 1, stored.last_index) - stored.truncated_index - 1)
         replica.core = RaftNode(config, stored, replica.disk.entries[kept:], rng=rng, now=Nanos(self.now))
         self.drain(name)
@@ -255,7 +268,7 @@ class Cluster:
             for event in ready.events:
                 if event.name is EventName.BECAME_LEADER:
                     assert self.leaders.setdefault(event.term, name) == name, f"two leaders in term {event.term}"
-                    self.invariants.led(GROUP, NodeId(name), self.roles[name], event.term)
+                    self.invariants.led(GROUP, NodeId(name), core.status().role, event.term)
             for outgoing in ready.messages:
                 self._transmit(name, outgoing.to, outgoing.message)
             if ready.append is not None:
@@ -286,9 +299,17 @@ class Cluster:
         if status.match and status.commit > self._checked_commit:
             self._checked_commit = status.commit
             terms = [replica.disk.term_at(status.commit) for replica in self.replicas.values()]
-            holders = max(terms.count(term) for term in terms if term is not None)
-            holders += sum(replica.disk.truncated_index > status.commit for replica in self.replicas.values())
-            assert holders > len(terms) // 2, f"entry {status.commit} is committed, but only {holders} hold it"
+            term = max((term for term in terms if term is not None), key=terms.count)
+            holders = {NodeId(name) for name in self.replicas if self._holds(name, status.commit, term)}
+            full = {node for node, member in all_members(status.configuration).items() if member.role.value == "full"}
+            for half in voter_halves(status.configuration):
+                text = f"entry {status.commit} is committed, but of {half.voters} only {sorted(holders)} hold it"
+                assert len(holders & set(half.voters)) >= half.quorums.commit, text
+                assert holders & full & set(half.voters), f"{text}, and none of them is a full replica"
+
+    def _holds(self, name: str, index: int, term: int) -> bool:
+        disk = self.replicas[name].disk
+        return disk.truncated_index > index or disk.term_at(index) == term
 
     def _fetch(self, name: str, fetch: Fetch) -> None:
         replica, life = self.replicas[name], self.replicas[name].life
@@ -378,14 +399,18 @@ class Cluster:
             case AppendResponse() if message.accepted:
                 assert disk.last_index >= message.index, "entries are acknowledged before they are durable"
             case AppendRequest():
-                self._check_truncation(message.truncate_to, message.commit)
+                self._check_truncation(source, message.truncate_to, message.commit)
             case Heartbeat():
                 assert self.replicas[target].disk.last_index >= message.commit, "a commit index beyond the follower"
-                self._check_truncation(message.truncate_to, message.truncate_to)
+                self._check_truncation(source, message.truncate_to, message.truncate_to)
         assert disk.hard_state.term >= message.term, "a term leaves before it is durable"
 
-    def _check_truncation(self, truncate_to: int, commit: int) -> None:
-        full = [self.replicas[name].disk for name, role in self.roles.items() if role is ReplicaRole.FULL]
+    def _check_truncation(self, source: str, truncate_to: int, commit: int) -> None:
+        core = self.replicas[source].core
+        if core is None:
+            return
+        members = all_members(core.status().configuration).values()
+        full = [self.replicas[member.node].disk for member in members if member.role is ReplicaRole.FULL]
         assert truncate_to <= min(commit, *(disk.last_index for disk in full)), "a full voter needs what may be dropped"
 
     def _check_one_vote(self, term: int, voter: str, candidate: str) -> None:
@@ -405,6 +430,28 @@ class Cluster:
         self.at(self.now + round(delay * MS), deliver)
 
     # ---- use
+
+    def members(self) -> list[str]:
+        """Names of all members by the leader's configuration; of all replicas while nobody leads."""
+        leader = self.leader()
+        return list(all_members(self.status(leader).configuration) if leader else self.replicas)
+
+    def add(self, name: str, role: ReplicaRole = ReplicaRole.LEARNER) -> Member:
+        """An empty replica, made to be added to the group; returns the member to propose."""
+        member = Member(NodeId(name), StoreId(f"store-{name}"), role)
+        self.roles[name] = role
+        known = Configuration((*self.configuration.members, member))
+        self.replicas[name] = Replica(Disk(base=known))
+        self.start(name)
+        return member
+
+    def change(self, name: str, members: Iterable[Member], **options: Any) -> int:
+        """Propose a configuration at a leader; returns the index."""
+        core = self.replicas[name].core
+        assert core is not None
+        index = core.propose_configuration(tuple(members), now=Nanos(self.now), **options)
+        self.drain(name)
+        return index
 
     def leader(self) -> str | None:
         """The live leader of the highest term that a quorum could follow, if any."""
@@ -467,8 +514,9 @@ class Cluster:
         """Everything acknowledged is in the applied chain of every live full replica that is up to date."""
         for index, data in self.acknowledged.items():
             assert self.chain[index - 1][2] == data
-        for name, replica in self.replicas.items():
-            if replica.core is not None and self.roles[name] is ReplicaRole.FULL:
+        for name in self.members():
+            replica = self.replicas[name]
+            if replica.core is not None and self.status(name).role is ReplicaRole.FULL:
                 applied = {index: data for index, _, data in replica.applied}
                 missing = [index for index in self.acknowledged if applied.get(index) != self.acknowledged[index]]
                 assert not missing, f"{name} lacks acknowledged entries {missing}"
@@ -489,9 +537,10 @@ class Cluster:
             if leader is None or self.status(leader).relay:
                 return False
             status = self.status(leader)
-            return status.commit == status.last and all(
+            settled = status.commit == status.last and not status.configuration.joint
+            return settled and all(
                 self.status(name).commit == status.commit and self.status(name).last == status.last
-                for name in self.replicas
+                for name in self.members()
             )
 
         for replica_name in self.replicas:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from isochrone.errors import InvariantViolation
 from isochrone.ids import LogIndex, NodeId, ReplicaRole, StoreId, Term
 from isochrone.ports import StoredGroup
+from isochrone.regions.raft.changes import all_members
 from isochrone.regions.raft.quorum import voter_halves
 from isochrone.regions.storage.log_bounds import term_at
 from isochrone.wire.messages import (
@@ -114,12 +115,17 @@ class Claims:
         assert truncate_to <= min(commit, *full), "a full voter may need what is dropped"
 
     def commits(self, configuration: Configuration, commit: LogIndex) -> None:
-        """A leader calls `commit` committed: a majority of each half holds it durably."""
+        """A leader calls `commit` committed: a quorum of each half holds it durably, a full replica among it."""
+        full = {member.node for member in all_members(configuration).values() if member.role is ReplicaRole.FULL}
         for half in voter_halves(configuration):
-            held = [_term_at(self._disk_of(node)[1], commit) for node in half]
-            truncated = sum(self._disk_of(node)[1].truncated_index > commit for node in half)
-            most = max((held.count(term) for term in held if term is not None), default=0)
-            assert most + truncated > len(half) // 2, f"entry {commit} is committed, but only {most} of {half} hold it"
+            disks = {node: self._disk_of(node)[1] for node in half.voters}
+            terms = [term for disk in disks.values() if (term := _term_at(disk, commit)) is not None]
+            term = max(terms, key=terms.count, default=Term(0))  # no entry has term 0
+            holders = [
+                n for n, disk in disks.items() if disk.truncated_index > commit or _term_at(disk, commit) == term
+            ]
+            text = f"entry {commit} is committed, but only {len(holders)} of {half.voters} hold it"
+            assert len(holders) >= half.quorums.commit and full & set(holders), text
 
 
 def _term_at(disk: StoredGroup, index: int) -> Term | None:

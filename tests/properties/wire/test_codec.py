@@ -9,19 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isochrone.errors import InvalidRequest
-from isochrone.ids import GroupId, Incarnation, LogIndex, Term, Timestamp
+from isochrone.ids import GroupId, Incarnation, LogIndex, ReplicaRole, StoreId, Term, Timestamp
 from isochrone.wire import codec, commands, session
 from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello, encode_frame, encode_hello
+from isochrone.wire.configurations import encode_configuration
 from isochrone.wire.entries import CorruptEntry, decode_entry, make_entry
 from isochrone.wire.messages import (
+    MAJORITY,
     AppendRequest,
     AppendResponse,
+    Configuration,
     Entry,
     EntryKind,
     GroupMessage,
     Heartbeat,
     HeartbeatResponse,
+    Member,
     PeerHello,
+    QuorumSizes,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
@@ -49,6 +54,24 @@ def entries(draw: st.DrawFn) -> Entry:
 
 
 @st.composite
+def configurations(draw: st.DrawFn) -> Configuration:
+    """Sound ones, joint or not."""
+
+    def half() -> tuple[Member, ...]:
+        nodes = draw(st.lists(NAMES, min_size=1, max_size=5, unique=True))
+        roles = [ReplicaRole.FULL, *(draw(st.sampled_from((ReplicaRole.FULL, ReplicaRole.LEARNER))) for _ in nodes[1:])]
+        return tuple(Member(node, StoreId(f"s-{node}"), role) for node, role in zip(nodes, roles, strict=True))
+
+    members, outgoing = half(), half() if draw(BOOLS) else ()
+    voters = sum(member.role is not ReplicaRole.LEARNER for member in members)
+    sizes = draw(st.sampled_from((MAJORITY, QuorumSizes(voters, voters), QuorumSizes(1, voters))))
+    return Configuration(members, outgoing, sizes, MAJORITY, draw(BOOLS))
+
+
+CONFIGURATIONS = configurations()
+
+
+@st.composite
 def append_requests(draw: st.DrawFn) -> AppendRequest:
     """With entries that follow one another, as in a log."""
     previous, previous_term, timestamp = (draw(st.integers(0, 2**60)) for _ in range(3))
@@ -57,16 +80,17 @@ def append_requests(draw: st.DrawFn) -> AppendRequest:
         term += draw(st.integers(0, 2**60))
         count = draw(st.integers(1, 2**59))
         timestamp += draw(st.integers(1, 2**59))
+        kind = draw(st.sampled_from(EntryKind))
         chain.append(
             make_entry(
                 index=LogIndex(index),
                 term=Term(term),
-                kind=draw(st.sampled_from(EntryKind)),
+                kind=kind,
                 timestamp=Timestamp(timestamp),
                 count=count,
                 keyspace=draw(NAMES),
                 trace=draw(BLOBS),
-                data=draw(BLOBS),
+                data=encode_configuration(draw(CONFIGURATIONS)) if kind is EntryKind.CONFIGURATION else draw(BLOBS),
             )
         )
         timestamp += count - 1

@@ -9,7 +9,8 @@ from isochrone.errors import StorageError
 from isochrone.ids import KeyspaceId, LogIndex, NodeId, ReplicaRole, StoreId
 from isochrone.ports import Row
 from isochrone.regions.storage import layout
-from isochrone.wire.messages import Configuration, Member
+from isochrone.wire.configurations import configuration_from_plain, configuration_to_plain
+from isochrone.wire.messages import Configuration, Member, QuorumSizes
 
 keyspaces = st.text(st.sampled_from("a\0\1b\xff/"), max_size=4).map(KeyspaceId)
 tables = st.integers(0, 255)
@@ -74,6 +75,7 @@ def test_the_order_of_index_keys_is_that_of_indexes(one: int, other: int) -> Non
 
 def test_a_configuration_is_read_back() -> None:
     old = (Member(NodeId("a"), StoreId("s"), ReplicaRole.WITNESS), Member(NodeId("b"), StoreId("t"), ReplicaRole.FULL))
-    configuration = Configuration((Member(NodeId("c"), StoreId("u"), ReplicaRole.LEARNER),), old)
-    stored = layout.encode_record(b"k", layout.configuration_to_plain(configuration))
-    assert layout.configuration_from_plain(layout.decode_record(b"k", stored)) == configuration
+    new = (Member(NodeId("c"), StoreId("u"), ReplicaRole.LEARNER),)
+    configuration = Configuration(new, old, QuorumSizes(2, 4), QuorumSizes(3, 0), auto_leave=True)
+    stored = layout.encode_record(b"k", configuration_to_plain(configuration))
+    assert configuration_from_plain(layout.decode_record(b"k", stored)) == configuration

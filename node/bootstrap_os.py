@@ -23,9 +23,10 @@ from isochrone.ids import ClusterId, GroupId, NodeId, StoreId
 from isochrone.node.config import NodeConfig, encode_config
 from isochrone.node.files_os import load_served_topology, locked, write_durably
 from isochrone.node.layout import Layout
+from isochrone.node.settings import first_configuration
 from isochrone.regions.storage.directory_os import LOCK_FILE, bootstrap_store
 from isochrone.topology import Topology, load_topology
-from isochrone.wire.messages import Configuration, Member
+from isochrone.wire.messages import Configuration
 
 RECORD_VERSION = 1
 
@@ -124,12 +125,7 @@ def _draw(topology: Topology) -> BootstrapRecord:
 
 
 def _write_stores(topology: Topology, layout: Layout, record: BootstrapRecord) -> None:
-    configurations = {
-        group.id: Configuration(
-            tuple(sorted(Member(each.node, record.stores[each.node], each.role) for each in group.replicas))
-        )
-        for group in topology.groups
-    }
+    configurations = {group.id: first_configuration(group, record.stores) for group in topology.groups}
     for spec in topology.nodes:
         own: dict[GroupId, Configuration] = {
             group: configuration

@@ -14,22 +14,22 @@ from typing import Self, final
 
 from isochrone.clocks.system_os import SystemClock, kernel_bound_ns
 from isochrone.errors import ClockUnsynchronized, InvalidRequest
-from isochrone.ids import NS_PER_MS, Nanos, NodeId
+from isochrone.ids import NS_PER_MS, NodeId
 from isochrone.node.config import NodeConfig, check_fits
 from isochrone.node.files_os import load_links, load_served_topology
 from isochrone.node.service import ClientService
-from isochrone.regions.host import GroupSettings, Host
-from isochrone.regions.raft.config import RaftConfig
+from isochrone.node.settings import group_settings, routes
+from isochrone.regions.host import Host
 from isochrone.regions.state.kv import HANDLERS
 from isochrone.regions.storage.directory_os import open_store
 from isochrone.regions.storage.store_lmdb import LmdbStore
-from isochrone.topology import ClockSpec, Group, Topology
+from isochrone.topology import ClockSpec, Topology
 from isochrone.wire.admin_grpc import Links
 from isochrone.wire.handshake import peer_refusal
 from isochrone.wire.messages import FEATURE_LEVEL, PROTOCOL_VERSION, PeerHello
 from isochrone.wire.peers_grpc import GrpcTransport, PeerAddress
 from isochrone.wire.server_grpc import NodeServer
-from isochrone.wire.session import KeyspaceRoute, NodeHello
+from isochrone.wire.session import NodeHello
 from isochrone.wire.shaper_os import Shaper
 from isochrone.wire.status import NodeStatus
 
@@ -104,12 +104,12 @@ class Node:
             accept=lambda peer: peer_refusal(hello, peer, host.stores, host.incarnations),
             rng=rng,
         )
-        service = ClientService(config.node, routes(topology, config))
+        service = ClientService(config.node, routes(topology, config.addresses))
         host = Host(
             store,
             transport,
             clock,
-            {group.id: _settings(config, topology, group) for group in topology.groups},
+            {group.id: group_settings(topology, config.node, group) for group in topology.groups},
             handlers=HANDLERS,
             rng=rng,
             offset_max_ns=round(topology.clock.offset_max_ms * NS_PER_MS),
@@ -222,41 +222,3 @@ def _peer_addresses(config: NodeConfig, topology: Topology) -> dict[NodeId, Peer
     return {
         node.id: PeerAddress(config.addresses[node.id], node.zone) for node in topology.nodes if node.id != config.node
     }
-
-
-def _settings(config: NodeConfig, topology: Topology, group: Group) -> GroupSettings:
-    raft = RaftConfig(
-        group=group.id,
-        node=config.node,
-        heartbeat_ns=Nanos(group.heartbeat_ms * NS_PER_MS),
-        election_timeout_ns=Nanos(group.election_timeout_ms * NS_PER_MS),
-    )
-    return GroupSettings(
-        raft=raft,
-        keyspaces=tuple(keyspace.id for keyspace in topology.keyspaces if keyspace.group == group.id),
-        campaign_first=group.replicas[0].node == config.node,
-    )
-
-
-def routes(topology: Topology, config: NodeConfig) -> tuple[KeyspaceRoute, ...]:
-    """The directory as clients see it: static, from the topology."""
-    nodes = {node.id: node for node in topology.nodes}
-    groups = {group.id: group for group in topology.groups}
-    return tuple(
-        KeyspaceRoute(
-            keyspace.id,
-            keyspace.prefix,
-            keyspace.group,
-            tuple(
-                (
-                    replica.node,
-                    config.addresses[replica.node],
-                    nodes[replica.node].region,
-                    nodes[replica.node].zone,
-                    replica.role,
-                )
-                for replica in groups[keyspace.group].replicas
-            ),
-        )
-        for keyspace in topology.keyspaces
-    )

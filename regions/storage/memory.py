@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from typing import Self
 
 from isochrone.errors import InvariantViolation, StorageError
 from isochrone.ids import GroupId, Incarnation, KeyspaceId, LogIndex, NodeId
@@ -198,7 +199,7 @@ class MemoryStore:
         """Let the next commit fail, as on a broken disk: nothing of it is stored, and every later call raises."""
         self._next_commit = _Outcome.FAILED
 
-    def crash(self, keep: int = 0) -> "MemoryStore":
+    def crash(self, keep: int = 0) -> Self:
         """Lose power: of the writes held back only the first `keep` survive. Returns the store as opened again."""
         identity = replace(self._identity, incarnation=Incarnation(self._identity.incarnation + 1))
         survivors = self._pending[:keep]
@@ -208,11 +209,11 @@ class MemoryStore:
         self._unusable = "the process that had this store open has crashed"
         for pending in survivors:
             self._image.apply(pending.batch)
-        store = MemoryStore.__new__(MemoryStore)
+        store = type(self).__new__(type(self))
         store._start(identity, self._image)
         return store
 
-    def reopen(self) -> "MemoryStore":
+    def reopen(self) -> Self:
         """Open again what was closed or has failed."""
         return self.crash()
 

@@ -1,13 +1,16 @@
 """Stores under test: one rig for each implementation, with the same hands on the disk."""
 
 import asyncio
+import random
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import lmdb
 
+from isochrone.drills.sim.disk import SimDisk, SimStore
 from isochrone.ids import (
     ClusterId,
     GroupId,
@@ -123,6 +126,15 @@ class MemoryRig:
         store.fail_next()
 
 
+class SimulatedRig(MemoryRig):
+    """The simulated disk."""
+
+    def open(self) -> SimStore:
+        disk = SimDisk(random.Random(1), sync_ms=(0.0, 0.0))
+        disk.format(replace(self._identity, incarnation=Incarnation(0)), GROUPS)
+        return disk.open()
+
+
 class CommitGate:
     """Stands in the storage thread where the transaction is committed."""
 
@@ -176,4 +188,4 @@ class LmdbRig:
         self.gate.next_error = lmdb.DiskError("mdb_txn_commit")
 
 
-RIGS: dict[str, Callable[[Path], Rig]] = {"memory": MemoryRig, "lmdb": LmdbRig}
+RIGS: dict[str, Callable[[Path], Rig]] = {"memory": MemoryRig, "simulated": SimulatedRig, "lmdb": LmdbRig}

@@ -47,7 +47,14 @@ FUNCTION_LINES_MAX = 70
 LIBRARIES = {"grpc": "grpc", "google.protobuf": "grpc", "ray": "ray", "lmdb": "lmdb"}
 """Library, and the suffix of the modules that may import it."""
 ADAPTER_SUFFIXES = ("grpc", "ray", "lmdb", "os")
-TASKLESS_DRIVERS = ("node/service.py",)
+TASKLESS_DRIVERS = (
+    "drills/sim/clock.py",
+    "drills/sim/faults.py",
+    "drills/sim/network.py",
+    "drills/sim/watch.py",
+    "node/service.py",
+    "node/settings.py",
+)
 """Drivers that define no coroutine: called back by other drivers."""
 COMPOSITION = ("node/node.py", "client/client.py")
 """Drivers that may import adapters, to join them with the rest: what a node runs, and what an SDK client runs."""
@@ -88,7 +95,7 @@ PURE_IMPORTS = frozenset(
     }
 )
 """What a pure module may import. `pathlib` names files, `io` and `csv` read text in memory; see `FILE_METHODS`."""
-DRIVER_IMPORTS = PURE_IMPORTS | {"asyncio", "contextlib", "logging", "opentelemetry"}
+DRIVER_IMPORTS = PURE_IMPORTS | {"asyncio", "contextlib", "contextvars", "logging", "opentelemetry"}
 COMPOSITION_IMPORTS = DRIVER_IMPORTS | {"os"}
 
 DRIVER_BANS = {

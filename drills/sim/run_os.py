@@ -1,0 +1,151 @@
+"""Runs one case from its start to its verdict: what the command line, the swarm and the tests call.
+
+`run_case` is synchronous and depends on nothing but its arguments and the topology file, so it can be called in a
+worker process. Only `wall_s` and `cpu_s` of its result differ between two runs of the same case.
+"""
+
+import gc
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from isochrone import probes
+from isochrone.drills.checkers.durability import check_durability
+from isochrone.drills.checkers.linearizability import check_linearizability
+from isochrone.drills.sim.case import Case, SimResult, SimVerdict
+from isochrone.drills.sim.loop import START_S, SimulationStuck
+from isochrone.drills.sim.options import Mode, SimOptions, draw_options
+from isochrone.drills.sim.schedule import Schedule, check_schedule, draw_schedule
+from isochrone.drills.sim.world import World
+from isochrone.drills.verdict import Check, Verdict, guarded
+from isochrone.node.files_os import load_served_topology
+from isochrone.topology import Topology
+
+TOPOLOGIES = Path(__file__).parent / "topologies"
+"""Topologies that ship with the simulator, by name."""
+LITE = "three-zones"
+CHECK_STEPS_MAX = 2_000_000
+
+
+def shipped_topologies() -> list[str]:
+    """Names of the topologies that ship with the simulator."""
+    return sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
+
+
+@lru_cache(maxsize=8)
+def find_topology(name: str) -> Topology:
+    """A shipped topology by its name, or one from a file.
+
+    Raises:
+        TopologyError: there is none, it is wrong, or it asks for what no node can serve.
+    """
+    shipped = TOPOLOGIES / f"{name}.yaml"
+    return load_served_topology(shipped if name in shipped_topologies() else Path(name))
+
+
+def draw_case(seed: int, mode: Mode, topology: str | None = None, duration_ms: int | None = None) -> Case:
+    """The case of a seed. Without a topology, lite runs on three zones and a swarm draws one of those shipped.
+
+    Raises:
+        InvalidRequest: the topology or the duration cannot be.
+    """
+    names = shipped_topologies()
+    if topology is None:
+        topology = {Mode.LITE: LITE, Mode.PERF: "three-regions"}.get(mode) or names[seed % len(names)]
+    options = draw_options(seed, mode, topology, duration_ms)
+    return Case(options, draw_schedule(options, find_topology(topology)))
+
+
+def run_case(options: SimOptions, schedule: Schedule) -> SimResult:
+    """Run a case.
+
+    Raises:
+        InvalidRequest: the schedule cannot run on the topology, or the topology is wrong.
+    """
+    topology = find_topology(options.topology)
+    check_schedule(schedule, options, topology)
+    case = Case(options, schedule)
+    with _quiet():
+        probes.start_counting()
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        try:
+            world = World(options, topology, schedule)
+            verdict, reason = _run(world)
+            trace_hash, counters = world.trace_hash(), world.counters()
+        finally:
+            reached = probes.stop_counting()
+        wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+    return SimResult(
+        case=case,
+        verdict=verdict,
+        reason=reason,
+        trace_hash=trace_hash,
+        virtual_s=world.loop.now_s - START_S,
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        events=world.loop.steps,
+        counters=counters,
+        probes=dict(sorted(reached.items())),
+    )
+
+
+def _run(world: World) -> tuple[SimVerdict, str]:
+    stuck = None
+    leaked: list[str] = []
+    try:
+        world.loop.run(world.run())
+        leaked = world.leaked_tasks()
+    except SimulationStuck as error:
+        stuck = f"{error} (in the phase {world.outline.phase})"
+    except Exception as error:
+        return SimVerdict.CRASHED, "".join(traceback.format_exception(error)).rstrip()
+    finally:
+        world.loop.close()
+    found = world.watch.found()
+    if found:
+        return SimVerdict.VIOLATION, _first_of(found)
+    if stuck is not None:
+        return SimVerdict.NO_PROGRESS, stuck
+    checks = [
+        guarded("durable", lambda: check_durability(world.outline.operations).as_check()),
+        guarded("linearizable", lambda: check_linearizability(world.outline.operations, CHECK_STEPS_MAX).as_check()),
+    ]
+    broken = [check for check in checks if check.verdict is Verdict.FALSE]
+    if broken:
+        return SimVerdict.VIOLATION, _first_of([f"{check.name}: {check.reason}" for check in broken])
+    if world.outline.no_progress is not None:
+        return SimVerdict.NO_PROGRESS, world.outline.no_progress
+    if leaked:
+        return SimVerdict.VIOLATION, f"tasks are left behind: {'; '.join(leaked)}"
+    return _judge_unknown(world, checks)
+
+
+def _judge_unknown(world: World, checks: list[Check]) -> tuple[SimVerdict, str]:
+    acknowledged = any(
+        operation.outcome.value == "ok" and not operation.final for operation in world.outline.operations
+    )
+    undecided = [check for check in checks if check.verdict is Verdict.UNKNOWN]
+    if undecided and acknowledged:
+        return SimVerdict.UNKNOWN, _first_of([f"{check.name}: {check.reason}" for check in undecided])
+    return SimVerdict.HOLDS, "; ".join(f"{check.name}: {check.reason}" for check in checks)
+
+
+def _first_of(found: list[str]) -> str:
+    return found[0] if len(found) == 1 else f"{found[0]}\n({len(found) - 1} more were found)"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log lines of a thousand simulated nodes, and few looks of the garbage collector at what lives long."""
+    level, thresholds = logging.root.manager.disable, gc.get_threshold()
+    logging.disable(logging.CRITICAL)
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        logging.disable(level)

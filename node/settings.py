@@ -1,0 +1,57 @@
+"""What a node reads from its topology: the settings of its groups, the routes of clients, the first configurations.
+
+Pure, so that every way to run a node derives the same: real processes, and the simulated world.
+"""
+
+from collections.abc import Mapping
+
+from isochrone.ids import NS_PER_MS, Nanos, NodeId, StoreId
+from isochrone.regions.host import GroupSettings
+from isochrone.regions.raft.config import RaftConfig
+from isochrone.topology import Group, Topology
+from isochrone.wire.messages import Configuration, Member
+from isochrone.wire.session import KeyspaceRoute
+
+
+def group_settings(topology: Topology, node: NodeId, group: Group) -> GroupSettings:
+    """What the host of `node` must know of a group."""
+    raft = RaftConfig(
+        group=group.id,
+        node=node,
+        heartbeat_ns=Nanos(group.heartbeat_ms * NS_PER_MS),
+        election_timeout_ns=Nanos(group.election_timeout_ms * NS_PER_MS),
+    )
+    return GroupSettings(
+        raft=raft,
+        keyspaces=tuple(keyspace.id for keyspace in topology.keyspaces if keyspace.group == group.id),
+        campaign_first=group.replicas[0].node == node,
+    )
+
+
+def routes(topology: Topology, addresses: Mapping[NodeId, str]) -> tuple[KeyspaceRoute, ...]:
+    """The directory as clients see it: static, from the topology."""
+    nodes = {node.id: node for node in topology.nodes}
+    groups = {group.id: group for group in topology.groups}
+    return tuple(
+        KeyspaceRoute(
+            keyspace.id,
+            keyspace.prefix,
+            keyspace.group,
+            tuple(
+                (
+                    replica.node,
+                    addresses[replica.node],
+                    nodes[replica.node].region,
+                    nodes[replica.node].zone,
+                    replica.role,
+                )
+                for replica in groups[keyspace.group].replicas
+            ),
+        )
+        for keyspace in topology.keyspaces
+    )
+
+
+def first_configuration(group: Group, stores: Mapping[NodeId, StoreId]) -> Configuration:
+    """A group's configuration at bootstrap, for the store ids that were drawn."""
+    return Configuration(tuple(sorted(Member(each.node, stores[each.node], each.role) for each in group.replicas)))

@@ -1,0 +1,107 @@
+"""Options and schedules: drawn ones can run, impossible ones are refused with the reason, and both survive JSON."""
+
+from dataclasses import replace
+
+import pytest
+
+from isochrone.drills.sim.case import Case, case_from_text, case_to_text
+from isochrone.drills.sim.options import Mode, SimOptions, draw_options
+from isochrone.drills.sim.run_os import draw_case, find_topology, run_case, shipped_topologies
+from isochrone.drills.sim.schedule import Fault, FaultKind, check_schedule
+from isochrone.errors import InvalidRequest
+from isochrone.topology import TopologyError
+
+TOPOLOGY = find_topology("three-zones")
+OPTIONS = draw_options(1, Mode.LITE, "three-zones")
+A, B = "us-east-1a-1", "us-east-1b-1"
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_what_is_drawn_can_run(mode: Mode) -> None:
+    drawn: set[FaultKind] = set()
+    for seed in range(60):
+        case = draw_case(seed, mode)
+        check_schedule(case.schedule, case.options, find_topology(case.options.topology))
+        drawn.update(fault.kind for fault in case.schedule)
+        assert draw_case(seed, mode) == case
+    assert drawn == (set() if mode is Mode.PERF else set(FaultKind))
+
+
+def test_a_swarm_draws_from_every_shipped_topology() -> None:
+    assert {draw_case(seed, Mode.SWARM).options.topology for seed in range(20)} == set(shipped_topologies())
+
+
+def test_one_more_draw_in_the_options_changes_no_schedule() -> None:
+    case = draw_case(3, Mode.SWARM)
+    other = replace(case.options, rate_per_s=99.0)
+    assert draw_case(3, Mode.SWARM).schedule == case.schedule
+    assert other.seed == case.options.seed
+
+
+def test_a_case_survives_its_file() -> None:
+    case = replace(draw_case(5, Mode.SWARM), story="what it shows")
+    assert case_from_text(case_to_text(case)) == case
+
+
+REFUSED: dict[str, tuple[Fault, str]] = {
+    "an unknown node": (Fault(0, 10, FaultKind.CRASH, ("x",)), "'x' is not known; known are us-east-1a-1"),
+    "an unknown group": (Fault(0, 10, FaultKind.CRASH_LEADER, (A,)), "known are us-east-1.zone"),
+    "a missing place": (Fault(0, 10, FaultKind.CUT, (A,)), "found 1 targets; allowed: 2"),
+    "a place too many": (Fault(0, 10, FaultKind.LOSS, (A,), 0.1), "found 1 targets; allowed: 0"),
+    "a time after the end": (Fault(11_999, 10, FaultKind.PAUSE, (A,)), "outside 0 to 12000"),
+    "a time before the start": (Fault(-1, 10, FaultKind.PAUSE, (A,)), "outside 0"),
+    "no time at all": (Fault(5, 0, FaultKind.PAUSE, (A,)), "outside 0"),
+    "a probability above one": (Fault(0, 10, FaultKind.LOSS, (), 1.5), "allowed: 0 to 1"),
+    "a negative delay": (Fault(0, 10, FaultKind.DELAY, (), -1), "allowed: 0 or more"),
+    "flapping without pause": (Fault(0, 10, FaultKind.FLAP, (A,), 0.0), "allowed: 1 ms or more"),
+    "a swizzle that leaves one off": (Fault(0, 10, FaultKind.SWIZZLE, (A, B, A, A)), "the same ones"),
+    "an odd swizzle": (Fault(0, 10, FaultKind.SWIZZLE, (A, B, A)), "the same ones"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_fault_that_cannot_be_is_refused(name: str) -> None:
+    fault, text = REFUSED[name]
+    with pytest.raises(InvalidRequest, match="faults\\[0\\]") as refused:
+        run_case(OPTIONS, (fault,))
+    assert text in str(refused.value)
+
+
+def test_a_schedule_that_destroys_a_quorum_for_good_is_refused() -> None:
+    schedule = (Fault(0, 10, FaultKind.WIPE_DISK, (A,)), Fault(20, 10, FaultKind.OLD_DISK, (B,)))
+    with pytest.raises(InvalidRequest, match=r"group us-east-1\.zone keeps 1 of 3 voters, and needs 2"):
+        run_case(OPTIONS, schedule)
+    check_schedule(schedule[:1], OPTIONS, TOPOLOGY)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("{", "not JSON"),
+        ("[]", "found no options"),
+        ('{"options": {"seed": 1}}', "options: 'mode'"),
+        ('{"options": {"sed": 1}}', "unknown key sed"),
+        (case_to_text(Case(OPTIONS, ())).replace('"lite"', '"slow"'), "'slow' is not a valid Mode"),
+        (case_to_text(Case(OPTIONS, ())).replace('"schedule": []', '"schedule": [{"kind": "crash"}]'), "at_ms"),
+        (case_to_text(Case(OPTIONS, ())).replace('"schedule": []', '"schedule": [1]'), "allowed: an object"),
+    ],
+)
+def test_a_file_that_is_no_case_is_refused(text: str, match: str) -> None:
+    with pytest.raises(InvalidRequest, match=match):
+        case_from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("loss", 0.9), ("duration_ms", 5), ("sync_ms_max", -1.0), ("fault_ms_max", 1), ("rate_per_s", 0)],
+)
+def test_an_impossible_option_is_refused(name: str, value: float) -> None:
+    plain = case_to_text(Case(OPTIONS, ()))
+    options: SimOptions = case_from_text(plain).options
+    with pytest.raises(InvalidRequest, match=f"{name}: found {value:g}"):
+        replace(options, **{name: value})
+
+
+def test_an_unknown_topology_is_refused() -> None:
+    with pytest.raises(TopologyError, match="no such file"):
+        draw_case(1, Mode.LITE, "nowhere.yaml")

@@ -28,8 +28,9 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import (
@@ -44,14 +45,11 @@ from isochrone.errors import (
     Unavailable,
 )
 from isochrone.ids import (
-    NS_PER_S,
     GroupId,
     Incarnation,
     KeyspaceId,
-    LogIndex,
     Nanos,
     NodeId,
-    ReplicaRole,
     Revision,
     StoreId,
     Term,
@@ -60,13 +58,13 @@ from isochrone.ids import (
 from isochrone.ports import Clock, Row, Store, Transport, WriteBatch
 from isochrone.regions.deadlines import Deadlines
 from isochrone.regions.intake import Intake
+from isochrone.regions.loading import check_new_replica, load_replica
 from isochrone.regions.raft.config import RaftConfig
-from isochrone.regions.raft.node import RaftNode
-from isochrone.regions.raft.ready import Fetch, Outgoing
+from isochrone.regions.raft.ready import EventName, Fetch, Outgoing
 from isochrone.regions.replica import Done, Outcome, Read, Release, Replica, Turn, Write
-from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
-from isochrone.wire.messages import Entry, Envelope, GroupMessage
+from isochrone.regions.turns import AT_ONCE, Turns
+from isochrone.wire.messages import Configuration, Entry, Envelope, GroupMessage, Member, QuorumSizes
 from isochrone.wire.status import GroupStatus
 
 logger = logging.getLogger(__name__)
@@ -77,8 +75,6 @@ WAITING_READS_MAX = 16_384
 """Most queries that wait for their answer in one group; beyond, `QueueFull`."""
 ROWS_MAX = 50_000
 """Rows that may wait for a log write; beyond, they are written on their own."""
-_UNCUT = 1 << 62
-"""Bytes: more than any log has. A replica needs the whole tail of its log in memory, whatever its size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +139,7 @@ class Host:
         self._stopping = False
         self._dirty: dict[GroupId, None] = {}
         self._deadlines = Deadlines()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn_due = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = Nanos(0)
+        self._turns = Turns(clock, self._take_turn)
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[None] | None = None
 
@@ -154,44 +147,28 @@ class Host:
 
     async def start(self) -> None:
         """Load every group and begin. Raises `StorageError` for a store that cannot be used."""
-        now = self._clock.monotonic()
         for group in self._store.groups:
-            replica = self.replicas[group] = await self._load(group, now)
-            self._intake.add_group(group, replica.members)
-            self._dirty[group] = None
-        self._loop = asyncio.get_running_loop()
-        self._failure = self._loop.create_future()
+            self._serve(await self._load(group))
+        self._failure = asyncio.get_running_loop().create_future()
         self._transport.start(self._receive)
         for group, replica in self.replicas.items():
             if self._settings[group].campaign_first and replica.core.status().last == 0:
-                replica.core.campaign(now)
-        self._wake()
+                replica.core.campaign(self._clock.monotonic())
+        self._turns.begin()
 
-    async def _load(self, group: GroupId, now: Nanos) -> Replica:
-        stored = await self._store.load(group)
+    async def _load(self, group: GroupId) -> Replica:
         settings = self._settings.get(group)
         if settings is None:
             raise StorageError(f"the store holds group {group}, which the topology does not know")
-        member = next((m for m in stored.configuration.members if m.node == self._store.identity.node), None)
-        if member is None or member.store != self._store.identity.store:
-            raise StorageError(
-                f"the store {self._store.identity.store} of node {self._store.identity.node} is not a replica of group "
-                f"{group}; it must rejoin as a learner"
-            )
-        witness = member.role is ReplicaRole.WITNESS
-        base = max(stored.hard_state.commit, stored.truncated_index) if witness else stored.applied
-        first = LogIndex(min(base + 1, stored.last_index))
-        tail: tuple[Entry, ...] = ()
-        if stored.last_index > stored.truncated_index:
-            tail = await self._store.read_entries(group, first, stored.last_index, _UNCUT)
-        machine = None
-        if not witness:
-            machine = GroupState(group, settings.keyspaces, self._handlers)
-            machine.restore(await self._store.read_rows(group))
-        if tail:
-            self._hlc.restore(tail[-1].last_timestamp)
-        core = RaftNode(settings.raft, stored, tail, rng=self._rng, now=now)
-        return Replica(group, stored.configuration, core, machine, self._hlc)
+        now = self._clock.monotonic()
+        return await load_replica(
+            self._store, settings.raft, settings.keyspaces, self._handlers, self._hlc, self._rng, now
+        )
+
+    def _serve(self, replica: Replica) -> None:
+        self.replicas[replica.group] = replica
+        self._intake.set_members(replica.group, replica.members)
+        self._mark(replica.group)
 
     async def closed(self) -> None:
         """Return when the host has stopped. Raises what ended it, if it did not end by `stop`."""
@@ -205,8 +182,7 @@ class Host:
         for task in tuple(self._tasks):
             if task is not asyncio.current_task():
                 await asyncio.gather(task, return_exceptions=True)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._turns.end()
         self._refuse_everything("the node is stopping")
         if self._failure is not None and not self._failure.done():
             self._failure.set_result(None)
@@ -268,11 +244,69 @@ class Host:
         over within an election timeout, or another one leads. `NotLeader`: this node does not lead.
         `InvalidRequest`: the target is not a full voter. Writes are refused with `Unavailable` meanwhile.
         """
+        now = self._clock.monotonic()
+        self._ask(group, done, lambda replica: replica.transfer_leadership(target, now, done))
+
+    def change_membership(
+        self,
+        group: GroupId,
+        *,
+        put: Sequence[Member] = (),
+        remove: Sequence[NodeId] = (),
+        quorums: QuorumSizes | None = None,
+        auto_leave: bool = True,
+        done: Done,
+    ) -> None:
+        """Add, promote, demote and remove members of a group that this node leads; `done` is called once.
+
+        Success means that the new configuration is final. Without `auto_leave` it means that the joint configuration
+        before it is committed; `leave_joint` then ends it. `InvalidRequest`: no group can be so, or not from here.
+        `Unavailable`: not now. `LeadershipLost`: whoever leads next may complete the change, or undo it.
+
+        Args:
+            group: whose members.
+            put: members to be added, or to have another role.
+            remove: members to be removed.
+            quorums: sizes of quorums from now on; None leaves them.
+            auto_leave: leave the joint configuration as soon as it is committed.
+            done: called once, perhaps before this returns.
+        """
+        now = self._clock.monotonic()
+        change = partial(Replica.change_membership, put=put, remove=remove, quorums=quorums, auto_leave=auto_leave)
+        self._ask(group, done, lambda replica: change(replica, now=now, done=done))
+
+    def leave_joint(self, group: GroupId, done: Done) -> None:
+        """End a joint configuration that was entered without `auto_leave`; `done` as in `change_membership`."""
+        now = self._clock.monotonic()
+        self._ask(group, done, lambda replica: replica.leave_joint(now, done))
+
+    async def add_replica(self, group: GroupId, configuration: Configuration) -> None:
+        """Make an empty replica of a group here, which its leader can then feed. Returns when it is durable.
+
+        `configuration` is the group's, with this node's store as a learner or a witness in it. A replica that is here
+        already stays as it is.
+
+        Raises:
+            InvalidRequest: the topology has no such group, or the configuration does not name this replica.
+            StorageError: the store cannot make it.
+        """
+        if group in self.replicas:
+            return
+        if group not in self._settings:
+            raise InvalidRequest(f"the topology has no group {group}")
+        check_new_replica(group, configuration, self._store.identity)
+        await self._store.create_group(group, configuration)
+        replica = await self._load(group)
+        if group not in self.replicas:
+            self._serve(replica)
+
+    def _ask(self, group: GroupId, done: Done, question: Callable[[Replica], None]) -> None:
+        """Put a question to a replica, which answers later unless it refuses."""
         replica = self._replica(group, done)
         if replica is None:
             return
         try:
-            replica.transfer_leadership(target, self._clock.monotonic(), done)
+            question(replica)
         except IsochroneError as error:
             done(Outcome(b"", replica.revision, error))
             return
@@ -309,11 +343,11 @@ class Host:
 
     def _receive(self, envelope: Envelope) -> None:
         self._intake.receive(envelope)
-        self._wake()
+        self._turns.wake()
 
     def _mark(self, group: GroupId) -> None:
         self._dirty[group] = None
-        self._wake()
+        self._turns.wake()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
@@ -325,39 +359,15 @@ class Host:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(error)
 
-    def _wake(self) -> None:
-        """Have a turn as soon as what runs now has ended; many calls make one turn."""
-        if not self._turn_due and self._loop is not None:
-            self._turn_due = True
-            self._loop.call_soon(self._run_turn)
-
-    def _run_turn(self) -> None:
-        self._turn_due = False
+    def _take_turn(self) -> Nanos | None:
         if self._stopping:
-            return
+            return None
         try:
             self._one_turn()
         except Exception as error:  # Whatever it is: what the turn left behind cannot be trusted.
             self._fail(error)
-            return
-        if self._dirty or self._intake:
-            self._wake()
-        else:
-            self._arm_timer()
-
-    def _arm_timer(self) -> None:
-        deadline = self._deadlines.earliest
-        if self._loop is None or deadline is None or (self._timer is not None and self._timer_at <= deadline):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        delay_s = max(0, deadline - self._clock.monotonic()) / NS_PER_S
-        self._timer = self._loop.call_later(delay_s, self._timer_fired)
-        self._timer_at = deadline
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        self._wake()
+            return None
+        return AT_ONCE if self._dirty or self._intake else self._deadlines.earliest
 
     def _one_turn(self) -> None:
         now = self._clock.monotonic()
@@ -434,8 +444,13 @@ class Host:
         changed: dict[GroupId, None] = {}
         for group, event in events:
             self.counters[f"raft_{event.name}"] += 1
-            if event.name == "leader_changed":
-                changed[group] = None
+            match event.name:
+                case EventName.LEADER_CHANGED:
+                    changed[group] = None
+                case EventName.CONFIGURATION_CHANGED:
+                    self._intake.set_members(group, self.replicas[group].members)
+                case _:
+                    pass
         for group in changed:
             replica = self.replicas[group]
             self._leader_changed(group, replica.core.term, replica.known_leader())
@@ -466,7 +481,7 @@ class Host:
         await self._store.write(write.batch)
         self._writing = False
         self._finished.append(write)
-        self._wake()
+        self._turns.wake()
 
     def _start_fetches(self) -> None:
         fetches, self._turn.fetches = self._turn.fetches, []
@@ -481,4 +496,4 @@ class Host:
                 raise
             entries = ()  # The prefix was dropped meanwhile, so this replica leads no more.
         self._fetched.append((group, fetch.peer, entries))
-        self._wake()
+        self._turns.wake()

@@ -2,8 +2,10 @@
 
 Three things can be wrong with a message that arrived whole, and each would undo what the rest of the node relies on:
 
-1. Its sender is not who the group's configuration names: another node, or another store under a member's name (a wiped
-   or copied disk). Not even its incarnation is noted; that would shut out the node whose name it bears.
+1. Its sender is not who the group's configuration names: another store under a member's name (a wiped or copied disk),
+   or a node that is no member and answers what nobody asked it. Not even its incarnation is noted; that would shut out
+   the node whose name it bears. *Requests* of a node that is no member are taken: it may have joined, and even lead, by
+   an entry that is not in the log here yet.
 2. Its sender has been replaced: a process of a lower incarnation than one seen before is a zombie. A new incarnation is
    held back until it is durable here, so that no restart of ours forgets who the zombies are.
 3. Its entries come from too far ahead of this node's clock. They are not taken, and neither are the heartbeats of the
@@ -13,13 +15,22 @@ The inbox is bounded; what does not fit is dropped, as a network would.
 """
 
 from collections import Counter, deque
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import ClockUnsynchronized
 from isochrone.ids import GroupId, Incarnation, NodeId, StoreId, Timestamp
 from isochrone.ports import Clock
-from isochrone.wire.messages import AppendRequest, Envelope, GroupMessage, Heartbeat, Member
+from isochrone.wire.messages import (
+    AppendRequest,
+    AppendResponse,
+    Envelope,
+    GroupMessage,
+    Heartbeat,
+    HeartbeatResponse,
+    Member,
+    VoteResponse,
+)
 
 INBOX_MAX = 65_536
 """Most peer messages that wait for a turn; beyond, new ones are dropped."""
@@ -47,7 +58,7 @@ class Intake:
         self._clock = clock
         self._hlc = hlc
         self._counters = counters
-        self._members: dict[GroupId, Container[NodeId]] = {}
+        self._members: dict[GroupId, Mapping[NodeId, Member]] = {}
         self._inbox: deque[tuple[NodeId, GroupMessage]] = deque()
         self._held: list[Envelope] = []
         self._ahead: dict[GroupId, tuple[NodeId, Timestamp]] = {}
@@ -57,14 +68,15 @@ class Intake:
         """Whether messages wait for a turn."""
         return bool(self._inbox)
 
-    def add_group(self, group: GroupId, members: Mapping[NodeId, Member]) -> None:
-        """Take messages of a group from its members."""
+    def set_members(self, group: GroupId, members: Mapping[NodeId, Member]) -> None:
+        """Take messages of a group from its members, and requests from others."""
         self._members[group] = members
-        self.stores.update((member.node, member.store) for member in members.values())
+        known = self._members.values()
+        self.stores = {member.node: member.store for each in known for member in each.values()}
 
     def receive(self, envelope: Envelope) -> None:
         """Keep, hold back or drop what has arrived."""
-        if self.stores.get(envelope.sender) != envelope.store:
+        if self._is_stranger(envelope):
             self._counters["messages_of_strangers"] += len(envelope.messages)
         elif envelope.incarnation < self.incarnations.get(envelope.sender, _NONE):
             self._counters["messages_of_old_incarnations"] += len(envelope.messages)
@@ -74,9 +86,24 @@ class Intake:
         else:
             self._keep(envelope)
 
+    def _is_stranger(self, envelope: Envelope) -> bool:
+        store = self.stores.get(envelope.sender)
+        if store is None:
+            return not any(self._is_heard(envelope, item) for item in envelope.messages)
+        return store != envelope.store
+
+    def _is_heard(self, envelope: Envelope, item: GroupMessage) -> bool:
+        members = self._members.get(item.group)
+        if members is None:
+            return False
+        member = members.get(envelope.sender)
+        if member is None:
+            return not isinstance(item.message, AppendResponse | HeartbeatResponse | VoteResponse)
+        return member.store == envelope.store
+
     def _keep(self, envelope: Envelope) -> None:
         for item in envelope.messages:
-            if envelope.sender not in self._members.get(item.group, ()):
+            if not self._is_heard(envelope, item):
                 self._counters["messages_of_strangers"] += 1
             elif len(self._inbox) >= INBOX_MAX:
                 self._counters["messages_over_the_inbox"] += 1

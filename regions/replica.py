@@ -4,19 +4,21 @@ Pure apart from the callbacks that it calls. The host feeds it and carries out w
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import InvariantViolation, IsochroneError, LeadershipLost, NotLeader, Unavailable
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Revision, Term, Timestamp
 from isochrone.ports import LogWrite, Row
-from isochrone.regions.raft.node import RaftNode
+from isochrone.regions.raft.changes import all_members, changed_members
+from isochrone.regions.raft.node import RaftNode, RaftStatus
 from isochrone.regions.raft.ready import AppendToken, Event, EventName, Fetch, Outgoing, Proposal
 from isochrone.regions.state.machine import GroupState
 from isochrone.wire.commands import encode_batch
-from isochrone.wire.messages import Configuration, Entry
-from isochrone.wire.status import GroupStatus
+from isochrone.wire.configurations import decode_configuration
+from isochrone.wire.messages import Entry, EntryKind, Member, QuorumSizes
+from isochrone.wire.status import GroupStatus, MemberStatus
 
 BATCH_COMMANDS_MAX = 512
 """Most commands in one entry."""
@@ -84,6 +86,15 @@ class _Transfer:
     dones: list[Done]
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change of membership that is under way."""
+
+    index: LogIndex
+    """Of the entry that begins it."""
+    done: Done
+
+
 @dataclass(slots=True)
 class _Pending:
     term: Term
@@ -96,16 +107,14 @@ class Replica:
     def __init__(
         self,
         group: GroupId,
-        configuration: Configuration,
         core: RaftNode,
         machine: GroupState | None,
         clock: HybridLogicalClock,
     ) -> None:
-        """`machine` is None on a witness."""
+        """`machine` is None where no state is kept."""
         self.group = group
         self.core = core
         self.machine = machine
-        self.members = {member.node: member for member in configuration.members}
         self._clock = clock
         self._writes: deque[Write] = deque()
         self._pending: dict[LogIndex, _Pending] = {}
@@ -113,12 +122,18 @@ class Replica:
         self._read_number = 0
         self._ready_reads: deque[tuple[LogIndex, tuple[int, ...]]] = deque()
         self._transfer: _Transfer | None = None
+        self._change: _Change | None = None
         self.leader: NodeId | None = None
 
     @property
     def revision(self) -> Revision:
         """The group's revision as applied here."""
         return self.machine.revision if self.machine else Revision(0)
+
+    @property
+    def members(self) -> Mapping[NodeId, Member]:
+        """Everyone who belongs to the group, in either half of its configuration in force."""
+        return all_members(self.core.configuration)
 
     def status(self) -> GroupStatus:
         """The replica's state now, for operators."""
@@ -134,6 +149,10 @@ class Replica:
             last=status.last,
             match=status.match,
             relay=status.relay,
+            members=_member_statuses(status),
+            joint=status.configuration.joint,
+            configuration_committed=status.configuration_committed,
+            quorums=status.configuration.quorums,
         )
 
     # ---- requests
@@ -167,6 +186,40 @@ class Replica:
             self._transfer = _Transfer(target, [done])
         else:
             self._transfer.dones.append(done)
+
+    def change_membership(
+        self,
+        *,
+        put: Sequence[Member],
+        remove: Sequence[NodeId],
+        quorums: QuorumSizes | None,
+        auto_leave: bool,
+        now: Nanos,
+        done: Done,
+    ) -> None:
+        """Change the group's members; `done` is called when that is final. Raises as the core does."""
+        current = self.core.configuration
+        if self.leader != self.core.node:
+            raise NotLeader(self.group, self.known_leader())
+        members = changed_members(current.members, put, remove)
+        index = self.core.propose_configuration(
+            members, current.quorums if quorums is None else quorums, auto_leave=auto_leave, now=now
+        )
+        self._change = _Change(index, done)
+
+    def leave_joint(self, now: Nanos, done: Done) -> None:
+        """Leave a joint configuration; `done` is called when that is final. Raises as the core does."""
+        self._change = _Change(self.core.leave_joint(now), done)
+
+    def _follow_change(self, entry: Entry) -> None:
+        """A configuration is committed: answer who waits for it, unless the leader is about to append another."""
+        change = self._change
+        if change is None or entry.index < change.index:
+            return
+        configuration = decode_configuration(entry.data)
+        if not (configuration.joint and configuration.auto_leave):
+            self._change = None
+            change.done(Outcome(b"", self.revision))
 
     def propose_queued(self, now: Nanos, latest: Timestamp | IsochroneError) -> None:
         """Propose the queued commands, one entry for each run of commands of one keyspace.
@@ -263,11 +316,14 @@ class Replica:
 
     def _fail_pending(self) -> None:
         """This replica, if it led, leads no more: what it proposed may still be committed by its successor."""
+        change, self._change = self._change, None
         pending, self._pending = self._pending, {}
         error = LeadershipLost(f"the leader of group {self.group} lost its office before the outcome was known")
         for waiting in pending.values():
             for done in waiting.dones:
                 done(Outcome(b"", self.revision, error))
+        if change is not None:
+            change.done(Outcome(b"", self.revision, error))
 
     def _refuse_reads(self, contexts: Sequence[int]) -> None:
         for context in contexts:
@@ -276,6 +332,8 @@ class Replica:
 
     def known_leader(self) -> NodeId | None:
         """The leader that clients can use: None while nobody, or only a relaying witness, leads."""
+        if self.leader == self.core.node and not self.core.is_relay:
+            return self.leader  # be it that it has just removed itself
         member = self.members.get(self.leader) if self.leader else None
         return self.leader if member and member.role is ReplicaRole.FULL else None
 
@@ -286,6 +344,8 @@ class Replica:
             self._clock.restore(entry.last_timestamp)
             applied = self.machine.apply(entry)
             turn.rows.extend(applied.rows)
+            if entry.kind is EntryKind.CONFIGURATION:
+                self._follow_change(entry)
             pending = self._pending.pop(entry.index, None)
             if pending is None:
                 continue
@@ -330,6 +390,18 @@ class Replica:
         for waiting in pending.values():
             for done in waiting.dones:
                 done(Outcome(b"", self.revision, undecided))
+        change, self._change = self._change, None
+        if change is not None:
+            change.done(Outcome(b"", self.revision, undecided))
+
+
+def _member_statuses(status: RaftStatus) -> tuple[MemberStatus, ...]:
+    roles = {member.node: member.role for member in status.configuration.members}
+    outgoing = {member.node: member.role for member in status.configuration.outgoing}
+    return tuple(
+        MemberStatus(node, member.store, roles.get(node), outgoing.get(node), status.match.get(node))
+        for node, member in all_members(status.configuration).items()
+    )
 
 
 def _next_batch(writes: deque[Write]) -> list[Write]:

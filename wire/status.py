@@ -4,6 +4,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, RegionId, ReplicaRole, StoreId, Term, ZoneId
+from isochrone.wire.messages import MAJORITY, QuorumSizes
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """One member of a group, by the configuration in force at the replica that is asked."""
+
+    node: NodeId
+    store: StoreId
+    role: ReplicaRole | None
+    """None: a joint configuration removes it."""
+    outgoing_role: ReplicaRole | None
+    """What it votes as in the outgoing half of a joint configuration; None: it does not."""
+    match: LogIndex | None
+    """On the leader: the highest index known to be durable there. A learner lags by what it lacks of `last`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +40,14 @@ class GroupStatus:
     """On the leader: the highest index known to be durable on each replica, itself included. Empty elsewhere."""
     relay: bool
     """A witness that leads to feed a full replica and hand over."""
+    members: tuple[MemberStatus, ...] = ()
+    """In order of name."""
+    joint: bool = False
+    """Between two configurations: both decide."""
+    configuration_committed: bool = True
+    """Whether the configuration in force is known to be final."""
+    quorums: QuorumSizes = MAJORITY
+    """Sizes of the quorums of those members that have a role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +72,18 @@ def status_to_plain(status: NodeStatus) -> dict[str, Any]:
 
 def status_from_plain(plain: dict[str, Any]) -> NodeStatus:
     """Back from plain types."""
-    groups = tuple(GroupStatus(**{**group, "role": ReplicaRole(group["role"])}) for group in plain.pop("groups"))
+    groups = tuple(_group_from_plain(group) for group in plain.pop("groups"))
     return NodeStatus(**plain, groups=groups)
+
+
+def _group_from_plain(plain: dict[str, Any]) -> GroupStatus:
+    members = tuple(
+        MemberStatus(**{**member, **{key: _role(member[key]) for key in ("role", "outgoing_role")}})
+        for member in plain["members"]
+    )
+    known = {"role": ReplicaRole(plain["role"]), "members": members, "quorums": QuorumSizes(**plain["quorums"])}
+    return GroupStatus(**{**plain, **known})
+
+
+def _role(name: str | None) -> ReplicaRole | None:
+    return None if name is None else ReplicaRole(name)

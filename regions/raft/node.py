@@ -196,7 +196,9 @@ class RaftNode:
         state = self._state
         answer = isinstance(message, VoteResponse | AppendResponse | HeartbeatResponse)
         heard = sender in state.members or (state.is_leader and sender in state.progress)
-        if sender == state.node or (answer and not heard):
+        # A leader needs nobody to tell it who leads in its term.
+        needless = (answer or (state.is_leader and message.term == state.term)) and not heard
+        if sender == state.node or needless:
             state.event(EventName.STALE_MESSAGE, peer=sender)
             return
         if not self._settle_term(sender, message, now):
@@ -399,6 +401,16 @@ class RaftNode:
     def term(self) -> Term:
         """The present term."""
         return self._state.term
+
+    @property
+    def node(self) -> NodeId:
+        """This replica's node."""
+        return self._state.node
+
+    @property
+    def is_relay(self) -> bool:
+        """Whether this replica is a witness that leads to feed a full replica and hand over."""
+        return self._state.is_relay
 
     @property
     def configuration(self) -> Configuration:

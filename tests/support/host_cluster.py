@@ -165,6 +165,13 @@ class HostCluster:
         }
         self.clients: list[Client] = []
 
+    def new_process(self, name: str) -> Member:
+        """A node that has no replica of the group yet; returns the learner that it may become. `start` it."""
+        member = Member(NodeId(name), StoreId(f"s-{name}"), ReplicaRole.LEARNER)
+        store = MemoryStore(StoreIdentity(CLUSTER, member.node, member.store, Incarnation(1)), {})
+        self.processes[member.node] = Process(store, VirtualClock())
+        return member
+
     # ---- life
 
     async def start(self, name: str) -> None:
@@ -282,7 +289,9 @@ class HostCluster:
         leading = [
             (host.replicas[GROUP].core.term, name)
             for name, process in self.processes.items()
-            if (host := process.host) is not None and host.replicas[GROUP].core.status().match
+            if (host := process.host) is not None
+            and GROUP in host.replicas
+            and host.replicas[GROUP].core.status().match
         ]
         return max(leading)[1] if leading else None
 

@@ -149,7 +149,7 @@ class World:
         site.lives += 1
         site.counters = Counter()
         site.intake = Intake(site.store.incarnations, self._clock, HybridLogicalClock(_UNCUT), site.counters)
-        site.intake.add_group(GROUP, {member.node: member for member in self.configuration.members})
+        site.intake.set_members(GROUP, {member.node: member for member in self.configuration.members})
         stored = self.disk(site.name)
         base = max(stored.hard_state.commit, stored.truncated_index)
         if site.role is not ReplicaRole.WITNESS:

@@ -9,9 +9,11 @@ import pytest
 from stores import CLUSTER, CONFIGURATION, GROUPS, NODE, PEER, STORE, G, H, Rig, append, entries, entry, hard_state, row
 
 from isochrone.errors import InvariantViolation, StorageError
-from isochrone.ids import GroupId, Incarnation, LogIndex, Term
+from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp
 from isochrone.ports import LogWrite, Store, TermRun, WriteBatch
-from isochrone.wire.messages import HardState
+from isochrone.wire.configurations import encode_configuration
+from isochrone.wire.entries import make_entry
+from isochrone.wire.messages import Configuration, Entry, EntryKind, HardState, Member
 
 MANY = 1 << 30
 
@@ -124,6 +126,95 @@ def test_a_whole_log_can_be_replaced(rig: Rig) -> None:
         store = await rig.reopen(store)
         assert await held_indexes(store) == [(1, 2), (2, 2)]
         assert (await store.load(G)).term_runs == (TermRun(LogIndex(1), Term(2)),)
+        return store
+
+    run(rig, scenario)
+
+
+def changed(index: int, *names: str, term: int = 1) -> Entry:
+    """An entry that holds a configuration of these nodes."""
+    return make_entry(
+        index=LogIndex(index),
+        term=Term(term),
+        kind=EntryKind.CONFIGURATION,
+        timestamp=Timestamp(1000 + index),
+        data=encode_configuration(group_of(*names)),
+    )
+
+
+def group_of(*names: str) -> Configuration:
+    return Configuration(tuple(Member(NodeId(name), StoreId("s"), ReplicaRole.FULL) for name in names))
+
+
+async def configurations(store: Store) -> tuple[Configuration, list[tuple[int, Configuration]], Configuration]:
+    """The base of group G, those in its log, and the one in force."""
+    found = await store.load(G)
+    logged = [(each.index, each.configuration) for each in found.configurations]
+    return found.configuration, logged, found.effective_configuration
+
+
+def test_configurations_move_with_the_log(rig: Rig) -> None:
+    """In force when written, gone with a replaced suffix, and the base once what came before is truncated."""
+
+    async def scenario(store: Store) -> Store:
+        async def write(*new: Entry, truncate_to: int | None = None) -> None:
+            bound = None if truncate_to is None else LogIndex(truncate_to)
+            await store.write(WriteBatch(logs=(LogWrite(G, entries=new, truncate_to=bound),)))
+
+        base, one, two, three = GROUPS[G], group_of("a"), group_of("a", "b"), group_of("a", "b", "c")
+        assert await configurations(store) == (base, [], base)
+        await write(entry(1), changed(2, "a"), entry(3), changed(4, "a", "b"), entry(5))
+        store = await rig.reopen(store)
+        assert await configurations(store) == (base, [(2, one), (4, two)], two)
+        await write(entry(3, 2), changed(4, "a", "b", "c", term=2), entry(5, 2))
+        store = await rig.reopen(store)
+        assert await configurations(store) == (base, [(2, one), (4, three)], three)
+        await write(entry(4, 3))
+        store = await rig.reopen(store)
+        assert await configurations(store) == (base, [(2, one)], one)
+        await write(changed(5, "a", "b", term=3), truncate_to=3)
+        store = await rig.reopen(store)
+        assert await configurations(store) == (one, [(5, two)], two)
+        await write(truncate_to=5)
+        store = await rig.reopen(store)
+        assert await configurations(store) == (two, [], two)
+        return store
+
+    run(rig, scenario)
+
+
+def test_a_group_is_made_on_a_store_that_is_open(rig: Rig) -> None:
+    async def scenario(store: Store) -> Store:
+        new = GroupId("f")
+        await store.create_group(new, CONFIGURATION)
+        assert store.groups == (new, G, H)
+        await store.write(append(1, 3, group=new))
+        await store.create_group(new, CONFIGURATION)
+        assert await held_indexes(store, new) == [(1, 1), (2, 1), (3, 1)], "made again"
+        store = await rig.reopen(store)
+        assert store.groups == (new, G, H)
+        bounds = await store.load(new)
+        assert (bounds.configuration, bounds.last_index) == (CONFIGURATION, 3)
+        for group in (new, H):
+            with pytest.raises(StorageError, match="another configuration"):
+                await store.create_group(group, group_of("a"))
+        await store.write(append(4, 4, group=new))
+        return store
+
+    run(rig, scenario)
+
+
+def test_a_group_that_is_made_survives_at_once_and_one_that_cannot_be_leaves_the_store_as_it_was(rig: Rig) -> None:
+    async def scenario(store: Store) -> Store:
+        rig.fail_next(store)
+        with pytest.raises(StorageError):
+            await store.create_group(GroupId("f"), CONFIGURATION)
+        with pytest.raises(StorageError):
+            await store.write(append(1, 1))
+        store = await rig.reopen(store)
+        assert store.groups == (G, H)
+        await store.create_group(GroupId("f"), CONFIGURATION)
+        assert (await store.load(GroupId("f"))).last_index == 0
         return store
 
     run(rig, scenario)

@@ -24,7 +24,7 @@ from isochrone.ids import Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, T
 from isochrone.regions.host import WAITING_READS_MAX
 from isochrone.regions.replica import Outcome
 from isochrone.wire.commands import Get, encode_query
-from isochrone.wire.messages import Envelope, GroupMessage, Heartbeat, TimeoutNow, VoteRequest
+from isochrone.wire.messages import Envelope, GroupMessage, Heartbeat, HeartbeatResponse, TimeoutNow, VoteRequest
 
 FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
 THREE = {"a": FULL, "b": FULL, "c": FULL}
@@ -212,7 +212,8 @@ def test_a_stranger_under_a_member_s_name_does_not_shut_the_member_out() -> None
         heartbeat = GroupMessage(GROUP, Heartbeat(Term(1), LogIndex(0), 1, LogIndex(0)))
         for store in ("copy", "s-x"):
             cluster.deliver(NodeId("a"), Envelope(NodeId("b"), StoreId(store), Incarnation(99), (heartbeat,)))
-        cluster.deliver(NodeId("a"), Envelope(NodeId("x"), StoreId("s-x"), Incarnation(99), (heartbeat,)))
+        unasked = GroupMessage(GROUP, HeartbeatResponse(Term(99), 1))
+        cluster.deliver(NodeId("a"), Envelope(NodeId("x"), StoreId("s-x"), Incarnation(99), (unasked,)))
         await asyncio.sleep(0.05)
         assert process.host.counters["messages_of_strangers"] == 3
         assert process.store.crash().incarnations.get(NodeId("b"), 0) <= 1

@@ -1,0 +1,68 @@
+"""From a store to a running replica: what a host does for each group when it starts, and for one that is added."""
+
+import random
+from collections.abc import Sequence
+
+from isochrone.clocks.hlc import HybridLogicalClock
+from isochrone.errors import InvalidRequest, StorageError
+from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, ReplicaRole
+from isochrone.ports import Store, StoreIdentity
+from isochrone.regions.raft.changes import all_members, keeps_state
+from isochrone.regions.raft.config import RaftConfig
+from isochrone.regions.raft.node import RaftNode
+from isochrone.regions.replica import Replica
+from isochrone.regions.state.machine import GroupState
+from isochrone.regions.state.model import Handlers
+from isochrone.wire.configurations import check_configuration
+from isochrone.wire.messages import Configuration, Entry
+
+_UNCUT = 1 << 62
+"""Bytes: more than any log has. A replica needs the whole tail of its log in memory, whatever its size."""
+
+
+async def load_replica(
+    store: Store,
+    raft: RaftConfig,
+    keyspaces: Sequence[KeyspaceId],
+    handlers: Handlers,
+    hlc: HybridLogicalClock,
+    rng: random.Random,
+    now: Nanos,
+) -> Replica:
+    """The replica of the group of `raft` as the store holds it. One that was removed loads, too, and stays quiet.
+
+    Raises:
+        StorageError: the store cannot be read, or its node is a member with another store.
+    """
+    group, node = raft.group, store.identity.node
+    stored = await store.load(group)
+    member = all_members(stored.effective_configuration).get(node)
+    if member is not None and member.store != store.identity.store:
+        raise StorageError(
+            f"the store {store.identity.store} of node {node} is not a replica of group {group}; "
+            "it must rejoin as a learner"
+        )
+    keeps = keeps_state(stored, node)
+    base = stored.applied if keeps else max(stored.hard_state.commit, stored.truncated_index)
+    first = LogIndex(min(base + 1, stored.last_index))
+    tail: tuple[Entry, ...] = ()
+    if stored.last_index > stored.truncated_index:
+        tail = await store.read_entries(group, first, stored.last_index, _UNCUT)
+    machine = None
+    if keeps:
+        machine = GroupState(group, keyspaces, handlers)
+        machine.restore(await store.read_rows(group))
+    if tail:
+        hlc.restore(tail[-1].last_timestamp)
+    return Replica(group, RaftNode(raft, stored, tail, rng=rng, now=now), machine, hlc)
+
+
+def check_new_replica(group: GroupId, configuration: Configuration, identity: StoreIdentity) -> None:
+    """Raise `InvalidRequest` unless an empty replica on this store can begin with this configuration."""
+    check_configuration(configuration)
+    member = all_members(configuration).get(identity.node)
+    if member is None or member.store != identity.store:
+        text = f"{identity.node} with store {identity.store} is no member of group {group} in the configuration given"
+        raise InvalidRequest(text)
+    if member.role is ReplicaRole.FULL:
+        raise InvalidRequest(f"an empty replica of group {group} cannot be a full voter; it joins as a learner")

@@ -34,14 +34,24 @@ class PhaseRun:
 
 
 @dataclass(slots=True)
+class Simulated:
+    """What a drill has more in a simulated world. Its figures say nothing of what software costs."""
+
+    violations: list[str] = field(default_factory=list)
+    """Invariants that did not hold while it ran, with the evidence, and exceptions that nobody handled."""
+    trace_hash: str = ""
+    """Over everything that happened; empty until the run has ended."""
+
+
+@dataclass(slots=True)
 class DrillRecord:
     """A run so far."""
 
     drill: DrillDocument
     topology: Topology
     seed: int
-    simulated: bool = False
-    """Virtual time and simulated machines: figures say nothing of what software costs."""
+    simulated: Simulated | None = None
+    """None on real processes."""
     operations: list[Operation] = field(default_factory=list)
     faults: list[FaultRun] = field(default_factory=list)
     software_ms: dict[str, float] = field(default_factory=dict)

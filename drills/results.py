@@ -9,7 +9,7 @@ from isochrone.drills.checkers.durability import DurabilityResult, check_durabil
 from isochrone.drills.checkers.linearizability import check_linearizability
 from isochrone.drills.history import OperationKind, Outcome
 from isochrone.drills.measure import LatencyRow, failed_writes, latency_rows, recovery_time_s, worst_recovery_time_s
-from isochrone.drills.record import DrillRecord
+from isochrone.drills.record import DrillRecord, Simulated
 from isochrone.drills.verdict import Check, ExitStatus, Verdict, guarded, worst
 
 CHECKER_STEPS_MAX = 8_000_000
@@ -62,6 +62,7 @@ def judge(record: DrillRecord, steps_max: int = CHECKER_STEPS_MAX) -> Results:
         ),
         guarded("adequate", lambda: _check_adequacy(record)),
         guarded(restarts.NAME, lambda: restarts.check_starts(record)),
+        *([] if record.simulated is None else [_check_invariants(record.simulated)]),
     )
     verdict = worst(check.verdict for check in checks)
     read_to_the_end = durability is not None and not durability.unread and record.phase == "done"
@@ -153,6 +154,14 @@ def _check_recovery(record: DrillRecord, keyspace: str, bound_s: float) -> Check
     return Check(
         name, Verdict.TRUE, f"writes to {keyspace} succeeded again after {slowest:.2f} s; allowed: {bound_s:g} s."
     )
+
+
+def _check_invariants(simulated: Simulated) -> Check:
+    name, found = "invariants", simulated.violations
+    if not found:
+        return Check(name, Verdict.TRUE, "the invariants of every group held at every step.")
+    more = f" ({len(found) - 1} more were found)" if len(found) > 1 else ""
+    return Check(name, Verdict.FALSE, found[0] + more)
 
 
 def _check_adequacy(record: DrillRecord) -> Check:

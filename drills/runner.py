@@ -127,10 +127,13 @@ async def _close(run: _Run) -> None:
 
 async def _run_phases(run: _Run, before_final_reads: Interference | None) -> None:
     recorder = Recorder(loop_now_ns, run.record.operations)
-    async with _phase(run, "connect" if run.record.simulated else "calibrate"):
+    simulated = run.record.simulated is not None
+    async with _phase(run, "connect" if simulated else "calibrate"):
         run.record.incarnations_before = await _incarnations(run.deployment)
+        if not simulated:
+            await run.injector.set_links(unshaped_links(run.deployment.topology))
         clients = await _connect_clients(run)
-        if not run.record.simulated:
+        if not simulated:
             await _calibrate(run, clients, recorder)
         await run.injector.set_links(run.deployment.topology.links())
         run.record.shaped_ns = loop_now_ns()
@@ -158,9 +161,8 @@ async def _phase(run: _Run, name: str) -> AsyncIterator[None]:
 
 
 async def _connect_clients(run: _Run) -> list[tuple[KeyValueClient, Generator]]:
-    """One client for each region, with what it will do. Links are unshaped from here on."""
+    """One client for each region, with what it will do."""
     record, workload = run.record, run.record.drill.workload
-    await run.injector.set_links(unshaped_links(run.deployment.topology))
     ring = KeyRing(workload.keys)
     clients: list[tuple[KeyValueClient, Generator]] = []
     for section in workload.clients:

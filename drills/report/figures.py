@@ -50,7 +50,7 @@ def to_figures(record: DrillRecord, results: Results, surroundings: Surroundings
         "crash": record.crash,
         "drill": record.drill.model_dump(mode="json", by_alias=True, exclude_none=True),
         "seed": record.seed,
-        "simulated": record.simulated,
+        "simulated": None if record.simulated is None else asdict(record.simulated),
         "topology": _topology(record.topology),
         "started_at": surroundings.started_at,
         "elapsed_s": round(surroundings.elapsed_s, 1),

@@ -234,7 +234,7 @@ def _run_facts(record: DrillRecord, surroundings: Surroundings) -> str:
     facts = [
         ("started", surroundings.started_at),
         ("took", f"{surroundings.elapsed_s:.0f} s in all; {phases}{' of virtual time' if record.simulated else ''}"),
-        ("simulated", "in virtual time; the same seed gives the same run" if record.simulated else ""),
+        ("simulated", _simulated_in_words(record)),
         ("seed", str(record.seed)),
         ("software term", software),
         ("topology", f"{record.topology.name}, latencies: {record.topology.latencies}"),
@@ -242,6 +242,12 @@ def _run_facts(record: DrillRecord, surroundings: Surroundings) -> str:
         ("machine", ", ".join(f"{name} {value}" for name, value in surroundings.machine.items())),
     ]
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts if value) + "</dl>"
+
+
+def _simulated_in_words(record: DrillRecord) -> str:
+    if record.simulated is None:
+        return ""
+    return f"in virtual time; the same seed gives the same run, with trace hash {record.simulated.trace_hash}"
 
 
 def _whole(words: str) -> str:

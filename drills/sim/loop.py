@@ -142,6 +142,7 @@ class SimLoop(WithoutOutside):
         self._created = 0
         self._current = self.root
         self._killed: list[asyncio.Task[Any]] = []
+        self._main: asyncio.Task[Any] | None = None
         self._running = False
         self._closed = False
 
@@ -215,7 +216,7 @@ class SimLoop(WithoutOutside):
         asyncio._set_running_loop(self)
         self._running = True
         try:
-            task = self.create_task(main, name="main")
+            task = self._main = self.create_task(main, name="main")
             while not task.done():
                 self._run_once()
             result: T = task.result()
@@ -223,6 +224,14 @@ class SimLoop(WithoutOutside):
         finally:
             self._running = False
             asyncio._set_running_loop(None)
+
+    def interrupt(self) -> None:
+        """Cancel what `run` runs. May be called from a signal handler; the run is no longer the seed's."""
+        self.at(self.now_s, self._cancel_main, None)
+
+    def _cancel_main(self, _: None) -> None:
+        if self._main is not None:
+            self._main.cancel()
 
     def _run_once(self) -> None:
         ready, heap = self._ready, self._heap

@@ -7,7 +7,7 @@ client's stream promises that they will not.
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from isochrone.drills.sim.loop import SimLoop
 from isochrone.drills.sim.trace import Trace
 from isochrone.ids import ZoneId
 from isochrone.topology.model import Topology
+from isochrone.wire.shaping import LinkShape
 
 SOFTWARE_S = 0.000_2
 """What software and the local network add to every frame."""
@@ -48,17 +49,27 @@ class Endpoint:
 class Link:
     """One directed link."""
 
-    __slots__ = ("_arrived_last_s", "_delay_s", "_generation", "_network", "cuts", "source", "target")
+    __slots__ = ("_arrived_last_s", "_delay_s", "_generation", "_network", "_shape", "cuts", "source", "target")
 
-    def __init__(self, network: "Network", source: Endpoint, target: Endpoint, delay_s: float) -> None:
+    def __init__(self, network: "Network", source: Endpoint, target: Endpoint, shape: LinkShape) -> None:
         self.source = source
         self.target = target
         self.cuts = 0
         """How many faults cut it."""
         self._network = network
-        self._delay_s = delay_s
         self._generation = 0
         self._arrived_last_s = 0.0
+        self._shape = LinkShape()
+        self.reshape(shape)
+
+    def reshape(self, shape: LinkShape) -> None:
+        """Take a shape. If it is cut, that is one more cut, until a shape is taken that is not."""
+        if shape.cut and not self._shape.cut:
+            self.cut()
+        elif self._shape.cut and not shape.cut:
+            self.mend()
+        self._shape = shape
+        self._delay_s = shape.delay_ms / 1000 + SOFTWARE_S
 
     def cut(self) -> None:
         """Lose everything, from what is on its way now, until `mend` was called as often."""
@@ -77,10 +88,14 @@ class Link:
         """
         network = self._network
         weather, rng, loop = network.weather, network.rng, network.loop
-        if self.cuts or (weather.loss and rng.random() < weather.loss):
+        shape = self._shape
+        lost = self.cuts or (weather.loss and rng.random() < weather.loss) or (shape.loss and rng.random() < shape.loss)
+        if lost:
             network.lost += 1
             return False
         delay_s = self._delay_s
+        if shape.jitter_ms:
+            delay_s += rng.random() * shape.jitter_ms / 1000
         if weather.jitter:
             delay_s += rng.random() * weather.jitter * self._delay_s
         if weather.delay_s:
@@ -132,8 +147,8 @@ class Network:
         endpoint = Endpoint(name, len(self._endpoints), zone, region)
         for other in self._endpoints.values():
             for source, target in ((endpoint, other), (other, endpoint)):
-                delay_s = self._shapes[source.zone, target.zone].delay_ms / 1000 + SOFTWARE_S
-                self._links[source.name, target.name] = Link(self, source, target, delay_s)
+                shape = self._shapes[source.zone, target.zone]
+                self._links[source.name, target.name] = Link(self, source, target, shape)
         self._endpoints[name] = endpoint
         return endpoint
 
@@ -157,6 +172,13 @@ class Network:
             for link in self._links.values()
             if inside.isdisjoint(_places_of(link.source)) != inside.isdisjoint(_places_of(link.target))
         ]
+
+    def reshape(self, shapes: Mapping[tuple[ZoneId, ZoneId], LinkShape], sources: Collection[str]) -> None:
+        """Give the links from these endpoints the shapes of their pairs of zones."""
+        for link in self._links.values():
+            shape = shapes.get((link.source.zone, link.target.zone))
+            if shape is not None and link.source.name in sources:
+                link.reshape(shape)
 
     def mend_all(self) -> None:
         """End every cut."""

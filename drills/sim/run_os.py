@@ -8,7 +8,7 @@ import gc
 import logging
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -60,8 +60,8 @@ def draw_case(seed: int, mode: Mode, topology: str | None = None, duration_ms: i
     return Case(options, draw_schedule(options, find_topology(topology)))
 
 
-def run_case(options: SimOptions, schedule: Schedule) -> SimResult:
-    """Run a case.
+def run_case(options: SimOptions, schedule: Schedule, made: Callable[[World], None] | None = None) -> SimResult:
+    """Run a case. `made` is given the world before it runs, for whoever wants to look into it; it must not touch it.
 
     Raises:
         InvalidRequest: the schedule cannot run on the topology, or the topology is wrong.
@@ -74,6 +74,8 @@ def run_case(options: SimOptions, schedule: Schedule) -> SimResult:
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         try:
             world = World(options, topology, schedule)
+            if made is not None:
+                made(world)
             verdict, reason = _run(world)
             trace_hash, counters = world.trace_hash(), world.counters()
         finally:
@@ -95,15 +97,14 @@ def run_case(options: SimOptions, schedule: Schedule) -> SimResult:
 
 def _run(world: World) -> tuple[SimVerdict, str]:
     stuck = None
-    leaked: list[str] = []
     try:
         world.loop.run(world.run())
-        leaked = world.leaked_tasks()
     except SimulationStuck as error:
         stuck = f"{error} (in the phase {world.outline.phase})"
     except Exception as error:
         return SimVerdict.CRASHED, "".join(traceback.format_exception(error)).rstrip()
     finally:
+        leaked = world.leaked_tasks()
         world.loop.close()
     found = world.watch.found()
     if found:

@@ -1,4 +1,4 @@
-"""`isochrone drill`: run a failure drill on real processes, or check a drill file."""
+"""`isochrone drill`: run a failure drill on real processes or in a simulated world, or check a drill file."""
 
 import os
 import shutil
@@ -11,15 +11,17 @@ from pathlib import Path
 import click
 
 from isochrone.drills.harness_os import LocalHarness
+from isochrone.drills.harness_sim import simulate, world_of
 from isochrone.drills.load_os import DrillError, LoadedDrill, load_drill
 from isochrone.drills.record import DrillRecord
 from isochrone.drills.report.report_os import describe_surroundings, write_report
 from isochrone.drills.results import Results, judge
 from isochrone.drills.runner import run_drill
+from isochrone.drills.sim.loop import START_S
 from isochrone.drills.verdict import ExitStatus, Verdict
 from isochrone.errors import IsochroneError
 from isochrone.node.deployment_ray import take_down
-from isochrone.ops.cli.signals_os import Interrupted, run_until_signal
+from isochrone.ops.cli.signals_os import Interrupted, ended_by_signal, run_until_signal
 from isochrone.ops.cli.tables import counted
 
 _MARK = {Verdict.TRUE: "holds", Verdict.FALSE: "FAILS", Verdict.UNKNOWN: "UNKNOWN"}
@@ -34,6 +36,7 @@ def drill_group() -> None:
     Examples:
       isochrone drill run deploy/drills/region-failover.yaml
       isochrone drill run deploy/drills/two-sites.yaml --report reports/two-sites --seed 7
+      isochrone drill run deploy/drills/region-failover.yaml --sim
       isochrone drill validate deploy/drills/zone-failover.yaml
     """
 
@@ -64,12 +67,16 @@ def validate_command(file: Path) -> None:
     help="Where report.html, report.json and history.jsonl go.  [default: reports/NAME]",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="In place of the file's seed.")
-def run_command(file: Path, report_directory: Path | None, seed: int | None) -> None:
+@click.option("--sim", "simulated", is_flag=True, help="In a simulated world: virtual time, no processes, no Ray.")
+def run_command(file: Path, report_directory: Path | None, seed: int | None, simulated: bool) -> None:
     """Run the drill in FILE on a deployment of its own, and write a report.
 
     Brings the topology up on this machine's own Ray, with links as slow as the real ones; runs clients in every
     region; makes the faults; heals; reads everything back; takes all down again; checks the history. Ctrl-C and SIGTERM
     stop it early: everything is taken down, and the report is written. Progress goes to standard error.
+
+    With --sim the same drill runs in a simulated world within seconds, and the same seed gives the same run. Invariants
+    are watched at every step; what software costs is not measured.
 
     \b
     Exit status:
@@ -84,13 +91,15 @@ def run_command(file: Path, report_directory: Path | None, seed: int | None) -> 
     Examples:
       isochrone drill run deploy/drills/region-failover.yaml
       isochrone drill run deploy/drills/region-failover.yaml --report /tmp/failover --seed 42
+      isochrone drill run deploy/drills/zone-failover.yaml --sim --seed 42
     """
     loaded = _load_or_exit(file)
     # Absolute, because Ray's driver changes its working directory.
     reports = Path(os.path.abspath(report_directory or Path("reports") / loaded.document.name))
     _check_writable_or_exit(reports)
+    drill = _drill_simulated if simulated else _drill
     try:
-        status = _drill(loaded, reports, loaded.document.seed if seed is None else seed)
+        status = drill(loaded, reports, loaded.document.seed if seed is None else seed)
     except Exception as error:
         # A full disk under the report, a deployment that cannot be taken down, a fault of ours: never a verdict.
         known = isinstance(error, IsochroneError | OSError)
@@ -114,6 +123,30 @@ def _drill(loaded: LoadedDrill, reports: Path, seed: int) -> ExitStatus:
         shutil.rmtree(directory)
     else:
         click.echo(f"data and logs of the nodes: {directory}")
+    return results.exit_status
+
+
+def _drill_simulated(loaded: LoadedDrill, reports: Path, seed: int) -> ExitStatus:
+    """As `_drill`, in a simulated world."""
+    started_at = datetime.now(UTC)
+    record = DrillRecord(loaded.document, loaded.topology, seed)
+    world = world_of(record)
+
+    def progress(line: str) -> None:
+        click.echo(f"[{world.loop.now_s - START_S:5.1f} s] {line}", err=True)
+
+    try:
+        with ended_by_signal(world.loop.interrupt):
+            simulate(record, world, progress)
+    except Interrupted as end:
+        record.interrupted = True
+        click.echo(str(end), err=True)
+    except Exception as error:
+        _note_crash(record, error)
+    click.echo("checking the history", err=True)
+    results = _judge(record)
+    write_report(reports, record, results, describe_surroundings(started_at))
+    _show(record, results, reports)
     return results.exit_status
 
 
@@ -146,18 +179,20 @@ def _run(loaded: LoadedDrill, record: DrillRecord, directory: Path, started_at: 
     except Interrupted as end:
         record.interrupted = True
         click.echo(str(end), err=True)
-    except IsochroneError as error:
-        record.crash = f"{type(error).__name__}: {error}"
-        click.echo(f"error: {error}", err=True)
     except Exception as error:
-        record.crash = f"{type(error).__name__}: {error}"
-        click.echo(traceback.format_exc(), err=True)
+        _note_crash(record, error)
     try:
         # Nothing is left to do, unless stopping itself failed or was interrupted.
         take_down(directory)
     except IsochroneError as error:
-        record.crash = f"{type(error).__name__}: {error}"
-        click.echo(f"error: {error}", err=True)
+        _note_crash(record, error)
+
+
+def _note_crash(record: DrillRecord, error: Exception) -> None:
+    """Write down what ended a drill. An error of ours is a sentence; any other is shown with its traceback."""
+    record.crash = f"{type(error).__name__}: {error}"
+    known = isinstance(error, IsochroneError)
+    click.echo(f"error: {error}" if known else "".join(traceback.format_exception(error)), err=True)
 
 
 def _load_or_exit(file: Path) -> LoadedDrill:
@@ -191,6 +226,10 @@ def _show(record: DrillRecord, results: Results, reports: Path) -> None:
         click.echo(
             f"commit latency {row.keyspace} from {row.region}, leader {row.leader}: p50 {row.p50_ms:.1f} ms, expected "
             f"{row.predicted_ms:.1f} + {row.software_ms:.1f} ms: {'within' if row.within else 'outside'} tolerance"
+        )
+    if record.simulated is not None:
+        click.echo(
+            f"simulated, seed {record.seed}, trace hash {record.simulated.trace_hash}; latencies are not compared"
         )
     lost = "unknown" if results.acknowledged_writes_lost is None else str(results.acknowledged_writes_lost)
     click.echo(f"acknowledged writes lost: {lost} of {results.acknowledged_writes}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar, final
@@ -53,25 +53,28 @@ def run_until_signal(work: Coroutine[None, None, T]) -> T:
 
 
 @contextmanager
-def ended_by_signal() -> Iterator[None]:
-    """Let a signal end the synchronous work of the block: it sees a `KeyboardInterrupt`; later ones have no effect.
+def ended_by_signal(end: Callable[[], None] | None = None) -> Iterator[None]:
+    """Let a signal end the synchronous work of the block. Must be entered in the main thread.
 
-    Must be entered in the main thread.
+    The first signal calls `end`, which makes the work end soon, by `CancelledError` or otherwise. Without `end`, and if
+    a second signal comes, the work sees a `KeyboardInterrupt`. Further signals have no effect.
 
     Raises:
-        Interrupted: a signal came, and the work let itself be ended.
+        Interrupted: a signal came, and the work was ended by it.
     """
     received: list[signal.Signals] = []
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        if not received:
-            received.append(signal.Signals(number))
+        received.append(signal.Signals(number))
+        if end is not None and len(received) == 1:
+            end()
+        elif len(received) == (1 if end is None else 2):
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, on_signal) for number in ENDING}
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         if not received:
             raise
         raise Interrupted(received[0]) from None

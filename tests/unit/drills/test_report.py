@@ -12,7 +12,7 @@ from virtual_time import run_virtual
 
 from isochrone.drills.history import from_lines
 from isochrone.drills.load_os import load_drill
-from isochrone.drills.record import DrillRecord
+from isochrone.drills.record import DrillRecord, Simulated
 from isochrone.drills.report.report_os import describe_surroundings, write_report
 from isochrone.drills.results import judge
 from isochrone.drills.runner import run_drill
@@ -63,7 +63,7 @@ def test_figures(tmp_path: Path, finished: DrillRecord) -> None:
     assert isinstance(recovery, dict)
     assert set(recovery) == {"global/", "us/", "eu/", "ap/"}
     assert recovery["us/"] is None and 1.0 < recovery["global/"] < 4.0
-    assert (figures["seed"], figures["simulated"]) == (1, False)
+    assert (figures["seed"], figures["simulated"]) == (1, None)
     assert set(figures["versions"]) >= {"python", "isochrone", "ray"}  # type: ignore[call-overload]
 
 
@@ -108,11 +108,22 @@ def test_run_that_never_came_up_is_reported_too(tmp_path: Path) -> None:
 
 def test_a_simulated_run_says_so_and_tells_no_figures_of_software(tmp_path: Path) -> None:
     record = record_of("region-failover")
-    record.simulated = True
+    record.simulated = Simulated(trace_hash="5eed")
     run_virtual(run_drill(record, FakeHarness(FakeDeployment(record.topology)), lambda line: None))
     figures, page = write(tmp_path, record)
-    assert (figures["simulated"], figures["seed"], figures["verdict"]) == (True, 1, "true")
+    assert (figures["seed"], figures["verdict"]) == (1, "true")
+    assert figures["simulated"] == {"violations": [], "trace_hash": "5eed"}
     assert (figures["software_ms"], figures["latency"]) == ({}, [])
     assert "Isochrone drill, simulated" in page
     assert "Not compared: in a simulation software takes no time" in page
     assert "calibrate" not in page
+    assert "the same seed gives the same run, with trace hash 5eed" in page
+
+
+def test_an_invariant_that_does_not_hold_fails_a_simulated_drill(tmp_path: Path) -> None:
+    record = record_of("region-failover")
+    record.simulated = Simulated(["log matching: group g, node n: <entry 3>"])
+    run_virtual(run_drill(record, FakeHarness(FakeDeployment(record.topology)), lambda line: None))
+    figures, page = write(tmp_path, record)
+    assert (figures["verdict"], figures["exit_status"]) == ("false", 1)
+    assert "log matching: group g, node n: &lt;entry 3&gt;" in page

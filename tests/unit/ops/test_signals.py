@@ -77,3 +77,19 @@ def test_synchronous_work_that_ends_by_itself_leaves_signals_as_they_were() -> N
     with pytest.raises(ZeroDivisionError), ended_by_signal():
         raise ZeroDivisionError
     assert [signal.getsignal(number) for number in ENDING] == before
+
+
+def test_work_that_can_end_itself_is_asked_first_and_stopped_at_the_second_signal() -> None:
+    asked = []
+
+    def work(signals: int) -> None:
+        for _ in range(signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise asyncio.CancelledError
+
+    for signals, seen in ((1, "CancelledError()"), (2, "KeyboardInterrupt()")):
+        with pytest.raises(Interrupted) as ended, ended_by_signal(lambda: asked.append("once")):
+            work(signals)
+        assert repr(ended.value.__context__) == seen
+        assert ended.value.exit_status == 128 + signal.SIGTERM
+    assert asked == ["once", "once"]

@@ -21,6 +21,7 @@ _COMMANDS = {
     "status": ("isochrone.ops.cli.cluster", "status_command", "Show every replica: leader, term, commit, lag."),
     "down": ("isochrone.ops.cli.cluster", "down_command", "Take the deployment down; its data stays."),
     "drill": ("isochrone.ops.cli.drill", "drill_group", "Break a deployment on purpose and judge what happens."),
+    "sim": ("isochrone.ops.cli.sim", "sim_group", "Run the production code in a simulated world, from a seed."),
     "topology": ("isochrone.ops.cli.topology", "topology_group", "Check and explain topology files."),
     "bootstrap": ("isochrone.ops.cli.node", "bootstrap_command", "Make the stores of a cluster that runs without Ray."),
     "node": ("isochrone.ops.cli.node", "node_command", "Run one node as a plain process, without Ray."),

@@ -89,6 +89,10 @@ class _Disk:
         """Whether the entry is held, or was truncated, which only committed entries are."""
         return index < self.truncated_index or self.term_at(index) == term
 
+    @property
+    def last_term(self) -> int:
+        return self.terms[-1] if self.terms else self.truncated_term
+
 
 @dataclass(slots=True)
 class _Life:
@@ -300,12 +304,17 @@ class Invariants:
     # ---- what others are told
 
     def sent(self, group: GroupId, node: NodeId, to: NodeId, message: RaftMessage) -> None:
-        """A message leaves: what it claims of its sender must be on the sender's disk."""
+        """A message leaves: what it claims of its sender must be on the sender's disk.
+
+        A message waits for the write that makes it true. When the disk is slow, or many messages are handled at once,
+        the same write may go on to replace what the message tells of, in a later term; the message then leaves as late
+        as the network might have delivered it. So of a log that was replaced since, nothing can be asked.
+        """
         disk = self._group(group).disks.setdefault(node, _Disk())
         stored = disk.hard_state
         match message:
             case VoteRequest():
-                if not disk.holds(message.last_index, message.last_term):
+                if disk.last_term <= message.last_term and not disk.holds(message.last_index, message.last_term):
                     claim = (
                         f"it claims entry {message.last_index} of term {message.last_term}; it holds {_bounds(disk)}"
                     )
@@ -317,7 +326,7 @@ class Invariants:
                 if not message.pre:
                     self._check_vote(group, node, stored, message.term, to)
                 return
-            case AppendResponse(accepted=True) if message.index > disk.last_index:
+            case AppendResponse(accepted=True) if message.term >= stored.term and message.index > disk.last_index:
                 text = f"it acknowledges entry {message.index} to {to}; it holds {_bounds(disk)}"
                 self._note(Invariant.DURABLE_BEFORE_SENT, group, node, text)
             case _:

@@ -46,12 +46,14 @@ class _Image:
     def _write_log(self, log: LogWrite) -> None:
         held = self.entries[log.group]
         if log.entries:
-            for index in [index for index in held if index >= log.entries[0].index]:
-                del held[index]
+            index = log.entries[0].index
+            while held.pop(index, None) is not None:
+                index = LogIndex(index + 1)
             held.update((entry.index, entry) for entry in log.entries)
         if log.truncate_to is not None:
-            for index in [index for index in held if index <= log.truncate_to]:
-                del held[index]
+            index = log.truncate_to
+            while held.pop(index, None) is not None:
+                index = LogIndex(index - 1)
 
 
 @dataclass(slots=True)

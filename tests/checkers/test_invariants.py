@@ -296,6 +296,21 @@ def acknowledged_in_time(watch: Invariants) -> None:
     watch.sent(G, A, B, AppendResponse(Term(1), False, LogIndex(2), Term(1), LogIndex(9)))
 
 
+def claims_leave_after_what_replaced_them(watch: Invariants) -> None:
+    """Both waited for one batch, in which a later leader's entries replace what they tell of."""
+    watch.restarted(G, A, stored(hard(0)))
+    watch.wrote(G, A, log(entries(1, 1, 1), state=hard(1)))
+    watch.wrote(G, A, log(entries(1, 2), state=hard(2, "a")))
+    watch.sent(G, A, B, VoteRequest(Term(2), LogIndex(2), Term(1), pre=False, transfer=False))
+    watch.sent(G, A, B, AppendResponse(Term(1), True, LogIndex(2), Term(0), LogIndex(0)))
+
+
+def replaced_log_is_acknowledged_in_the_new_term(watch: Invariants) -> None:
+    watch.wrote(G, A, log(entries(1, 1, 1), state=hard(1)))
+    watch.wrote(G, A, log(entries(1, 2), state=hard(2)))
+    watch.sent(G, A, B, AppendResponse(Term(2), True, LogIndex(2), Term(0), LogIndex(0)))
+
+
 def term_leaves_early(watch: Invariants) -> None:
     watch.wrote(G, A, log(state=hard(1)))
     watch.sent(G, A, B, HeartbeatResponse(Term(2), 1))
@@ -391,6 +406,7 @@ BAD: list[tuple[Invariant, History, str]] = [
     (Invariant.DURABLE_BEFORE_SENT, own_vote_leaves_early, "vote for a in term 3"),
     (Invariant.DURABLE_BEFORE_SENT, unwritten_log_is_claimed, "claims entry 2 of term 1"),
     (Invariant.DURABLE_BEFORE_SENT, acknowledged_early, "acknowledges entry 2 to b"),
+    (Invariant.DURABLE_BEFORE_SENT, replaced_log_is_acknowledged_in_the_new_term, "acknowledges entry 2 to b"),
     (Invariant.DURABLE_BEFORE_SENT, term_leaves_early, "term 2 leaves while term 1 is durable"),
     (Invariant.DISK_KEEPS_WHAT_IT_HOLDS, log_shrinks_in_a_restart, "1-2 of term 1 was durable"),
     (Invariant.DISK_KEEPS_WHAT_IT_HOLDS, log_changes_in_a_restart, "2-2 of term 2 was durable"),
@@ -417,6 +433,7 @@ NEARLY_BAD: list[History] = [
     timestamps_rise,
     votes_leave_in_time,
     acknowledged_in_time,
+    claims_leave_after_what_replaced_them,
     term_leaves_in_time,
     log_comes_back_truncated,
     relay_feeds,

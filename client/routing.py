@@ -7,6 +7,8 @@ Invariants of a view:
 1. Its term never falls.
 2. Within a term a node's word on itself beats hearsay: who says that it leads is believed over others, and who says
    that it leads no longer is not believed to lead that term again, whoever may still say so.
+3. A node leads no longer only if it has itself said before that it led. What others say of a node may arrive before
+   what it said of itself as a candidate, which would else be taken for its resignation, for the rest of the term.
 
 A view is only a hint where to send: a wrong one costs a refusal, never correctness.
 
@@ -15,10 +17,11 @@ This module is pure.
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import GroupId, KeyspaceId, NodeId, RegionId, ReplicaRole, Term, ZoneId
+from isochrone.probes import probe
 from isochrone.wire.session import KeyspaceRoute, LeaderChanged
 
 
@@ -76,18 +79,28 @@ class LeaderView:
     leader: NodeId | None = None
     resigned: NodeId | None = None
     """Who led the term and said that it leads no longer."""
+    confirmed: bool = False
+    """The leader has said itself that it leads."""
 
     def observe(self, change: LeaderChanged, source: NodeId) -> "LeaderView":
         """The view after `source` told `change`. The same object when nothing new was told."""
         leader = change.leader
+        confirmed = leader == source
         if change.term > self.term:
-            return LeaderView(change.term, leader)
-        if change.term < self.term or leader == self.leader:
+            return LeaderView(change.term, leader, confirmed=confirmed)
+        if change.term < self.term:
             return self
+        if leader == self.leader:
+            return replace(self, confirmed=True) if confirmed and not self.confirmed else self
         if leader is None:
-            return LeaderView(self.term, None, resigned=source) if source == self.leader else self
-        if leader != self.resigned and (self.leader is None or leader == source):
-            return LeaderView(self.term, leader, self.resigned)
+            if source != self.leader:
+                return self
+            if not self.confirmed:
+                probe("client.candidate_heard_late")
+                return LeaderView(self.term, None, self.resigned)
+            return LeaderView(self.term, None, resigned=source)
+        if leader != self.resigned and (self.leader is None or confirmed):
+            return LeaderView(self.term, leader, self.resigned, confirmed)
         return self
 
 

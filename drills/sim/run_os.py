@@ -16,12 +16,13 @@ from pathlib import Path
 from isochrone import probes
 from isochrone.drills.checkers.durability import check_durability
 from isochrone.drills.checkers.linearizability import check_linearizability
+from isochrone.drills.history import Outcome
 from isochrone.drills.sim.case import Case, SimResult, SimVerdict
 from isochrone.drills.sim.loop import START_S, SimulationStuck
 from isochrone.drills.sim.options import Mode, SimOptions, draw_options
 from isochrone.drills.sim.schedule import Schedule, check_schedule, draw_schedule
 from isochrone.drills.sim.world import World
-from isochrone.drills.verdict import Check, Verdict, guarded
+from isochrone.drills.verdict import Verdict, guarded
 from isochrone.node.files_os import load_served_topology
 from isochrone.topology import Topology
 
@@ -120,18 +121,13 @@ def _run(world: World) -> tuple[SimVerdict, str]:
         return SimVerdict.VIOLATION, _first_of([f"{check.name}: {check.reason}" for check in broken])
     if world.outline.no_progress is not None:
         return SimVerdict.NO_PROGRESS, world.outline.no_progress
+    unread = sum(1 for item in world.outline.operations if item.final and item.outcome is not Outcome.OK)
+    if unread:
+        return SimVerdict.NO_PROGRESS, f"the core matches and takes writes, but {unread} final reads were not answered"
     if leaked:
         return SimVerdict.VIOLATION, f"tasks are left behind: {'; '.join(leaked)}"
-    return _judge_unknown(world, checks)
-
-
-def _judge_unknown(world: World, checks: list[Check]) -> tuple[SimVerdict, str]:
-    acknowledged = any(
-        operation.outcome.value == "ok" and not operation.final for operation in world.outline.operations
-    )
-    undecided = [check for check in checks if check.verdict is Verdict.UNKNOWN]
-    if undecided and acknowledged:
-        return SimVerdict.UNKNOWN, _first_of([f"{check.name}: {check.reason}" for check in undecided])
+    if checks[1].verdict is Verdict.UNKNOWN:
+        return SimVerdict.UNKNOWN, checks[1].reason
     return SimVerdict.HOLDS, "; ".join(f"{check.name}: {check.reason}" for check in checks)
 
 

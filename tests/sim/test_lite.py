@@ -32,9 +32,9 @@ def test_lite_seeds_reach_every_kind_of_fault() -> None:
     assert kinds == set(FaultKind)
 
 
-def test_kept_cases_hold() -> None:
-    for path in KEPT:
-        case = case_from_text(path.read_text(encoding="utf-8"))
-        assert case.story, "a case that is kept tells its story"
-        result = run_case(case.options, case.schedule)
-        assert result.verdict is SimVerdict.HOLDS, f"{path.name}: {case.story}\n{result.reason}"
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_a_kept_case_holds(path: Path) -> None:
+    case = case_from_text(path.read_text(encoding="utf-8"))
+    assert case.story, "a case that is kept tells its story"
+    result = run_case(case.options, case.schedule)
+    assert result.verdict is SimVerdict.HOLDS, f"{case.story}\n{result.reason}"

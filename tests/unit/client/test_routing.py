@@ -73,6 +73,11 @@ def test_replicas_are_typed():
         ([("b", 2, "b"), ("c", 2, "a")], (2, "b")),
         ([("c", 2, "a"), ("a", 2, None), ("b", 2, "b")], (2, "b")),
         ([("b", 2, "b"), ("b", 2, None), ("b", 2, "b")], (2, None)),
+        ([("c", 2, "b"), ("b", 2, "b"), ("b", 2, None), ("c", 2, "b")], (2, None)),
+        ([("c", 2, "b"), ("b", 2, None)], (2, None)),
+        # What b said as a candidate comes after what others say of it as the leader.
+        ([("c", 2, "b"), ("b", 2, None), ("b", 2, "b")], (2, "b")),
+        ([("c", 2, "b"), ("b", 2, None), ("a", 2, "b")], (2, "b")),
     ],
 )
 def test_the_highest_term_wins_and_then_a_node_s_word_on_itself(news, expected):

@@ -160,9 +160,9 @@ class Host:
         settings = self._settings.get(group)
         if settings is None:
             raise StorageError(f"the store holds group {group}, which the topology does not know")
-        now = self._clock.monotonic()
+        monotonic = self._clock.monotonic
         return await load_replica(
-            self._store, settings.raft, settings.keyspaces, self._handlers, self._hlc, self._rng, now
+            self._store, settings.raft, settings.keyspaces, self._handlers, self._hlc, self._rng, monotonic
         )
 
     def _serve(self, replica: Replica) -> None:
@@ -222,7 +222,7 @@ class Host:
         self._mark(group)
 
     def read(self, group: GroupId, keyspace: KeyspaceId, query: bytes, done: Done) -> None:
-        """Answer a linearizable query (ReadIndex); `done` is called once, perhaps before this returns."""
+        """Answer a linearizable query; `done` is called once, perhaps before this returns."""
         replica = self._replica(group, done)
         if replica is None:
             return

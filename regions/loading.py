@@ -1,7 +1,7 @@
 """From a store to a running replica: what a host does for each group when it starts, and for one that is added."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import InvalidRequest, StorageError
@@ -27,7 +27,7 @@ async def load_replica(
     handlers: Handlers,
     hlc: HybridLogicalClock,
     rng: random.Random,
-    now: Nanos,
+    monotonic: Callable[[], Nanos],
 ) -> Replica:
     """The replica of the group of `raft` as the store holds it. One that was removed loads, too, and stays quiet.
 
@@ -54,7 +54,7 @@ async def load_replica(
         machine.restore(await store.read_rows(group))
     if tail:
         hlc.restore(tail[-1].last_timestamp)
-    return Replica(group, RaftNode(raft, stored, tail, rng=rng, now=now), machine, hlc)
+    return Replica(group, RaftNode(raft, stored, tail, rng=rng, now=monotonic()), machine, hlc, monotonic)
 
 
 def check_new_replica(group: GroupId, configuration: Configuration, identity: StoreIdentity) -> None:

@@ -11,9 +11,10 @@ from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import InvariantViolation, IsochroneError, LeadershipLost, NotLeader, Unavailable
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Revision, Term, Timestamp
 from isochrone.ports import LogWrite, Row
+from isochrone.probes import probe
 from isochrone.regions.raft.changes import all_members, changed_members
 from isochrone.regions.raft.node import RaftNode, RaftStatus
-from isochrone.regions.raft.ready import AppendToken, Event, EventName, Fetch, Outgoing, Proposal
+from isochrone.regions.raft.ready import AppendToken, Event, EventName, Fetch, Outgoing, Proposal, ReadReady
 from isochrone.regions.state.machine import GroupState
 from isochrone.wire.commands import encode_batch
 from isochrone.wire.configurations import decode_configuration
@@ -110,17 +111,19 @@ class Replica:
         core: RaftNode,
         machine: GroupState | None,
         clock: HybridLogicalClock,
+        monotonic: Callable[[], Nanos],
     ) -> None:
-        """`machine` is None where no state is kept."""
+        """`machine` is None where no state is kept; `monotonic` reads the node's monotonic clock."""
         self.group = group
         self.core = core
         self.machine = machine
         self._clock = clock
+        self._monotonic = monotonic
         self._writes: deque[Write] = deque()
         self._pending: dict[LogIndex, _Pending] = {}
         self._reads: dict[int, Read] = {}
         self._read_number = 0
-        self._ready_reads: deque[tuple[LogIndex, tuple[int, ...]]] = deque()
+        self._ready_reads: deque[ReadReady] = deque()
         self._transfer: _Transfer | None = None
         self._change: _Change | None = None
         self.leader: NodeId | None = None
@@ -278,12 +281,11 @@ class Replica:
             if ready.refused_reads:
                 self._refuse_reads(ready.refused_reads)
             if ready.reads:
-                self._ready_reads.extend([(read.index, read.contexts) for read in ready.reads])
+                self._ready_reads.extend(ready.reads)
             if ready.committed:
                 self._apply(ready.committed, turn)
-            if self._ready_reads:
-                self._answer_reads()
-            if not ready.committed:
+            asked_again = self._answer_reads() if self._ready_reads else False
+            if not (ready.committed or asked_again):
                 return
 
     def _note(self, event: Event, turn: Turn) -> None:
@@ -359,12 +361,29 @@ class Replica:
         self.core.applied(entries[-1].index)
         turn.applied[self.group] = entries[-1].index
 
-    def _answer_reads(self) -> None:
+    def _answer_reads(self) -> bool:
+        """Answer the reads whose state is applied. Returns whether any was asked for again: its lease has ended."""
         applied = self.core.applied_index
-        while self._ready_reads and self._ready_reads[0][0] <= applied:
-            for context in self._ready_reads.popleft()[1]:
-                read = self._reads.pop(context)
-                read.done(self._query(read))
+        asked_again = False
+        while self._ready_reads and self._ready_reads[0].index <= applied:
+            ready = self._ready_reads.popleft()
+            outcomes = [(context, self._query(self._reads[context])) for context in ready.contexts]
+            # Only now: the process may have been stopped at any point before.
+            if ready.lease is None or self.core.lease_holds(ready.lease, self._monotonic()):
+                for context, outcome in outcomes:
+                    self._reads.pop(context).done(outcome)
+            else:
+                probe("replica.lease_ended_while_reading")
+                asked_again = True
+                self._ask_again(ready.contexts)
+        return asked_again
+
+    def _ask_again(self, contexts: Sequence[int]) -> None:
+        try:
+            for context in contexts:
+                self.core.read_index(context, leased=False)
+        except NotLeader:
+            self._refuse_reads(contexts)
 
     def _query(self, read: Read) -> Outcome:
         if self.machine is None:

@@ -18,6 +18,14 @@ class RaftConfig:
 
     Too small: a slow link deposes healthy leaders. Too large: a failed leader is missed late.
     """
+    lease_reads: bool = False
+    """Answer reads under a lease (`lease`): sound only while every node's clock keeps the bound below."""
+    clock_drift_ppm_max: int = 100_000
+    """How wrong any node's monotonic clock may run, in parts per million of true time. Leases are that much shorter.
+
+    Quartz is wrong by less than 100, but that clock is also slewed: by up to 500 under ntpd (the kernel's limit), and
+    by default up to 83,333 under chronyd (`maxslewrate` in chrony.conf(5)).
+    """
     append_bytes_max: int = 1 << 20
     """Most entry bytes in one append request (one entry may exceed it)."""
     inflight_messages_max: int = 128
@@ -43,3 +51,5 @@ class RaftConfig:
                 f"heartbeat of {self.heartbeat_ns} ns must be positive and below the election timeout of "
                 f"{self.election_timeout_ns} ns"
             )
+        if not 0 <= self.clock_drift_ppm_max < 1_000_000:
+            raise ValueError(f"a clock cannot drift by {self.clock_drift_ppm_max} ppm and still tell time")

@@ -10,6 +10,7 @@ Rules (Ongaro's thesis, sections 3.4, 4.2.3, 6.4 and 9.6; etcd's published refin
   asked for the campaign. A leader ignores them too: it steps down by itself when it loses its quorum.
 - A pre-candidate that grants a pre-vote to one with a newer log, or with the same log and an earlier place among the
   members, gives way to it, once for each lost leader. (Ours: see `_give_way`.)
+- With leases that hold is a promise, kept by time alone: see `lease`.
 - A leader that has not heard a quorum for T steps down, and is silent from then on.
 - A vote, and any term that a message reveals, is durable before that message leaves.
 - A witness campaigns only when it had to refuse a full voter whose log is older than its own while no leader was
@@ -18,7 +19,7 @@ Rules (Ongaro's thesis, sections 3.4, 4.2.3, 6.4 and 9.6; etcd's published refin
 
 from isochrone.errors import check
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term
-from isochrone.regions.raft import replication
+from isochrone.regions.raft import lease, replication
 from isochrone.regions.raft.progress import Progress
 from isochrone.regions.raft.quorum import VoteOutcome, agreed_value, vote_outcome
 from isochrone.regions.raft.ready import EventName
@@ -44,9 +45,15 @@ def become_follower(state: RaftState, term: Term, leader: NodeId | None, now: Na
     state.votes.clear()
     _set_leader(state, leader)
     if leader is not None:
-        state.leader_contact = now
+        note_leader(state, now)
         state.gave_way = False
     reset_election_timer(state, now)
+
+
+def note_leader(state: RaftState, now: Nanos) -> None:
+    """The leader was heard: hold on to it."""
+    state.leader_contact = now
+    lease.promise(state, now)
 
 
 def reset_election_timer(state: RaftState, now: Nanos) -> None:
@@ -79,6 +86,7 @@ def campaign(state: RaftState, now: Nanos) -> None:
 
 def campaign_for_real(state: RaftState, now: Nanos, *, transfer: bool) -> None:
     """Raise the term and ask for votes. The own vote counts once it is durable (`own_vote_durable`)."""
+    check(transfer or not lease.is_bound(state, now), "nobody campaigns against a promise")
     state.office = Office.CANDIDATE
     state.transferring = transfer
     state.term = Term(state.term + 1)
@@ -175,7 +183,7 @@ def ignores_vote_request(state: RaftState, request: VoteRequest, now: Nanos) -> 
     if request.transfer:
         return False
     live = state.leader is not None and now - state.leader_contact < state.config.election_timeout_ns
-    return state.is_leader or live
+    return state.is_leader or live or lease.is_bound(state, now)
 
 
 def check_quorum(state: RaftState, now: Nanos) -> None:
@@ -211,6 +219,7 @@ def _become_leader(state: RaftState, now: Nanos) -> None:
     state.round = 0
     state.handed_over.clear()
     state.departing.clear()
+    state.lease_given_up = False
     # The barrier: only by committing an entry of its own term does a leader learn what is committed.
     state.term_start = start
     replication.append_entry(state, EntryKind.NOOP)
@@ -221,9 +230,10 @@ def _become_leader(state: RaftState, now: Nanos) -> None:
 def _leave_leadership(state: RaftState) -> None:
     for waiting in state.waiting_reads:
         state.out.refused_reads.extend(waiting.contexts)
-    state.out.refused_reads.extend(state.new_reads)
+    state.out.refused_reads.extend((*state.new_reads, *state.leased_reads))
     state.waiting_reads.clear()
     state.new_reads.clear()
+    state.leased_reads.clear()
     state.progress.clear()
     state.transfer = None
     state.departing.clear()

@@ -4,7 +4,7 @@ The host feeds messages, proposals and time in, and takes a `Ready` out: message
 entries to apply, reads to answer. `next_deadline` says when `tick` is needed next; nothing happens in between.
 
 Dispatch stands here and nowhere else, and so does the handling of terms (`_settle_term`). What a message then
-does is in `election`, `replication`, `reading`, `transfer` and `relay`.
+does is in `election`, `replication`, `reading`, `lease`, `transfer` and `relay`.
 
 Source: Diego Ongaro, "Consensus: Bridging Theory and Practice" (2014); the surface follows etcd's raft library,
 with time as an argument and durability as a type.
@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from isochrone.errors import NotLeader, check
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
 from isochrone.ports import StoredGroup
-from isochrone.regions.raft import configuration_log, election, membership, reading, relay, replication, transfer
+from isochrone.regions.raft import (
+    configuration_log,
+    election,
+    lease,
+    membership,
+    reading,
+    relay,
+    replication,
+    transfer,
+)
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.log import RaftLog
 from isochrone.regions.raft.progress import Feed
@@ -104,6 +113,8 @@ class RaftNode:
         check(complete, "the tail in memory must start after what is applied")
         check(log.truncated_index <= state.commit <= log.last_index, "what is committed lies within the stored log")
         election.reset_election_timer(state, now)
+        if state.term > 0:
+            lease.promise(state, now)
 
     # ---- what the host asks for
 
@@ -122,14 +133,21 @@ class RaftNode:
         transfer.refuse_while_under_way(self._state)
         return replication.propose(self._state, proposals)
 
-    def read_index(self, context: int) -> None:
+    def read_index(self, context: int, *, leased: bool = True) -> None:
         """Ask when a linearizable read may be answered; `context` comes back in `Ready.reads` or `refused_reads`.
+
+        With `leased` False the read is confirmed by a round of heartbeats even where the group reads under leases.
 
         Raises:
             NotLeader: this replica does not lead, or leads only as a relay.
         """
         self._require_leader()
-        self._state.new_reads.append(context)
+        state = self._state
+        (state.leased_reads if leased and state.config.lease_reads else state.new_reads).append(context)
+
+    def lease_holds(self, term: Term, now: Nanos) -> bool:
+        """Whether a leased read of this term (`ReadReady.lease`) whose state was read before `now` may be answered."""
+        return lease.holds(self._state, term, now)
 
     def transfer_leadership(self, target: NodeId, now: Nanos) -> None:
         """Begin to hand the leadership to `target`; see `transfer` for how, and `status().leader` for whether.
@@ -145,9 +163,10 @@ class RaftNode:
         transfer.begin(self._state, target, now)
 
     def campaign(self, now: Nanos) -> None:
-        """Campaign at once instead of waiting for the timer; without effect on a leader or a non-voter."""
-        if not self._state.is_leader and self._state.may_campaign:
-            election.campaign(self._state, now)
+        """Campaign at once instead of waiting for the timer; without effect on a leader, a non-voter or a promise."""
+        state = self._state
+        if not state.is_leader and state.may_campaign and not lease.is_bound(state, now):
+            election.campaign(state, now)
 
     def propose_configuration(
         self, members: Sequence[Member], quorums: QuorumSizes = MAJORITY, *, auto_leave: bool = True, now: Nanos
@@ -229,6 +248,7 @@ class RaftNode:
                     progress = state.progress[sender]
                     progress.last_contact = now
                     progress.acked_round = max(progress.acked_round, message.round)
+                    lease.note_answer(progress, message.round)
                     replication.on_heartbeat_response(state, sender, now)
                     reading.release_confirmed(state)
             case TimeoutNow():
@@ -279,7 +299,7 @@ class RaftNode:
         if state.leader != leader or state.office is not Office.FOLLOWER:
             election.become_follower(state, state.term, leader, now)
         else:
-            state.leader_contact = now
+            election.note_leader(state, now)
             election.extend_election_timer(state, now)
 
     def tick(self, now: Nanos) -> None:

@@ -36,6 +36,12 @@ class Progress:
     """When a heartbeat's answer last led to a retry. Reads bring many answers; one retry for each would be a flood."""
     acked_round: int = 0
     """Highest heartbeat round that the peer has answered."""
+    timed_round: int = 0
+    """Heartbeat round whose answer is awaited to renew the lease; 0 if none is."""
+    timed_sent: Nanos = Nanos(0)
+    """When that round was sent."""
+    promised_since: Nanos = Nanos(-(1 << 62))
+    """When the latest timed heartbeat that the peer has answered was sent; before any answer, in the far past."""
     inflight: deque[tuple[LogIndex, int]] = field(default_factory=deque)
     """(last index, bytes) of each unacknowledged request with entries."""
     inflight_bytes: int = 0

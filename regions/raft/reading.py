@@ -7,7 +7,7 @@ Rounds are cumulative, so a lost heartbeat costs only time.
 """
 
 from isochrone.ids import Nanos, NodeId
-from isochrone.regions.raft import replication
+from isochrone.regions.raft import lease, replication
 from isochrone.regions.raft.quorum import agreed_value
 from isochrone.regions.raft.ready import ReadReady
 from isochrone.regions.raft.state import RaftState, WaitingRead
@@ -21,13 +21,16 @@ def start_round(state: RaftState, now: Nanos) -> None:
         state.new_reads = []
     bound = replication.truncation_bound(state)
     for peer, progress in state.progress.items():
+        lease.note_round(state, progress, now)
         state.send(peer, replication.heartbeat_to(state, progress, state.round, bound))
     state.heartbeat_deadline = Nanos(now + state.config.heartbeat_ns)
     release_confirmed(state)
 
 
 def flush(state: RaftState, now: Nanos) -> None:
-    """Start one round for all reads that have gathered."""
+    """Start one round for all reads that have gathered and that no lease covers."""
+    if state.leased_reads:
+        lease.flush(state, now)
     if state.new_reads and _knows_commit(state):
         start_round(state, now)
 

@@ -61,6 +61,9 @@ class ReadReady:
 
     contexts: tuple[int, ...]
     index: LogIndex
+    lease: Term | None = None
+    """If set, they rest on the leader's lease in this term. After the state was read, ask `RaftNode.lease_holds` with
+    the clock read anew; if it does not, do not answer, but ask again with `read_index(…, leased=False)`."""
 
 
 class EventName(StrEnum):

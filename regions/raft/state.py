@@ -1,5 +1,5 @@
-"""The mutable state of one replica, shared by the verb families (`election`, `replication`, `reading`, `transfer`,
-`relay`).
+"""The mutable state of one replica, shared by the verb families (`election`, `replication`, `reading`, `lease`,
+`transfer`, `relay`).
 
 Only those modules and `node` touch it. Messages are queued in one of two lists, which decides what must be durable
 first: `send` for what depends on nothing that is not durable yet, `send_when_durable` for everything else.
@@ -127,6 +127,12 @@ class RaftState:
     waiting_reads: deque[WaitingRead] = field(default_factory=deque)
     new_reads: list[int] = field(default_factory=list)
     """Contexts of reads that no round has been started for."""
+    leased_reads: list[int] = field(default_factory=list)
+    """Contexts of reads that may be answered under the lease."""
+    lease_given_up: bool = False
+    """On the leader: it has told another replica to campaign in this term."""
+    promised_until: Nanos = Nanos(0)
+    """Until then this replica helps to elect nobody; see `lease`."""
     broadcast: bool = False
     """There are new entries to send."""
     commit_news: bool = False

@@ -14,6 +14,7 @@ rest. So a leader that has sent one gives no lease reads any more in its term, w
 from isochrone.errors import InvalidRequest, Unavailable
 from isochrone.ids import Nanos, NodeId, ReplicaRole
 from isochrone.probes import probe
+from isochrone.regions.raft import lease
 from isochrone.regions.raft.ready import EventName
 from isochrone.regions.raft.state import RaftState, Transfer
 from isochrone.wire.messages import TimeoutNow
@@ -51,6 +52,7 @@ def advance(state: RaftState, now: Nanos) -> None:
             return
         probe("raft.transfer_told_again")
     transfer.told = now
+    lease.give_up(state)
     state.send(transfer.target, TimeoutNow(state.term))
 
 

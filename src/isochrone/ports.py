@@ -23,7 +23,10 @@ from isochrone.wire.messages import Configuration, Entry, Envelope, GroupMessage
 
 
 class Clock(Protocol):
-    """Time. `monotonic` drives timers; `now` stamps entries. Neither is ever the basis of safety."""
+    """Time. `monotonic` drives timers; `now` stamps entries.
+
+    Safety rests on neither, save where a group asks for lease reads: they trust the rate of `monotonic`.
+    """
 
     def monotonic(self) -> Nanos:
         """Nanoseconds on a clock that never goes back and counts suspended time (`CLOCK_BOOTTIME`)."""

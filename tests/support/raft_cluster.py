@@ -128,6 +128,7 @@ class Replica:
     pending: list[AppendWork] = field(default_factory=list)
     applied: list[tuple[int, int, bytes]] = field(default_factory=list)
     reads: dict[int, int] = field(default_factory=dict)
+    leased_reads: int = 0
     refused_reads: list[int] = field(default_factory=list)
     fetches: int = 0
     events: list[Event] = field(default_factory=list)
@@ -150,7 +151,7 @@ class Cluster:
         heartbeat_ms: int = HEARTBEAT_MS,
         election_ms: int = ELECTION_MS,
         disks: Mapping[str, Disk] | None = None,
-        **config: int,
+        **config: Any,
     ) -> None:
         roles = dict(roles) if isinstance(roles, dict) else dict.fromkeys(roles, ReplicaRole.FULL)
         self.rng = random.Random(seed)
@@ -161,6 +162,8 @@ class Cluster:
         self.on_write: Callable[[str], None] = lambda _name: None
         self.heartbeat_ms, self.election_ms = heartbeat_ms, election_ms
         self.config = config
+        self.clock_ppm: dict[str, int] = {}
+        """How wrong each replica's monotonic clock runs, in parts per million; absent ones are right."""
         self.configuration = Configuration(
             tuple(Member(NodeId(name), StoreId(f"store-{name}"), role) for name, role in roles.items())
         )
@@ -201,7 +204,7 @@ class Cluster:
         self.invariants.restarted(GROUP, NodeId(name), stored)
         base = 0 if keeps_state(stored, NodeId(name)) else replica.disk.hard_state.commit
         kept = max(0, min(base + 1, stored.last_index) - stored.truncated_index - 1)
-        replica.core = RaftNode(config, stored, replica.disk.entries[kept:], rng=rng, now=Nanos(self.now))
+        replica.core = RaftNode(config, stored, replica.disk.entries[kept:], rng=rng, now=self.clock(name))
         self.drain(name)
 
     def crash(self, name: str, *, keep: int = 0) -> None:
@@ -247,7 +250,7 @@ class Cluster:
             else:
                 core = self.replicas[tick].core
                 assert core is not None
-                core.tick(Nanos(self.now))
+                core.tick(self.clock(tick))
                 self.drain(tick)
         return True
 
@@ -255,15 +258,23 @@ class Cluster:
         best: tuple[int, str | None] = (self._queue[0][0], None) if self._queue else (end + 1, None)
         for name, replica in self.replicas.items():
             deadline = replica.core.next_deadline() if replica.core else None
-            if deadline is not None and max(deadline, self.now) < best[0]:
-                best = (max(deadline, self.now), name)
+            if deadline is None:
+                continue
+            # The first moment at which the replica's clock shows the deadline.
+            time = max(self.now, -(-deadline * 1_000_000 // (1_000_000 + self.clock_ppm.get(name, 0))))
+            if time < best[0]:
+                best = (time, name)
         return best
+
+    def clock(self, name: str) -> Nanos:
+        """What the replica's monotonic clock shows now."""
+        return Nanos(self.now * (1_000_000 + self.clock_ppm.get(name, 0)) // 1_000_000)
 
     def drain(self, name: str) -> None:
         """Do what the replica wants done."""
         replica = self.replicas[name]
         while (core := replica.core) is not None:
-            ready = core.ready(Nanos(self.now))
+            ready = core.ready(self.clock(name))
             replica.events.extend(ready.events)
             for event in ready.events:
                 if event.name is EventName.BECAME_LEADER:
@@ -283,6 +294,7 @@ class Cluster:
                 for context in read.contexts:
                     assert read.index >= self._reads[context], f"read {context} misses an acknowledged write"
                     replica.reads[context] = read.index
+                    replica.leased_reads += read.lease is not None
             replica.refused_reads.extend(ready.refused_reads)
             for fetch in ready.fetches:
                 self._fetch(name, fetch)
@@ -361,7 +373,7 @@ class Cluster:
         work = replica.pending.pop(0)
         self._write(name, work)
         assert replica.core is not None
-        replica.core.persisted(work.token, Nanos(self.now))
+        replica.core.persisted(work.token, self.clock(name))
         for outgoing in work.release:
             self._transmit(name, outgoing.to, outgoing.message)
         self.drain(name)
@@ -424,7 +436,7 @@ class Cluster:
         def deliver() -> None:
             core = self.replicas[target].core
             if core is not None and (source, target) not in self.cut:
-                core.step(NodeId(source), message, Nanos(self.now))
+                core.step(NodeId(source), message, self.clock(target))
                 self.drain(target)
 
         self.at(self.now + round(delay * MS), deliver)
@@ -449,7 +461,7 @@ class Cluster:
         """Propose a configuration at a leader; returns the index."""
         core = self.replicas[name].core
         assert core is not None
-        index = core.propose_configuration(tuple(members), now=Nanos(self.now), **options)
+        index = core.propose_configuration(tuple(members), now=self.clock(name), **options)
         self.drain(name)
         return index
 
@@ -469,14 +481,11 @@ class Cluster:
         """Let a replica campaign now instead of at its timeout."""
         core = self.replicas[name].core
         assert core is not None
-        core.campaign(Nanos(self.now))
+        core.campaign(self.clock(name))
         self.drain(name)
 
     def elect(self, name: str) -> None:
-        core = self.replicas[name].core
-        assert core is not None
-        core.campaign(Nanos(self.now))
-        self.drain(name)
+        self.force_campaign(name)
         assert self.run_until(lambda: self.leader() == name, 5_000), f"{name} was not elected"
 
     def propose(self, name: str, data: bytes) -> int:

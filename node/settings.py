@@ -54,4 +54,5 @@ def routes(topology: Topology, addresses: Mapping[NodeId, str]) -> tuple[Keyspac
 
 def first_configuration(group: Group, stores: Mapping[NodeId, StoreId]) -> Configuration:
     """A group's configuration at bootstrap, for the store ids that were drawn."""
-    return Configuration(tuple(sorted(Member(each.node, stores[each.node], each.role) for each in group.replicas)))
+    members = tuple(sorted(Member(each.node, stores[each.node], each.role) for each in group.replicas))
+    return Configuration(members, quorums=group.quorums)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from isochrone.errors import check
 from isochrone.ids import GroupId, KeyspaceId, NodeId, RegionId, ZoneId
-from isochrone.topology.derive import Goal, UnsatisfiableError, derive_voters, placement_faults
+from isochrone.topology.derive import Goal, UnsatisfiableError, derive_voters, placement_faults, sizes_faults
 from isochrone.topology.latency import LatencyMatrix, Place
 from isochrone.topology.links import Links, build_links
 from isochrone.topology.model import (
@@ -41,6 +41,7 @@ from isochrone.topology.resolve import (
 from isochrone.topology.schema import KeyspaceSection, ReadDocument, TimersSection
 from isochrone.topology.survival import Voter
 from isochrone.topology.timers import Timers, derive_timers, timer_faults
+from isochrone.wire.messages import MAJORITY, QuorumSizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class _GroupPlan:
     goal: SurvivalGoal
     ordering: Ordering
     voters: tuple[Voter, ...]
+    quorums: QuorumSizes
 
 
 def build_topology(read: ReadDocument, reference: Reference, file: str, earlier: Sequence[Problem] = ()) -> Topology:
@@ -153,10 +155,20 @@ def _plan_groups(
             except UnsatisfiableError as error:
                 faults.add(f"{path}.survive", f"{section.survive} with {error.found}", error.allowed)
         if voters is not None:
+            quorums = _quorums(section, voters, goal, f"{path}.quorums", faults)
             plans[section.prefix] = _GroupPlan(
-                group_name(section), goal.home, goal.survive, Ordering(section.ordering), tuple(voters)
+                group_name(section), goal.home, goal.survive, Ordering(section.ordering), tuple(voters), quorums
             )
     return plans
+
+
+def _quorums(section: KeyspaceSection, voters: Sequence[Voter], goal: Goal, path: str, faults: Faults) -> QuorumSizes:
+    if section.quorums is None:
+        return MAJORITY
+    quorums = QuorumSizes(section.quorums.commit, section.quorums.election)
+    for found, allowed in sizes_faults(voters, goal, quorums):
+        faults.add(path, found, allowed)
+    return quorums
 
 
 def _region_rtts(regions: Sequence[Region], links: Links) -> dict[tuple[RegionId, RegionId], float]:
@@ -183,6 +195,8 @@ def group_name(section: KeyspaceSection) -> GroupId:
     if section.placement is not None:
         placement = f"{sorted(section.placement.voters)} {sorted(section.placement.witnesses)}"
         parts.append(f"placed-{hashlib.blake2b(placement.encode(), digest_size=4).hexdigest()}")
+    if section.quorums is not None:
+        parts.append(f"quorums-{section.quorums.commit}-{section.quorums.election}")
     return GroupId(".".join(parts))
 
 
@@ -216,6 +230,7 @@ def _groups(
                 tuple(replicas),
                 chosen.heartbeat_ms,
                 chosen.election_timeout_ms,
+                plan.quorums,
             )
         )
     return groups

@@ -20,6 +20,8 @@ from isochrone.errors import InvariantViolation
 from isochrone.ids import RegionId, ReplicaRole
 from isochrone.topology.model import Region, SurvivalGoal, majority
 from isochrone.topology.survival import LossKind, Voter, losses
+from isochrone.wire.configurations import quorum_faults
+from isochrone.wire.messages import MAJORITY, QuorumSizes
 
 RegionRtts = Mapping[tuple[RegionId, RegionId], float]
 """Median RTT in ms by ordered pair of different regions."""
@@ -111,13 +113,25 @@ def placement_faults(voters: Sequence[Voter], goal: Goal, sites: Sequence[Region
     if witnesses >= majority(len(voters)):
         allowed = f"fewer witnesses than a quorum ({majority(len(voters))} of {len(voters)})"
         faults.append((f"{witnesses} witnesses", allowed))
+    faults += [(found, f"goal {goal.survive}: a quorum left") for found in _unmet_losses(voters, goal, MAJORITY)]
+    return faults
+
+
+def sizes_faults(voters: Sequence[Voter], goal: Goal, quorums: QuorumSizes) -> list[tuple[str, str]]:
+    """What is wrong with sizes of quorums given by hand, as (found, allowed) pairs."""
+    witnesses = sum(voter.role is ReplicaRole.WITNESS for voter in voters)
+    faults = list(quorum_faults(quorums, len(voters), witnesses))
+    if faults:
+        return faults
+    needed = f"at least {max(quorums.commit, quorums.election)}, to commit and to elect"
+    return [(found, f"goal {goal.survive}: {needed}") for found in _unmet_losses(voters, goal, quorums)]
+
+
+def _unmet_losses(voters: Sequence[Voter], goal: Goal, quorums: QuorumSizes) -> list[str]:
+    """The losses that a goal wants survived and that are not, each in words."""
     kinds = {LossKind.ZONE} if goal.survive is SurvivalGoal.ZONE else {LossKind.ZONE, LossKind.REGION}
-    faults += [
-        (
-            f"{loss.voters_left} of {len(voters)} voters left without {loss.lost[0]}",
-            f"goal {goal.survive}: a quorum left",
-        )
-        for loss in losses(voters)
+    return [
+        f"{loss.voters_left} of {len(voters)} voters left without {loss.lost[0]}"
+        for loss in losses(voters, quorums)
         if loss.kind in kinds and not loss.keeps_quorum
     ]
-    return faults

@@ -5,8 +5,8 @@ Theory of operation: a topology file states places, links and survival goals; `t
 that read equal files hold equal topologies.
 
 Invariants, kept by `topology.build`: names are unique; every zone has a node; every ordered pair of zones has a
-link; a zone holds at most one voter of a group; every quorum of a group holds a full replica; the first replica of
-a group is a full voter in its home region, and campaigns at once at bootstrap.
+link; a zone holds at most one voter of a group; every quorum of a group holds a full replica, and meets those that it
+must; the first replica of a group is a full voter in its home region, and campaigns at once at bootstrap.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,8 @@ from enum import StrEnum
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import GroupId, KeyspaceId, NodeId, RegionId, ReplicaRole, ZoneId
+from isochrone.wire.configurations import resolved_sizes
+from isochrone.wire.messages import MAJORITY, QuorumSizes
 from isochrone.wire.shaping import LinkShape
 
 
@@ -114,14 +116,23 @@ class Group:
     heartbeat_ms: int
     election_timeout_ms: int
     """The base T: timeouts are drawn from [T, 1.5 T]."""
+    quorums: QuorumSizes = MAJORITY
 
     def voters(self) -> tuple[Replica, ...]:
         """Replicas that vote, full ones and witnesses."""
         return tuple(replica for replica in self.replicas if replica.role is not ReplicaRole.LEARNER)
 
-    def quorum(self) -> int:
-        """Voters that make a majority."""
-        return majority(len(self.voters()))
+    def commit_quorum(self) -> int:
+        """Voters that commit a write, the leader included."""
+        return resolved_sizes(self.quorums, len(self.voters())).commit
+
+    def election_quorum(self) -> int:
+        """Voters that elect a leader."""
+        return resolved_sizes(self.quorums, len(self.voters())).election
+
+    def survivors_needed(self) -> int:
+        """Voters that must be left so that nothing committed is lost and the group goes on."""
+        return max(self.commit_quorum(), self.election_quorum())
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ With d(a, b) the round trip and Q(L, k) the round trip from L to its k-th neares
     commit     = d(client, L) + Q(L, quorum - 1)
     read index = d(client, L) + Q(L, quorum - 1)
 
-Both lack the software's own time: a commit adds the sync of the log and the work of client and leader. A witness
-counts in Q, for it acknowledges like any voter, but it never leads (except as a relay, which takes no proposals).
+where the quorum is the one that commits. Both lack the software's own time: a commit adds the sync of the log and the
+work of client and leader. A witness counts in Q, for it acknowledges like any voter, but it never leads (except as a
+relay, which takes no proposals).
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def quorum_rtt_ms(topology: Topology, group: Group, leader: NodeId) -> float:
     distances = sorted(
         topology.rtt_ms(home, topology.node(voter.node).zone) for voter in group.voters() if voter.node != leader
     )
-    return distances[group.quorum() - 2] if group.quorum() > 1 else 0.0
+    return distances[group.commit_quorum() - 2] if group.commit_quorum() > 1 else 0.0
 
 
 def predicted_commit_ms(topology: Topology, group: Group, client_zone: ZoneId, leader_node: NodeId) -> float:

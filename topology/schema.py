@@ -100,6 +100,13 @@ class PlacementSection(Section):
     witnesses: list[Name] = Field(default=[], description="Zones of the witnesses; always fewer than a quorum.")
 
 
+class QuorumsSection(Section):
+    """How many voters make a quorum, in place of majorities. Any two that must meet have to."""
+
+    commit: int = Field(ge=1, description="Voters that commit a write and confirm a read.")
+    election: int = Field(ge=1, description="Voters that elect a leader; more than half of them.")
+
+
 class KeyspaceSection(Section):
     """A key prefix: where it lives and what it survives."""
 
@@ -117,6 +124,7 @@ class KeyspaceSection(Section):
         default=False, description="Make the last voter a witness: it stores the log but not the state."
     )
     placement: PlacementSection | None = Field(default=None, description="Voters by hand in place of the derived ones.")
+    quorums: QuorumsSection | None = Field(default=None, description="Sizes of quorums in place of majorities.")
 
 
 class ClockSection(Section):

@@ -1,7 +1,7 @@
-"""Which losses a group survives: it keeps a majority of its voters.
+"""Which losses a group survives: it keeps as many voters as a quorum takes, be it to commit or to elect.
 
-Nothing more has to be asked, because witnesses are fewer than a majority: a majority always holds a full voter, and
-every acknowledged write is on a majority.
+Nothing more has to be asked. Witnesses are fewer than any quorum, so a quorum holds a full voter; and an election
+quorum meets every commit quorum, so those who are left hold every acknowledged write.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -11,7 +11,9 @@ from itertools import combinations
 
 from isochrone.ids import RegionId, ReplicaRole, ZoneId
 from isochrone.topology.latency import ASSUMED_ZONE_RTT_MS
-from isochrone.topology.model import Group, Topology, majority
+from isochrone.topology.model import Group, Topology
+from isochrone.wire.configurations import resolved_sizes
+from isochrone.wire.messages import MAJORITY, QuorumSizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class LossKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """One way to lose voters of a group, and whether it still commits afterwards."""
+    """One way to lose voters of a group, and whether it still commits and elects afterwards."""
 
     kind: LossKind
     lost: tuple[str, ...]
@@ -55,9 +57,10 @@ def voters_left(voters: Sequence[Voter], lost: Collection[str]) -> int:
     return sum(voter.zone not in lost and voter.region not in lost for voter in voters)
 
 
-def losses(voters: Sequence[Voter]) -> tuple[Loss, ...]:
+def losses(voters: Sequence[Voter], quorums: QuorumSizes = MAJORITY) -> tuple[Loss, ...]:
     """Every loss of one or two failure domains that hold voters."""
-    needed = majority(len(voters))
+    sizes = resolved_sizes(quorums, len(voters))
+    needed = max(sizes.commit, sizes.election)
     found: list[Loss] = []
     for kind, lost in _domains(voters):
         left = voters_left(voters, lost)

@@ -168,8 +168,9 @@ def unrecoverable(topology: Topology, lost: Iterable[NodeId]) -> str | None:
 
 def _group_lost(group: Group, gone: set[NodeId]) -> str | None:
     left = [replica for replica in group.voters() if replica.node not in gone]
-    if len(left) < group.quorum():
-        return f"group {group.id} keeps {len(left)} of {len(group.voters())} voters, and needs {group.quorum()}"
+    if len(left) < group.survivors_needed():
+        needed = group.survivors_needed()
+        return f"group {group.id} keeps {len(left)} of {len(group.voters())} voters, and needs {needed}"
     if not any(replica.role is ReplicaRole.FULL for replica in left):
         return f"group {group.id} keeps no full replica"
     return None

@@ -39,9 +39,10 @@ def _group_to_plain(topology: Topology, group: Group) -> dict[str, Any]:
     return {
         **asdict(group),
         "replicas": [{"node": place.pop("id"), **place} for place in places],
-        "quorum": group.quorum(),
+        "quorum": group.commit_quorum(),
+        "election_quorum": group.election_quorum(),
         "keyspaces": _keyspaces_of(topology, group),
-        "losses": [asdict(loss) for loss in losses(voters_of(topology, group))],
+        "losses": [asdict(loss) for loss in losses(voters_of(topology, group), group.quorums)],
         "predictions": [asdict(prediction) for prediction in predictions(topology, group)],
     }
 
@@ -117,7 +118,7 @@ def _render_group(topology: Topology, group: Group) -> Iterator[RenderableType]:
     yield heading(f"Group {group.id}: keyspaces {', '.join(_keyspaces_of(topology, group))}")
     yield Text(f"home {group.home}, survives the loss of a {group.goal}, ordering {group.ordering}")
     yield Text(
-        f"quorum {group.quorum()} of {len(group.voters())}, heartbeat {group.heartbeat_ms} ms, "
+        f"{_quorums_in_words(group)}, heartbeat {group.heartbeat_ms} ms, "
         f"election timeout {group.election_timeout_ms} to {group.election_timeout_ms * 3 // 2} ms\n"
     )
     rows = []
@@ -126,9 +127,16 @@ def _render_group(topology: Topology, group: Group) -> Iterator[RenderableType]:
         rows.append((node.id, node.region, node.zone, str(replica.role)))
     yield _table(("node", "region", "zone", "role"), rows)
     yield heading("What may be lost (places without a voter do not matter)")
-    yield _losses_table(losses(voters_of(topology, group)))
+    yield _losses_table(losses(voters_of(topology, group), group.quorums))
     yield heading("Predicted commit and linearizable read latency, ms (disk and software on top)")
     yield _predictions_table(topology, group)
+
+
+def _quorums_in_words(group: Group) -> str:
+    commit, election, voters = group.commit_quorum(), group.election_quorum(), len(group.voters())
+    if commit == election:
+        return f"quorum {commit} of {voters}"
+    return f"quorums {commit} to commit and {election} to elect of {voters}"
 
 
 def _losses_table(found: Sequence[Loss]) -> Table:

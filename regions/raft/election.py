@@ -19,9 +19,10 @@ Rules (Ongaro's thesis, sections 3.4, 4.2.3, 6.4 and 9.6; etcd's published refin
 
 from isochrone.errors import check
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term
+from isochrone.probes import probe
 from isochrone.regions.raft import lease, replication
 from isochrone.regions.raft.progress import Progress
-from isochrone.regions.raft.quorum import VoteOutcome, agreed_value, vote_outcome
+from isochrone.regions.raft.quorum import VoteOutcome, agreed_value, is_voter, vote_outcome
 from isochrone.regions.raft.ready import EventName
 from isochrone.regions.raft.state import Office, RaftState
 from isochrone.wire.messages import EntryKind, VoteRequest, VoteResponse
@@ -74,6 +75,8 @@ def extend_election_timer(state: RaftState, now: Nanos) -> None:
 
 def campaign(state: RaftState, now: Nanos) -> None:
     """Start with a pre-vote."""
+    if not is_voter(state.halves, state.node):
+        probe("raft.campaign_of_one_removed_by_an_uncommitted_entry")
     state.office = Office.PRE_CANDIDATE
     state.transferring = False
     _set_leader(state, None)

@@ -103,6 +103,8 @@ def follow_up(state: RaftState, now: Nanos) -> None:
         return
     if logged.configuration.joint:
         if logged.configuration.auto_leave and not state.is_relay:
+            if logged.index < state.term_start:
+                probe("raft.joint_left_by_a_later_leader")
             _append(state, left_configuration(logged.configuration), now)
     elif not is_voter(state.halves, state.node) and state.handed_to_apply >= logged.index:
         _step_down(state, now)

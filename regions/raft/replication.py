@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from isochrone.errors import InvariantViolation, QueueFull, check
 from isochrone.ids import KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Timestamp
+from isochrone.probes import probe
 from isochrone.regions.raft import configuration_log
 from isochrone.regions.raft.progress import Feed, Progress
 from isochrone.regions.raft.quorum import agreed_value
@@ -131,6 +132,7 @@ def on_append_request(state: RaftState, sender: NodeId, request: AppendRequest) 
     """On a follower: match, store, acknowledge once durable."""
     log = state.log
     if state.lacks_state():
+        probe("raft.former_witness_named_a_learner")
         state.event(EventName.NO_STATE, peer=sender)
         return
     if request.previous_index < state.commit:

@@ -159,7 +159,7 @@ class FakeDeployment:
             for replica in group.replicas
             if self._answers(replica.node) and self.connected(zone, self.topology.node(replica.node).zone)
         ]
-        return len(heard) >= group.quorum()
+        return len(heard) >= group.survivors_needed()
 
 
 class FakeClient:

@@ -310,8 +310,9 @@ class Cluster:
         status = core.status()
         if status.match and status.commit > self._checked_commit:
             self._checked_commit = status.commit
-            terms = [replica.disk.term_at(status.commit) for replica in self.replicas.values()]
-            term = max((term for term in terms if term is not None), key=terms.count)
+            voters = [node for half in voter_halves(status.configuration) for node in half.voters]
+            # An entry of another term there is older: what is committed, every later leader has.
+            term = max(self.replicas[node].disk.term_at(status.commit) or 0 for node in voters)
             holders = {NodeId(name) for name in self.replicas if self._holds(name, status.commit, term)}
             full = {node for node, member in all_members(status.configuration).items() if member.role.value == "full"}
             for half in voter_halves(status.configuration):

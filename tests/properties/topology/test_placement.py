@@ -91,7 +91,7 @@ def check_group(topology: Topology, group: Group) -> None:
     assert first.zone == topology.region(group.home).zones[0], "the home region's first zone campaigns at bootstrap"
     witnesses = [voter for voter in voters if voter.role is ReplicaRole.WITNESS]
     assert len(witnesses) <= 1
-    assert len(witnesses) < group.quorum()
+    assert len(witnesses) < group.survivors_needed()
     for voter in voters:
         assert voter.role is ReplicaRole.WITNESS or not topology.region(voter.region).witness_site
     must_survive = {LossKind.ZONE} | ({LossKind.REGION} if group.goal is SurvivalGoal.REGION else set())
@@ -147,7 +147,7 @@ def test_every_quorum_holds_a_full_replica(drawn: tuple[dict[str, object], Refer
     group = data.draw(st.sampled_from(topology.groups))
     voters = voters_of(topology, group)
     lost = data.draw(st.sets(st.sampled_from([voter.zone for voter in voters])))
-    if voters_left(voters, lost) >= group.quorum():
+    if voters_left(voters, lost) >= group.survivors_needed():
         assert any(voter.role is ReplicaRole.FULL for voter in voters if voter.zone not in lost)
 
 

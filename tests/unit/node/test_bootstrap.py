@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 
 from isochrone.errors import StorageError
-from isochrone.ids import NodeId
+from isochrone.ids import NodeId, StoreId
 from isochrone.node.bootstrap_os import BootstrapRecord, bootstrap, write_configs
 from isochrone.node.config import NodeConfig
 from isochrone.node.files_os import load_config, write_durably
 from isochrone.node.layout import Layout
 from isochrone.node.ports_os import choose_addresses
+from isochrone.node.settings import first_configuration
 from isochrone.regions.storage.directory_os import open_store
 from isochrone.topology import TopologyError, load_topology
-from isochrone.wire.messages import Configuration
+from isochrone.wire.configurations import check_configuration
+from isochrone.wire.messages import Configuration, QuorumSizes
 
 TOPOLOGY = """
 name: small
@@ -200,3 +202,14 @@ clock: {source: bound, bound_ms: 5}
     layout = Layout(tmp_path / "deployment")
     run(topology_file, layout.root)
     assert load_topology(layout.topology) == load_topology(topology_file)
+
+
+def test_the_first_configuration_has_the_sizes_of_quorums_that_the_topology_gives(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "deploy/topologies/five-sites.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "flexible.yaml"
+    file.write_text(text.replace("survive: region", "survive: region, quorums: {commit: 2, election: 4}"))
+    (group,) = load_topology(file).groups
+    stores = {replica.node: StoreId(f"s-{replica.node}") for replica in group.replicas}
+    configuration = first_configuration(group, stores)
+    assert configuration.quorums == QuorumSizes(2, 4)
+    check_configuration(configuration)

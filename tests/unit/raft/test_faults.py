@@ -7,8 +7,8 @@ import random
 
 import pytest
 from raft_cluster import Cluster
+from raft_faults import propose_somewhere, random_fault
 
-from isochrone.errors import IsochroneError
 from isochrone.ids import ReplicaRole
 
 FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
@@ -17,44 +17,6 @@ SHAPES: dict[str, dict[str, ReplicaRole]] = {
     "two full and a witness": {"a": FULL, "b": FULL, "w": WITNESS},
     "four full and a witness": {"a": FULL, "b": FULL, "c": FULL, "d": FULL, "w": WITNESS},
 }
-
-
-def _random_fault(cluster: Cluster, rng: random.Random) -> None:
-    names = list(cluster.replicas)
-    name = rng.choice(names)
-    match rng.randrange(10):
-        case 0 | 1:
-            replica = cluster.replicas[name]
-            if replica.core is not None:
-                cluster.crash(name, keep=rng.randrange(len(replica.pending) + 1))
-        case 2 | 3:
-            if cluster.replicas[name].core is None:
-                cluster.start(name)
-        case 4:
-            cluster.isolate(name)
-        case 5:
-            a, b = rng.sample(names, 2)
-            cluster.cut.add((a, b))
-        case 6:
-            cluster.heal()
-        case 7:
-            cluster.loss = rng.choice([0.0, 0.0, 0.05, 0.3])
-        case 8:
-            cluster.duplication = rng.choice([0.0, 0.2])
-        case 9:
-            cluster.hold_disk ^= {name}
-            if name not in cluster.hold_disk:
-                cluster.resume_disk(name)
-
-
-def _propose_somewhere(cluster: Cluster, rng: random.Random, number: int) -> None:
-    for name, replica in cluster.replicas.items():
-        if replica.core is not None and replica.core.status().match and rng.random() < 0.9:
-            try:
-                cluster.propose(name, b"v%d" % number)
-                cluster.read(name)
-            except IsochroneError:
-                continue
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -77,9 +39,9 @@ def test_nothing_acknowledged_is_lost(shape: str, seed: int) -> None:
     for number in range(80):
         cluster.run(rng.choice([5, 50, 400, 1500]))
         if rng.random() < 0.5:
-            _random_fault(cluster, rng)
+            random_fault(cluster, rng)
         for _ in range(rng.randrange(4)):
-            _propose_somewhere(cluster, rng, number)
+            propose_somewhere(cluster, rng, number)
     cluster.settle()
     cluster.run(1_000)
     cluster.check_nothing_lost()

@@ -138,6 +138,26 @@ FAULTS = [
         ),
         "keyspaces[0].witness", "true beside placement", "placement.witnesses",
     ),
+    *(
+        (
+            replaced("survive: zone", f"survive: zone, quorums: {{commit: {commit}, election: {election}}}"),
+            "keyspaces[0].quorums", found, allowed,
+        )
+        for commit, election, found, allowed in (
+            (1, 2, "quorums of 1 to commit and 2 to elect among 3 voters, which need not meet", "together more than 3"),
+            (3, 1, "an election quorum of 1 of 3 voters", "at least 2, or two leaders"),
+            (4, 2, "a commit quorum of 4 of 3 voters", "at most 3"),
+            (1, 3, "2 of 3 voters left without us-east-1a", "goal zone: at least 3, to commit and to elect"),
+        )
+    ),
+    (
+        replaced("survive: zone", "survive: zone, witness: true, quorums: {commit: 1, election: 3}"),
+        "keyspaces[0].quorums", "1 witness", "fewer witnesses than any quorum",
+    ),
+    (
+        replaced("survive: zone", "survive: zone, quorums: {commit: 2}"),
+        "keyspaces[0].quorums.election", "nothing", "required",
+    ),
     # The text itself.
     (replaced("name: good", "name: good\nname: better"), "name", "the key again at line 3, column 1", "each key once"),
     (replaced("zones: 1,", "zones: 1, zones: 2,"), "regions[2].zones", "the key again", "each key once"),

@@ -6,6 +6,7 @@ import pytest
 
 from isochrone.topology import load_topology
 from isochrone.topology.predict import predicted_commit_ms, predicted_read_index_ms, predictions, quorum_rtt_ms
+from isochrone.topology.survival import LossKind, losses, voters_of
 
 SHIPPED = Path(__file__).parents[3] / "deploy" / "topologies"
 
@@ -51,3 +52,16 @@ def test_predictions_cover_each_client_and_each_possible_leader_once() -> None:
     home = next(each for each in found if each.client_region == each.leader_region == "us-east-1")
     # One ack from the next zone (0.886 ms) and one from eu-west-1 (69.679 ms): the second one makes the quorum.
     assert home.commit_ms == pytest.approx((69.622 + 69.736) / 2)
+
+
+def test_a_smaller_commit_quorum_makes_writes_faster_and_elections_need_more(tmp_path: Path) -> None:
+    """Two of five commit: from CA the nearest, OR (59), in place of VA (72)."""
+    text = (SHIPPED / "five-sites.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "flexible.yaml"
+    file.write_text(text.replace("survive: region", "survive: region, quorums: {commit: 2, election: 4}"))
+    (group,) = load_topology(file).groups
+    assert group.id.endswith(".quorums-2-4")
+    assert (group.commit_quorum(), group.election_quorum(), group.survivors_needed()) == (2, 4, 4)
+    assert quorum_rtt_ms(load_topology(file), group, "CA-a-1") == pytest.approx(59)
+    found = losses(voters_of(load_topology(file), group), group.quorums)
+    assert {loss.kind for loss in found if loss.keeps_quorum} == {LossKind.ZONE, LossKind.REGION}

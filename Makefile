@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: drill test test-interop check format clean install
+.PHONY: drill test mutants test-interop check format clean install
 
 install: $(STAMP)
 
@@ -21,6 +21,10 @@ drill: install
 
 test: install
 	@$(BIN)/pytest -q -m "not interop"
+
+# Plants known faults, one at a time, and demands that the test named for each one fails.
+mutants: install
+	@$(BIN)/python tests/mutants/run_mutants.py
 
 # The tests against real programs: installs those that are missing where apt and the rights to use it are there.
 INTEROP_PROGRAMS := strace

@@ -7,13 +7,19 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+BEGIN_S = 1000.0
+LIMIT_S = 600.0
+"""How much virtual time one test may take. Heartbeats go on for ever, so what is awaited in vain has no other end."""
+
 
 class _JumpingSelector(selectors.SelectSelector):
-    now = 1000.0
+    now = BEGIN_S
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
             raise RuntimeError("nothing will ever happen again: the test is stuck")
+        if self.now > BEGIN_S + LIMIT_S:
+            raise RuntimeError(f"{LIMIT_S:g} s of virtual time are over: the test waits for what does not come")
         self.now += timeout
         return []
 

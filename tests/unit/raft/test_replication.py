@@ -181,12 +181,14 @@ def test_a_short_or_late_request_removes_nothing() -> None:
     for number in range(3):
         index = cluster.propose("a", b"%d" % number)
     assert cluster.run_until(lambda: cluster.status("b").last == index, 1_000)
-    core, term = _core(cluster, "b"), cluster.status("b").term
-    first = cluster.replicas["a"].disk.entries[0]
-    core.step(
-        NodeId("a"), AppendRequest(term, LogIndex(0), Term(0), (first,), LogIndex(0), LogIndex(0)), Nanos(cluster.now)
-    )
-    assert core.status().last == index
+    core, status = _core(cluster, "b"), cluster.status("b")
+    assert status.commit < index - 1
+    for previous in range(index):
+        entry = cluster.replicas["a"].disk.entries[previous]
+        previous_term = Term(status.term if previous else 0)
+        request = AppendRequest(status.term, LogIndex(previous), previous_term, (entry,), LogIndex(0), LogIndex(0))
+        core.step(NodeId("a"), request, Nanos(cluster.now))
+        assert core.status().last == index
 
 
 def test_an_acknowledgement_never_claims_entries_that_the_request_did_not_bring() -> None:

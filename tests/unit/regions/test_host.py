@@ -14,16 +14,17 @@ from isochrone.errors import (
     InvalidRequest,
     InvariantViolation,
     IsochroneError,
+    LeadershipLost,
     NotLeader,
     QueueFull,
     Rejected,
     StorageError,
     Unavailable,
 )
-from isochrone.ids import Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term
+from isochrone.ids import Incarnation, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term
 from isochrone.regions.host import WAITING_READS_MAX
 from isochrone.regions.replica import Outcome
-from isochrone.wire.commands import Get, encode_query
+from isochrone.wire.commands import Command, Get, Put, encode_command, encode_query
 from isochrone.wire.messages import Envelope, GroupMessage, Heartbeat, HeartbeatResponse, TimeoutNow, VoteRequest
 
 FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
@@ -144,6 +145,26 @@ def test_a_deposed_leader_answers_no_read() -> None:
         assert (await other.put("k/x", "new", timeout_s=8.0)).replica in "bc"
         with pytest.raises(IsochroneError):
             await stale
+
+    in_cluster(test)
+
+
+def test_whoever_waits_for_a_write_learns_that_the_leader_lost_its_office() -> None:
+    """Its successor has committed the write: the old leader must not call it refused."""
+
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/warm", "1")
+        leader = cluster.processes[NodeId("a")].host
+        assert leader is not None
+        done: list[Outcome] = []
+        put = Command(1, 1, 0, Put(b"k/x", b"1"))
+        leader.write(GROUP, KEYSPACE, encode_command(put), b"", Nanos(60_000 * MS), done.append)
+        await asyncio.sleep(0.015)
+        cluster.isolate("a")
+        await cluster.until(lambda: cluster.leader() in ("b", "c"))
+        await cluster.until(lambda: bool(done))
+        assert isinstance(done[0].error, LeadershipLost)
 
     in_cluster(test)
 

@@ -1,0 +1,221 @@
+"""Faults in the host, the state machine and the stores."""
+
+from planting import Mutant
+
+HOST = "regions/host.py"
+INTAKE = "regions/intake.py"
+REPLICA = "regions/replica.py"
+MACHINE = "regions/state/machine.py"
+BOUNDS = "regions/storage/log_bounds.py"
+LMDB = "regions/storage/store_lmdb.py"
+MEMORY = "regions/storage/memory.py"
+DIRECTORY = "regions/storage/directory_os.py"
+
+_HOST = "tests/unit/regions/test_host.py::test_"
+_MACHINE = "tests/unit/regions/test_machine.py::test_"
+_CONTRACT = "tests/contract/storage/test_store.py::test_"
+_DAMAGE = "tests/integration/storage/test_damage.py::test_"
+_DIRECTORY = "tests/integration/storage/test_directory.py::test_"
+
+HOST_MUTANTS = (
+    Mutant(
+        name="a host releases messages before the write has ended",
+        file=HOST,
+        old="        self._turn, self._rows = Turn(), {}\n        self._writing = True\n",
+        new="        self._end_write(turn.releases, self._clock.monotonic())\n"
+        "        turn.releases = []\n        self._turn, self._rows = Turn(), {}\n        self._writing = True\n",
+        test=_HOST + "a_write_is_acknowledged_only_when_a_quorum_has_synced_it",
+    ),
+    Mutant(
+        name="a host goes on after a failed sync",
+        file=HOST,
+        old="        await self._store.write(write.batch)\n        self._writing = False\n",
+        new="        try:\n            await self._store.write(write.batch)\n"
+        "        except StorageError:\n            pass\n        self._writing = False\n",
+        test=_HOST + "a_failed_sync_ends_the_host_and_tells_everyone",
+    ),
+    Mutant(
+        name="a host goes on after a violated invariant",
+        file=HOST,
+        old="            self._fail(error)\n            return None\n",
+        new="            return None\n",
+        test=_HOST + "a_violated_invariant_in_a_turn_ends_the_host",
+    ),
+    Mutant(
+        name="a stale incarnation is accepted",
+        file=INTAKE,
+        old="        elif envelope.incarnation < self.incarnations.get(envelope.sender, _NONE):",
+        new="        elif envelope.incarnation < _NONE:",
+        test=_HOST + "messages_of_an_older_incarnation_or_of_another_store_are_dropped",
+    ),
+    Mutant(
+        name="another store under a member's name is accepted",
+        file=INTAKE,
+        old="        return store != envelope.store\n",
+        new="        return False\n",
+        test=_HOST + "a_stranger_under_a_member_s_name_does_not_shut_the_member_out",
+    ),
+    Mutant(
+        name="a new incarnation is heard before it is durable",
+        file=INTAKE,
+        old="            self._held.append(envelope)\n        else:",
+        new="            self._keep(envelope)\n        else:",
+        test=_HOST + "a_new_incarnation_is_durable_before_its_messages_are_handled",
+    ),
+    Mutant(
+        name="entries from far ahead of the clock are taken",
+        file=INTAKE,
+        old='            self._counters["messages_ahead_of_clock"] += 1\n            return True',
+        new='            self._counters["messages_ahead_of_clock"] += 1\n            return False',
+        test=_HOST + "entries_far_ahead_of_a_follower_s_clock_are_not_taken",
+    ),
+    Mutant(
+        name="a read is answered before it is applied far enough",
+        file=REPLICA,
+        old="        while self._ready_reads and self._ready_reads[0].index <= applied:",
+        new="        while self._ready_reads:",
+        test="tests/unit/regions/test_replica.py::test_a_read_waits_until_what_it_must_reflect_is_applied",
+    ),
+    Mutant(
+        name="a lost leader calls its open writes refused",
+        file=REPLICA,
+        old='        error = LeadershipLost(f"the leader of group {self.group} lost',
+        new='        error = Unavailable(f"the leader of group {self.group} lost',
+        test=_HOST + "whoever_waits_for_a_write_learns_that_the_leader_lost_its_office",
+    ),
+    Mutant(
+        name="reads that wait have no bound",
+        file=HOST,
+        old="        if replica.waiting_reads >= WAITING_READS_MAX:",
+        new="        if False:",
+        test=_HOST + "reads_that_cannot_be_confirmed_are_bounded",
+    ),
+)
+
+STATE_MUTANTS = (
+    Mutant(
+        name="a repeated command runs again",
+        file=MACHINE,
+        old="        if stored is not None:\n            return stored\n",
+        new="",
+        test=_MACHINE + "a_repeated_sequence_returns_the_stored_result_without_effect",
+    ),
+    Mutant(
+        name="the result of a command is stored under another session",
+        file=MACHINE,
+        old="result_row_key(command.session, command.sequence)] = result\n",
+        new="result_row_key(0, command.sequence)] = result\n",
+        test=_HOST + "state_and_dedupe_survive_a_restart_of_everyone",
+    ),
+    Mutant(
+        name="a command runs in an expired session",
+        file=MACHINE,
+        old="    if session is not None and session.expired(context.timestamp):",
+        new="    if session is None and session is not None:",
+        test=_MACHINE + "an_unused_session_expires_by_entry_time_and_never_executes",
+    ),
+    Mutant(
+        name="a sequence below the mark runs again",
+        file=MACHINE,
+        old="    if command.sequence <= session.acknowledged:\n",
+        new="    if command.sequence < 0:\n",
+        test=_MACHINE + "an_acknowledged_sequence_is_refused_as_indeterminate",
+    ),
+    Mutant(
+        name="a failed comparison writes",
+        file="regions/state/kv.py",
+        old="    if value != operation.expected:\n        return CommandResult(False,",
+        new='    if value != operation.expected:\n        _set(state, operation.key, operation.value or b"", context)\n'
+        "        return CommandResult(False,",
+        test=_MACHINE + "compare_and_set_in_all_its_cases",
+    ),
+    Mutant(
+        name="a changed revision is not kept as a row",
+        file=MACHINE,
+        old='            context.rows[_NO_KEYSPACE, TABLE_GROUP, _REVISION_KEY] = self.revision.to_bytes(8, "big")\n',
+        new="",
+        test=_MACHINE + "rows_rebuild_the_state_and_equal_logs_give_equal_states",
+    ),
+)
+
+STORE_MUTANTS = (
+    Mutant(
+        name="a store acknowledges before its commit",
+        file=LMDB,
+        old="            put = partial(image_lmdb.put_batches, self._image, steps=steps)\n",
+        new="            self._tell([(write.done, None, None) for write in writes])\n"
+        "            put = partial(image_lmdb.put_batches, self._image, steps=steps)\n",
+        test="tests/contract/storage/test_failures.py::test_nothing_is_acknowledged_before_the_commit_that_covers_it[lmdb]",
+    ),
+    Mutant(
+        name="a failed commit is tried again",
+        file=LMDB,
+        old='            self._failure = f"commit failed: {error}"\n            failure = StorageError(self._failure)\n'
+        "            failure.__cause__ = error\n            self._reject(writes, failure)\n            return False\n",
+        new="            return self._commit_writes(writes, steps, groups)\n",
+        test=_DAMAGE + "a_commit_is_never_tried_again",
+    ),
+    Mutant(
+        name="a store opens without syncing",
+        file="regions/storage/image_lmdb.py",
+        old="        sync=True,\n",
+        new="        sync=False,\n",
+        test=_DAMAGE + "the_environment_syncs_data_and_meta_page",
+    ),
+    Mutant(
+        name="a foreign store is accepted",
+        file=DIRECTORY,
+        old="        if replace(found, incarnation=expected.incarnation) != expected:",
+        new="        if replace(found, incarnation=expected.incarnation) is None:",
+        test=_DIRECTORY + "a_store_opens_only_for_its_own",
+    ),
+    Mutant(
+        name="a copied store is accepted",
+        file=DIRECTORY,
+        old="        if medium != image.medium and not moved:",
+        new="        if False:",
+        test=_DIRECTORY + "a_copy_is_refused_and_a_move_accepted_once_said",
+    ),
+    Mutant(
+        name="the incarnation is not raised at the start",
+        file=DIRECTORY,
+        old="Incarnation(found.incarnation + 1)",
+        new="Incarnation(found.incarnation)",
+        test=_DIRECTORY + "each_opening_raises_the_incarnation",
+    ),
+    Mutant(
+        name="a vote may be changed in its term",
+        file=BOUNDS,
+        old="    same_vote = new.term > old.term or old.vote is None or new.vote == old.vote",
+        new="    same_vote = True",
+        test=_CONTRACT + "a_breach_of_the_rules_is_the_callers_fault_and_changes_nothing",
+    ),
+    Mutant(
+        name="rows ahead of the log are taken",
+        file=BOUNDS,
+        old="        check(applied <= group.last_index, ",
+        new="        check(True, ",
+        test=_CONTRACT + "a_breach_of_the_rules_is_the_callers_fault_and_changes_nothing",
+    ),
+    Mutant(
+        name="a committed entry may be replaced",
+        file=BOUNDS,
+        old='    check(first > group.hard_state.commit, f"{name}: entry {first} would replace a committed one")\n',
+        new="",
+        test=_CONTRACT + "a_breach_of_the_rules_is_the_callers_fault_and_changes_nothing",
+    ),
+    Mutant(
+        name="what was applied counts as uncommitted after a restart",
+        file=BOUNDS,
+        old="    return replace(group, hard_state=replace(group.hard_state, commit=group.applied))",
+        new="    return group",
+        test=_CONTRACT + "a_reopened_store_knows_that_what_was_applied_was_committed",
+    ),
+    Mutant(
+        name="a write of a cancelled caller is undone",
+        file=MEMORY,
+        old="    if durable.done():  # the caller was cancelled\n        return\n",
+        new="",
+        test="tests/contract/storage/test_failures.py::test_a_caller_that_gives_up_does_not_undo_its_write[memory]",
+    ),
+)

@@ -1,0 +1,82 @@
+"""One replica without a host: what it answers, and when."""
+
+import random
+
+from isochrone.clocks.hlc import HybridLogicalClock
+from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
+from isochrone.ports import StoredGroup, TermRun
+from isochrone.regions.raft.config import RaftConfig
+from isochrone.regions.raft.node import RaftNode
+from isochrone.regions.replica import Outcome, Read, Replica, Turn
+from isochrone.regions.state.kv import HANDLERS
+from isochrone.regions.state.machine import GroupState
+from isochrone.wire.commands import (
+    Command,
+    Get,
+    OpenSession,
+    Operation,
+    Put,
+    decode_key_value,
+    encode_batch,
+    encode_command,
+    encode_query,
+)
+from isochrone.wire.entries import make_entry
+from isochrone.wire.messages import Configuration, Entry, EntryKind, HardState, Member
+
+GROUP, KEYSPACE, A = GroupId("g"), KeyspaceId("k/"), NodeId("a")
+MS = 1_000_000
+
+
+def entry(index: int, session: int, sequence: int, operation: Operation) -> Entry:
+    return make_entry(
+        index=LogIndex(index),
+        term=Term(1),
+        kind=EntryKind.COMMANDS,
+        timestamp=Timestamp(index * MS),
+        keyspace=KEYSPACE,
+        data=encode_batch([encode_command(Command(session, sequence, 0, operation))]),
+    )
+
+
+def end_writes(replica: Replica, turn: Turn) -> None:
+    """Everything that was handed out is durable now."""
+    releases, turn.releases = turn.releases, []
+    for release in releases:
+        replica.core.persisted(release.token, Nanos(0))
+
+
+def test_a_read_waits_until_what_it_must_reflect_is_applied() -> None:
+    """A restart finds three writes that were acknowledged. Their commit is learned anew; they are applied singly."""
+    session = MS
+    puts = (entry(1 + n, session, n, Put(b"k/x", b"%d" % n)) for n in (1, 2, 3))
+    log = [entry(1, 0, 0, OpenSession(b"", 60_000)), *puts]
+    stored = StoredGroup(
+        configuration=Configuration((Member(A, StoreId("s"), ReplicaRole.FULL),)),
+        hard_state=HardState(Term(1), A, LogIndex(0)),
+        truncated_index=LogIndex(0),
+        truncated_term=Term(0),
+        last_index=LogIndex(4),
+        term_runs=(TermRun(LogIndex(1), Term(1)),),
+        applied=LogIndex(0),
+    )
+    config = RaftConfig(
+        group=GROUP, node=A, heartbeat_ns=Nanos(MS), election_timeout_ns=Nanos(10 * MS), apply_bytes_max=1
+    )
+    core = RaftNode(config, stored, log, rng=random.Random(1), now=Nanos(0))
+    replica = Replica(GROUP, core, GroupState(GROUP, [KEYSPACE], HANDLERS), HybridLogicalClock(MS), lambda: Nanos(0))
+    turn = Turn()
+    core.campaign(Nanos(0))
+    replica.collect(Nanos(0), turn)
+    end_writes(replica, turn)
+    assert core.status().leader == A
+    answers: list[Outcome] = []
+    replica.read(Read(KEYSPACE, encode_query(Get(b"k/x")), answers.append))
+    replica.collect(Nanos(0), turn)
+    assert answers == []
+    end_writes(replica, turn)
+    replica.collect(Nanos(0), turn)
+    (answer,) = answers
+    item = decode_key_value(answer.payload)
+    assert item is not None
+    assert item.value == b"3"

@@ -7,7 +7,7 @@ does nothing, and neither does its end.
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from isochrone.drills.convergence import leader_of
+from isochrone.drills.sim.changes import Operator
 from isochrone.drills.sim.disk import FailingSync
 from isochrone.drills.sim.loop import SimLoop
 from isochrone.drills.sim.machine import Machine
@@ -15,7 +15,6 @@ from isochrone.drills.sim.network import Link, Network, Weather
 from isochrone.drills.sim.schedule import Fault, FaultKind, Schedule
 from isochrone.drills.sim.trace import Trace
 from isochrone.ids import NS_PER_MS, GroupId, NodeId
-from isochrone.wire.status import NodeStatus
 
 End = Callable[[], None]
 
@@ -26,12 +25,15 @@ COPY = "the store on this disk is a copy: it was last open on another medium; it
 class Injector:
     """See the module."""
 
-    def __init__(self, loop: SimLoop, network: Network, machines: Mapping[NodeId, Machine], trace: Trace) -> None:
+    def __init__(
+        self, loop: SimLoop, network: Network, machines: Mapping[NodeId, Machine], operator: Operator, trace: Trace
+    ) -> None:
         self.counters: Counter[str] = Counter()
         """Faults that had an effect, by kind."""
         self._loop = loop
         self._network = network
         self._machines = machines
+        self._operator = operator
         self._trace = trace
         self._calm = network.weather
         self._weather: dict[int, Fault] = {}
@@ -87,13 +89,25 @@ class Injector:
                 return self._cut([*self._network.between(one, other), *self._network.between(other, one)])
             case FaultKind.SWIZZLE:
                 return self._swizzle(fault)
+            case FaultKind.TRANSFER | FaultKind.DEMOTE | FaultKind.REMOVE:
+                return _nothing if self._operate(fault) else None
             case FaultKind.LOSE_REGION:
                 return self._lose_region(fault.targets[0])
             case FaultKind.CRASH_LEADER | FaultKind.PAUSE_LEADER | FaultKind.CUT_LEADER:
-                leader = self._leader_of(GroupId(fault.targets[0]))
+                leader = self._operator.leader_of(GroupId(fault.targets[0]))
                 return self._on_leader(fault, leader) if leader is not None else None
             case _:
                 return self._on_node(fault, self._machines[NodeId(fault.targets[0])])
+
+    def _operate(self, fault: Fault) -> bool:
+        group, node = GroupId(fault.targets[0]), NodeId(fault.targets[1])
+        match fault.kind:
+            case FaultKind.TRANSFER:
+                return self._operator.transfer(group, node)
+            case FaultKind.DEMOTE:
+                return self._operator.demote(group, node)
+            case _:
+                return self._operator.remove(group, node)
 
     # ---- nodes
 
@@ -172,13 +186,6 @@ class Injector:
 
         return end
 
-    def _leader_of(self, group: GroupId) -> Machine | None:
-        statuses: list[NodeStatus] = [
-            status for machine in self._machines.values() if (status := machine.status()) is not None
-        ]
-        leader = leader_of(statuses, group)
-        return None if leader is None else self._machines[leader]
-
     # ---- links
 
     def _cut(self, links: list[Link]) -> End:
@@ -234,6 +241,10 @@ class Injector:
             duplicate=worst(FaultKind.DUPLICATE, calm.duplicate),
             reorder=worst(FaultKind.REORDER, calm.reorder),
         )
+
+
+def _nothing() -> None:
+    """The end of what ends by itself."""
 
 
 def _crash(machine: Machine, fault: Fault) -> End | None:

@@ -31,6 +31,8 @@ T = TypeVar("T")
 START_S = 1_000.0
 """Virtual time at the start. Not 0, so that "never" and "at the start" differ."""
 _RUNS, _PAUSED, _KILLED = 0, 1, 2
+_STEPS_OF_AN_END_MAX = 100_000
+"""Callbacks that the tasks which are left may take to end when the loop is closed."""
 
 
 class SimulationStuck(RuntimeError):
@@ -317,19 +319,35 @@ class SimLoop(WithoutOutside):
         return self._closed
 
     def close(self) -> None:
-        """End the coroutines of killed groups, in a stable order, where nothing that they do has effect."""
-        self._closed = True
-        self._ready.clear()
-        self._heap.clear()
+        """End every task, in a stable order: cancel those that live, and drop those of killed groups.
+
+        A dropped task's `finally` runs here, where nothing that it does has effect.
+        """
+        self._steps_max = self.steps + _STEPS_OF_AN_END_MAX
+        asyncio._set_running_loop(self)
+        try:
+            self._end_living()
+        finally:
+            asyncio._set_running_loop(None)
         for task in sorted(self._killed, key=lambda task: task.get_name()):
             self._current = _group_of(task)
             try:
                 task.get_coro().close()
             except Exception as error:
                 self.failures.append(Failure(self._current.name, "a killed task raised when it was dropped", error))
+        self._closed = True
         self._ready.clear()
         self._heap.clear()
         self._killed.clear()
+
+    def _end_living(self) -> None:
+        living = sorted(
+            (task for task in asyncio.all_tasks(self) if _group_of(task).alive), key=lambda task: task.get_name()
+        )
+        for task in living:
+            task.cancel()
+        while not all(task.done() for task in living) and (self._ready or self._heap):
+            self._run_once()
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.failures.append(Failure(self._current.name, str(context.get("message")), context.get("exception")))

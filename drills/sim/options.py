@@ -166,6 +166,9 @@ _KINDS_AND_WEIGHTS: tuple[tuple[str, float], ...] = (
     ("old-disk", 0.3),
     ("clock-step", 1.0),
     ("clock-rate", 1.0),
+    ("transfer", 2.0),
+    ("demote", 1.5),
+    ("remove", 1.5),
 )
 """Every kind of fault that a swarm draws from. `schedule` checks that the names are its own."""
 

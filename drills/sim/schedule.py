@@ -62,6 +62,12 @@ class FaultKind(StrEnum):
     """A node crashes and its disk comes back empty: it must refuse to serve, for good."""
     OLD_DISK = "old-disk"
     """A node crashes and its disk comes back as a restored copy: it must refuse to serve, for good."""
+    TRANSFER = "transfer"
+    """An operator asks a group's leader to hand over to a node."""
+    DEMOTE = "demote"
+    """An operator asks that a full voter of a group become a learner; put back when all faults have ended."""
+    REMOVE = "remove"
+    """An operator asks that a full voter leave a group; put back when all faults have ended."""
     CLOCK_STEP = "clock-step"
     """A node's wall clock is `amount` milliseconds ahead of true time."""
     CLOCK_RATE = "clock-rate"
@@ -70,6 +76,8 @@ class FaultKind(StrEnum):
 
 FOR_GOOD = (FaultKind.WIPE_DISK, FaultKind.OLD_DISK)
 _OF_A_GROUP = (FaultKind.CRASH_LEADER, FaultKind.PAUSE_LEADER, FaultKind.CUT_LEADER)
+_OF_A_REPLICA = (FaultKind.TRANSFER, FaultKind.DEMOTE, FaultKind.REMOVE)
+_OF_MEMBERS = (FaultKind.DEMOTE, FaultKind.REMOVE)
 _OF_LINKS = (FaultKind.CUT, FaultKind.CUT_BOTH)
 _OF_THE_NETWORK = (FaultKind.LOSS, FaultKind.DUPLICATE, FaultKind.REORDER, FaultKind.DELAY)
 
@@ -107,7 +115,9 @@ def draw_schedule(options: SimOptions, topology: Topology) -> Schedule:
         longest_ms = min(options.fault_ms_max, options.duration_ms - round(at_ms))
         duration_ms = rng.randint(min(options.fault_ms_min, longest_ms), longest_ms)
         fault = Fault(round(at_ms), duration_ms, kind, _draw_targets(kind, topology, rng), _draw_amount(kind, rng))
-        if kind not in FOR_GOOD or unrecoverable(topology, lost_nodes([*faults, fault])) is None:
+        if unrecoverable(topology, lost_nodes([*faults, fault])) is None and not _loses_a_changed_group(
+            [*faults, fault]
+        ):
             faults.append(fault)
         at_ms += rng.expovariate(1 / options.fault_gap_ms)
     return tuple(faults)
@@ -119,6 +129,9 @@ def _draw_targets(kind: FaultKind, topology: Topology, rng: random.Random) -> tu
         return ()
     if kind in _OF_A_GROUP:
         return (rng.choice(topology.groups).id,)
+    if kind in _OF_A_REPLICA:
+        group = rng.choice(topology.groups)
+        return group.id, rng.choice(group.replicas).node
     if kind is FaultKind.LOSE_REGION:
         return (rng.choice(topology.regions).id,)
     if kind is FaultKind.SWIZZLE:
@@ -166,6 +179,17 @@ def unrecoverable(topology: Topology, lost: Iterable[NodeId]) -> str | None:
     return next((reason for group in topology.groups if (reason := _group_lost(group, gone))), None)
 
 
+def changes_members(schedule: Iterable[Fault]) -> bool:
+    """Whether a group may end with other members than the topology has."""
+    return any(fault.kind in _OF_MEMBERS for fault in schedule)
+
+
+def _loses_a_changed_group(schedule: Iterable[Fault]) -> bool:
+    """Whether a disk is lost for good beside a change of members: what is left need not hold a quorum then."""
+    kinds = {fault.kind for fault in schedule}
+    return not kinds.isdisjoint(FOR_GOOD) and not kinds.isdisjoint(_OF_MEMBERS)
+
+
 def _group_lost(group: Group, gone: set[NodeId]) -> str | None:
     left = [replica for replica in group.voters() if replica.node not in gone]
     if len(left) < group.survivors_needed():
@@ -188,6 +212,10 @@ def check_schedule(schedule: Schedule, options: SimOptions, topology: Topology) 
         if problem is not None:
             raise InvalidRequest(f"faults[{number}] ({fault.description}): {problem}")
     reason = unrecoverable(topology, lost_nodes(schedule))
+    if _loses_a_changed_group(schedule):
+        raise InvalidRequest(
+            "the schedule loses a disk for good and changes the members of a group; no quorum need be left then"
+        )
     if reason is not None:
         raise InvalidRequest(f"the schedule destroys for good: {', '.join(lost_nodes(schedule))}; then {reason}")
 
@@ -202,6 +230,8 @@ def _problem(fault: Fault, options: SimOptions, topology: Topology) -> str | Non
         count = 0
     elif fault.kind in _OF_A_GROUP:
         known, count = [group.id for group in topology.groups], 1
+    elif fault.kind in _OF_A_REPLICA:
+        known, count = _group_and_node(fault.targets, topology), 2
     elif fault.kind is FaultKind.LOSE_REGION:
         known, count = [region.id for region in topology.regions], 1
     elif fault.kind in _OF_LINKS:
@@ -223,6 +253,12 @@ def _problem(fault: Fault, options: SimOptions, topology: Topology) -> str | Non
     if fault.kind is FaultKind.FLAP and fault.amount < 1:
         return f"amount: found {fault.amount:g}; allowed: 1 ms or more"
     return None
+
+
+def _group_and_node(targets: tuple[str, ...], topology: Topology) -> list[str]:
+    """What may be named: every group, and the nodes of the one that is named."""
+    replicas = [each.node for group in topology.groups if group.id in targets[:1] for each in group.replicas]
+    return [*(group.id for group in topology.groups), *replicas]
 
 
 def _is_swizzle(targets: tuple[str, ...]) -> bool:

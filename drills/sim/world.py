@@ -23,6 +23,7 @@ from isochrone.drills.convergence import mismatch
 from isochrone.drills.generator import Generator, KeyRing, Plan
 from isochrone.drills.history import Operation, OperationKind
 from isochrone.drills.schema import ClientSection, KeysSection, WorkloadSection
+from isochrone.drills.sim.changes import Operator
 from isochrone.drills.sim.clock import SimClock
 from isochrone.drills.sim.disk import SimDisk
 from isochrone.drills.sim.faults import Injector
@@ -30,7 +31,7 @@ from isochrone.drills.sim.loop import SimLoop
 from isochrone.drills.sim.machine import Machine, NodeSettings, Process
 from isochrone.drills.sim.network import Network, Weather
 from isochrone.drills.sim.options import SimOptions, rng_for
-from isochrone.drills.sim.schedule import Schedule, lost_nodes, unrecoverable
+from isochrone.drills.sim.schedule import Schedule, changes_members, lost_nodes, unrecoverable
 from isochrone.drills.sim.sessions import SimConnector
 from isochrone.drills.sim.trace import Trace
 from isochrone.drills.sim.watch import Watch
@@ -56,9 +57,9 @@ def with_small_limits(raft: RaftConfig) -> RaftConfig:
     """The settings with windows, caches and truncation steps so small that they are at their limits all the time."""
     return replace(
         raft,
-        append_bytes_max=600,
-        inflight_messages_max=2,
-        inflight_bytes_max=1_500,
+        append_bytes_max=1_200,
+        inflight_messages_max=4,
+        inflight_bytes_max=4_000,
         cache_bytes_max=2_000,
         apply_bytes_max=500,
         truncate_entries_min=4,
@@ -90,14 +91,15 @@ class World:
         self.outline = Outline()
         self.clients: dict[str, Client] = {}
         self.machines = self._build_machines()
-        self.injector = Injector(self.loop, self.network, self.machines, self.trace)
+        self.operator = Operator(self.loop, self.machines, self.configurations)
+        self.injector = Injector(self.loop, self.network, self.machines, self.operator, self.trace)
 
     # ---- building
 
     def _build_machines(self) -> dict[NodeId, Machine]:
         seed, topology = self.options.seed, self.topology
         stores = {spec.id: StoreId(f"store-{spec.id}") for spec in topology.nodes}
-        configurations = {group.id: first_configuration(group, stores) for group in topology.groups}
+        self.configurations = {group.id: first_configuration(group, stores) for group in topology.groups}
         machines: dict[NodeId, Machine] = {}
         for spec in topology.nodes:
             rng = rng_for(seed, f"machine {spec.id}")
@@ -108,7 +110,7 @@ class World:
                 StoreIdentity(CLUSTER, spec.id, stores[spec.id], Incarnation(0)),
                 {
                     group: configuration
-                    for group, configuration in configurations.items()
+                    for group, configuration in self.configurations.items()
                     if any(member.node == spec.id for member in configuration.members)
                 },
             )
@@ -234,7 +236,7 @@ class World:
         """The machines that are healed; in every second run all that have not lost their disk."""
         rng = rng_for(self.options.seed, "core")
         out = [name for name, machine in self.machines.items() if machine.disk.missing is not None]
-        if rng.random() < 0.5:
+        if rng.random() < 0.5 and not changes_members(self.schedule):
             for name in rng.sample(list(self.machines), len(self.machines)):
                 if (
                     rng.random() < 0.5
@@ -256,7 +258,7 @@ class World:
             statuses = [
                 status for name, machine in self.machines.items() if name in core and (status := machine.status())
             ]
-            reason = mismatch(topology, statuses)
+            reason = self.operator.restore() or mismatch(topology, statuses)
             if reason is None or self.loop.time() > deadline_s:
                 return reason
             await asyncio.sleep(LIVENESS_INTERVAL_S)
@@ -295,6 +297,7 @@ class World:
         found: Counter[str] = Counter(self.watch.counters)
         found.update({f"fault_{kind}": count for kind, count in self.injector.counters.items()})
         found.update(Counter(f"operations_{operation.outcome.value}" for operation in self.outline.operations))
+        found.update({f"operator_{what}": count for what, count in self.operator.counters.items()})
         for machine in self.machines.values():
             if machine.process is not None:
                 found.update(machine.process.host.counters)

@@ -48,6 +48,7 @@ LIBRARIES = {"grpc": "grpc", "google.protobuf": "grpc", "ray": "ray", "lmdb": "l
 """Library, and the suffix of the modules that may import it."""
 ADAPTER_SUFFIXES = ("grpc", "ray", "lmdb", "os")
 TASKLESS_DRIVERS = (
+    "drills/sim/changes.py",
     "drills/sim/clock.py",
     "drills/sim/faults.py",
     "drills/sim/network.py",

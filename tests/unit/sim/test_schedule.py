@@ -19,7 +19,7 @@ A, B = "us-east-1a-1", "us-east-1b-1"
 @pytest.mark.parametrize("mode", list(Mode))
 def test_what_is_drawn_can_run(mode: Mode) -> None:
     drawn: set[FaultKind] = set()
-    for seed in range(60):
+    for seed in range(150):
         case = draw_case(seed, mode)
         check_schedule(case.schedule, case.options, find_topology(case.options.topology))
         drawn.update(fault.kind for fault in case.schedule)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: drill test mutants test-interop check format clean install
+.PHONY: drill sim swarm test mutants test-interop check format clean install
 
 install: $(STAMP)
 
@@ -18,6 +18,15 @@ $(STAMP): pyproject.toml constraints.txt
 
 drill: install
 	@$(BIN)/isochrone drill run deploy/drills/region-failover.yaml --report reports/region-failover
+
+# One simulated run: make sim SEED=7, or make sim for a drawn seed.
+sim: install
+	@$(BIN)/isochrone sim run $(if $(SEED),--seed $(SEED))
+
+# Seed after seed on all cores: make swarm MINUTES=30.
+MINUTES ?= 5
+swarm: install
+	@$(BIN)/isochrone sim swarm --minutes $(MINUTES)
 
 test: install
 	@$(BIN)/pytest -q -m "not interop"

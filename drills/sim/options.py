@@ -81,7 +81,7 @@ class SimOptions:
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if not low <= value <= high:
-                raise InvalidRequest(f"{name}: found {value:g}; allowed: {low:g} to {high:g}")
+                raise InvalidRequest(f"{name}: found {value}; allowed: {low} to {high}")
         if self.sync_ms_max < self.sync_ms_min:
             raise InvalidRequest(f"sync_ms_max: found {self.sync_ms_max:g}; allowed: at least sync_ms_min")
         if self.fault_ms_max < self.fault_ms_min:
@@ -89,7 +89,7 @@ class SimOptions:
 
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
-    ("duration_ms", 1_000, 86_400_000),
+    ("duration_ms", 1_000, 3_600_000),
     ("liveness_ms", 1_000, 3_600_000),
     ("rate_per_s", 0.1, 10_000),
     ("timeout_ms", 100, 60_000),
@@ -209,6 +209,16 @@ def options_from_plain(plain: Mapping[str, object]) -> SimOptions:
         if not isinstance(weights, Mapping):
             raise TypeError("fault_weights is not an object")
         values["fault_weights"] = tuple((str(kind), float(weight)) for kind, weight in weights.items())
+        for each in fields(SimOptions):
+            if each.name in values and not _is_a(each.type, values[each.name]):
+                raise TypeError(f"{each.name}: found {values[each.name]!r}")
         return SimOptions(**values)  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidRequest(f"options: {error}; found {json.dumps(plain, default=str)[:200]}") from error
+
+
+def _is_a(wanted: object, value: object) -> bool:
+    """Whether a value of JSON can stand for a field of this type: an int for a float, but no bool for a number."""
+    if wanted is int or wanted is float:
+        return isinstance(value, int if wanted is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, wanted) if wanted is bool or wanted is str else True

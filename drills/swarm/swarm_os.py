@@ -6,7 +6,7 @@ that has been asked for, is brought to its end.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,8 @@ from isochrone.drills.workload import run_together
 SHRINK_LIMIT_S = 60.0
 SHRUNK_MAX = 10
 """Kinds of failure of which an example is made smaller: a swarm that finds more has found enough."""
+KEPT_MAX = 20
+"""Runs of each kind of failure that are kept; more of them are only counted."""
 RUN_LIMIT_S = 600.0
 """A run that takes longer than this and its virtual duration hangs."""
 
@@ -55,8 +57,9 @@ class Swarm:
         self._say = say
         self._next_seed = plan.first_seed
         self._to_shrink: deque[tuple[SimResult, KeptFailure]] = deque()
-        self._known: set[str] = set()
-        """Failures of which an example was, or is being, made smaller."""
+        self._kinds: Counter[str] = Counter()
+        """Runs that did not hold, by failure."""
+        self._shrunk = 0
 
     async def run(self) -> None:
         """Run until the time is over. Cancellation ends the workers.
@@ -64,19 +67,20 @@ class Swarm:
         Raises:
             OSError: a case cannot be written, or a worker cannot be started.
         """
-        end_s = asyncio.get_running_loop().time() + self.plan.minutes * 60
-        await run_together([self._work(end_s) for _ in range(self.plan.jobs)])
+        begun_s = asyncio.get_running_loop().time()
+        await run_together([self._work(begun_s) for _ in range(self.plan.jobs)])
 
-    async def _work(self, end_s: float) -> None:
+    async def _work(self, begun_s: float) -> None:
         """What one worker process does."""
         loop = asyncio.get_running_loop()
         async with Worker[Any](RUN_LIMIT_S + (self.plan.duration_ms or 0) / 1000) as worker:
             while True:
                 if self._to_shrink:
                     await self._shrink(worker, *self._to_shrink.popleft())
-                elif loop.time() < end_s:
+                elif loop.time() < begun_s + self.plan.minutes * 60:
                     seed, self._next_seed = self._next_seed, self._next_seed + 1
                     self._take(await self._run(worker, seed))
+                    self.tally.elapsed_s = loop.time() - begun_s
                 else:
                     return
 
@@ -100,14 +104,19 @@ class Swarm:
         self.tally.add(result)
         if result.verdict is SimVerdict.HOLDS:
             return
-        file = self.plan.directory / f"seed-{result.case.options.seed}.json"
+        failure, seed = failure_of(result), result.case.options.seed
+        self._kinds[failure] += 1
+        if self._kinds[failure] > KEPT_MAX:
+            return
+        file = self.plan.directory / f"seed-{seed}.json"
         write_case(file, result)
         kept = self.tally.keep(result, str(file))
-        self._say(f"seed {kept.seed}: {kept.failure}; replay it with: {replay_command(file)}")
+        last = "; more of the same are only counted" if self._kinds[failure] == KEPT_MAX else ""
+        self._say(f"seed {seed}: {failure}; replay it with: {replay_command(file)}{last}")
         # Where the worker failed there is nothing to compare with; where a check gave up, more of the same is no news.
         comparable = result.trace_hash and result.verdict is not SimVerdict.UNKNOWN
-        if comparable and kept.failure not in self._known and len(self._known) < SHRUNK_MAX:
-            self._known.add(kept.failure)
+        if comparable and self._kinds[failure] == 1 and self._shrunk < SHRUNK_MAX:
+            self._shrunk += 1
             self._to_shrink.append((result, kept))
 
     async def _shrink(self, worker: Worker[Shrunk], result: SimResult, kept: KeptFailure) -> None:

@@ -38,6 +38,8 @@ class Tally:
     """All runs so far."""
 
     runs: int = 0
+    elapsed_s: float = 0.0
+    """Real time until the last of them ended."""
     verdicts: Counter[SimVerdict] = field(default_factory=Counter)
     virtual_s: float = 0.0
     cpu_s: float = 0.0
@@ -78,6 +80,11 @@ class Tally:
         return kept
 
     @property
+    def seeds_per_minute(self) -> float:
+        """Runs per minute of real time."""
+        return self.runs * 60 / self.elapsed_s if self.elapsed_s else 0.0
+
+    @property
     def worst(self) -> SimVerdict:
         """The verdict on the swarm; unknown if nothing ran."""
         return next((verdict for verdict in WORST_FIRST if self.verdicts[verdict]), SimVerdict.UNKNOWN)
@@ -87,14 +94,14 @@ class Tally:
         return sorted(set(marks) - set(self.probes))
 
 
-def tally_to_plain(tally: Tally, marks: Iterable[str], elapsed_s: float) -> dict[str, object]:
+def tally_to_plain(tally: Tally, marks: Iterable[str]) -> dict[str, object]:
     """As one object for JSON."""
     slowest = tally.slowest
     return {
         "verdict": tally.worst.value,
         "runs": tally.runs,
-        "elapsed_s": round(elapsed_s, 1),
-        "seeds_per_minute": round(tally.runs * 60 / elapsed_s, 1) if elapsed_s else 0.0,
+        "elapsed_s": round(tally.elapsed_s, 1),
+        "seeds_per_minute": round(tally.seeds_per_minute, 1),
         "verdicts": {verdict.value: tally.verdicts[verdict] for verdict in WORST_FIRST if tally.verdicts[verdict]},
         "virtual_h": round(tally.virtual_s / 3600, 3),
         "cpu_s": round(tally.cpu_s, 1),

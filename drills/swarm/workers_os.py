@@ -69,10 +69,13 @@ class Worker(Generic[T]):
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
-        if process is not None:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+        if process is None:
+            return
+        if process.returncode is None:
+            process.kill()
+        if process.stdout is not None:
+            await process.stdout.read()  # To its end: only then asyncio has let go of the pipe.
+        await process.wait()
 
 
 async def _start() -> asyncio.subprocess.Process:

@@ -236,24 +236,23 @@ def swarm_command(
         _check_writable(directory / "swarm.json")
     say(f"mode {mode}, seeds from {plan.first_seed} on, {counted(plan.jobs, 'worker')}")
     swarm = Swarm(plan, say)
-    begun_s = time.monotonic()
-    status = _swarm(swarm, begun_s)
-    elapsed_s = time.monotonic() - begun_s
+    status = _swarm(swarm)
     marks = package_marks()
-    plain = {"first_seed": plan.first_seed, "mode": mode, **tally_to_plain(swarm.tally, marks, elapsed_s)}
+    plain = {"first_seed": plan.first_seed, "mode": mode, **tally_to_plain(swarm.tally, marks)}
     (directory / "swarm.json").write_text(json.dumps(plain, indent=1) + "\n", "utf-8")
     if as_json:
         click.echo(json.dumps(plain, indent=1))
     else:
-        print_parts(render_swarm(swarm.tally, marks, elapsed_s))
+        print_parts(render_swarm(swarm.tally, marks))
     sys.exit(status)
 
 
-def _swarm(swarm: Swarm, begun_s: float) -> int:
+def _swarm(swarm: Swarm) -> int:
     """Run a swarm; its exit status."""
+    end_s = time.monotonic() + swarm.plan.minutes * 60
 
     def describe() -> str:
-        return progress_line(swarm.tally, begun_s + swarm.plan.minutes * 60 - time.monotonic())
+        return progress_line(swarm.tally, end_s - time.monotonic())
 
     try:
         with shown_while(describe, lines=True):
@@ -261,6 +260,9 @@ def _swarm(swarm: Swarm, begun_s: float) -> int:
     except Interrupted as end:
         say(str(end))
         return end.exit_status
+    except Exception:
+        say(f"the swarm itself crashed\n{traceback.format_exc()}")
+        return int(ExitStatus.HARNESS_CRASHED)
     return int(_EXIT_STATUS[swarm.tally.worst])
 
 
@@ -274,8 +276,8 @@ def _run(case: Case, history: Path | None) -> SimResult:
         return f"{worlds[0].loop.now_s - START_S:.1f} virtual seconds, in the phase {worlds[0].outline.phase}"
 
     def stop() -> None:
-        if not worlds:
-            raise KeyboardInterrupt
+        if not worlds or worlds[0].loop.is_closed():
+            raise KeyboardInterrupt  # It runs no more; its history is being checked.
         worlds[0].loop.interrupt()
 
     seed = case.options.seed

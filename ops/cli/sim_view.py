@@ -92,14 +92,13 @@ def progress_line(tally: Tally, left_s: float) -> str:
     return f"{tally.runs} seeds, {tally.virtual_s / 3600:.2f} virtual hours, {bad} did not hold, {left}"
 
 
-def render_swarm(tally: Tally, marks: Sequence[str], elapsed_s: float) -> Iterator[RenderableType]:
+def render_swarm(tally: Tally, marks: Sequence[str]) -> Iterator[RenderableType]:
     """What a swarm has run and found."""
-    per_minute = tally.runs * 60 / elapsed_s if elapsed_s else 0.0
     virtual_s = f"{tally.virtual_s / tally.cpu_s:.0f}" if tally.cpu_s else "0"
     events_s = f"{tally.events / tally.cpu_s:,.0f}" if tally.cpu_s else "0"
     yield heading(f"verdict: {tally.worst}")
     facts = [
-        ("seeds", f"{tally.runs:,} in {in_words(elapsed_s)}, {per_minute:.0f} per minute"),
+        ("seeds", f"{tally.runs:,} in {in_words(tally.elapsed_s)}, {tally.seeds_per_minute:.0f} per minute"),
         ("verdicts", _counts({each.value: tally.verdicts[each] for each in WORST_FIRST if tally.verdicts[each]})),
         ("virtual time", f"{tally.virtual_s / 3600:.2f} h, {virtual_s} s per second of CPU"),
         ("events", f"{tally.events:,}, {events_s} per second of CPU"),

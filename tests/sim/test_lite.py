@@ -23,7 +23,9 @@ def test_lite_seeds_hold(batch: int) -> None:
         verdicts[result.verdict] += 1
         if result.verdict is not SimVerdict.HOLDS:
             print(f"lite seed {seed}: {result.verdict}: {result.reason}\n{case_to_text(case)}")
-        assert result.verdict in (SimVerdict.HOLDS, SimVerdict.UNKNOWN), f"lite seed {seed}: {result.reason}"
+        assert result.verdict in (SimVerdict.HOLDS, SimVerdict.UNKNOWN), (
+            f"{result.reason}\nreplay it with: isochrone sim run --mode lite --seed {seed}"
+        )
     assert verdicts[SimVerdict.UNKNOWN] <= 1, "a checker that cannot decide proves nothing"
 
 

@@ -149,3 +149,20 @@ def test_an_exception_that_nobody_handles_is_kept_with_its_group() -> None:
 
     loop.run(main())
     assert [(failure.group, str(failure.error)) for failure in loop.failures] == [("node", "here")]
+
+
+def test_an_interrupted_run_is_cancelled_in_order() -> None:
+    loop = new_loop()
+    ended: list[str] = []
+
+    async def main() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(1)
+            ended.append("in order")
+
+    loop.at(START_S + 5, lambda _: loop.interrupt(), None)
+    with pytest.raises(asyncio.CancelledError):
+        loop.run(main())
+    assert (ended, loop.time() - START_S) == (["in order"], 6.0)

@@ -8,6 +8,8 @@ from isochrone.drills.sim.loop import START_S, SimLoop
 from isochrone.drills.sim.network import Network, Weather
 from isochrone.drills.sim.run_os import find_topology
 from isochrone.drills.sim.trace import Trace
+from isochrone.ids import ZoneId
+from isochrone.wire.shaping import LinkShape
 
 FRAMES = 2_000
 
@@ -107,3 +109,43 @@ def test_places_are_regions_zones_and_endpoints() -> None:
         assert network.around(["us-east-1"]) == []
 
     run(1, Weather(), send)
+
+
+def test_links_take_the_shape_that_a_topology_or_a_drill_gives_them() -> None:
+    link = (ZoneId("us-east-1a"), ZoneId("us-east-1b"))
+    arrived: list[tuple[float, int]] = []
+
+    def send(loop: SimLoop, network: Network, _: list[tuple[float, int]]) -> None:
+        network.reshape({link: LinkShape(delay_ms=50.0, jitter_ms=10.0, loss=0.1)}, ["us-east-1a-1"])
+        network.reshape({link: LinkShape(cut=True)}, ["us-east-1b-1", "us-east-1c-1"])
+        flood(network, loop, arrived, stream=True)
+
+    network = run(1, Weather(), send)
+    assert 0.05 * FRAMES < network.lost < 0.2 * FRAMES
+    delays_s = [time_s - START_S - number / 1000 for time_s, number in arrived]
+    assert len(delays_s) == FRAMES - network.lost
+    assert 0.050 <= min(delays_s) < 0.051 and 0.059 < max(delays_s) < 0.0605
+
+
+def test_a_shape_that_is_cut_counts_as_one_cut() -> None:
+    pair = (ZoneId("us-east-1a"), ZoneId("us-east-1b"))
+    arrived: list[int] = []
+
+    def send(_: SimLoop, network: Network, __: list[tuple[float, int]]) -> None:
+        link = network.link("us-east-1a-1", "us-east-1b-1")
+
+        def leaves(number: int) -> bool:
+            return link.send(arrived.append, number, stream=True)
+
+        assert leaves(1), "but a cut begins before it arrives"
+        for _again in range(2):
+            network.reshape({pair: LinkShape(cut=True)}, ["us-east-1a-1"])
+        assert not leaves(2)
+        link.cut()
+        network.reshape({pair: LinkShape()}, ["us-east-1a-1"])
+        assert not leaves(3)
+        link.mend()
+        assert leaves(4)
+
+    run(1, Weather(), send)
+    assert arrived == [4]

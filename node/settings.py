@@ -20,6 +20,7 @@ def group_settings(topology: Topology, node: NodeId, group: Group) -> GroupSetti
         node=node,
         heartbeat_ns=Nanos(group.heartbeat_ms * NS_PER_MS),
         election_timeout_ns=Nanos(group.election_timeout_ms * NS_PER_MS),
+        quiesce_after_ns=Nanos(group.election_timeout_ms * NS_PER_MS),
     )
     return GroupSettings(
         raft=raft,

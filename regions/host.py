@@ -58,13 +58,14 @@ from isochrone.ids import (
 from isochrone.ports import Clock, Row, Store, Transport, WriteBatch
 from isochrone.regions.deadlines import Deadlines
 from isochrone.regions.intake import Intake
-from isochrone.regions.loading import check_new_replica, load_replica
+from isochrone.regions.loading import check_new_replica, fetch_entries, load_replica
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.ready import EventName, Fetch, Outgoing
 from isochrone.regions.replica import Done, Outcome, Read, Release, Replica, Turn, Write
+from isochrone.regions.sleepers import Sleepers
 from isochrone.regions.state.model import Handlers
 from isochrone.regions.turns import AT_ONCE, Turns
-from isochrone.wire.messages import Configuration, Entry, Envelope, GroupMessage, Member, QuorumSizes
+from isochrone.wire.messages import Configuration, Entry, Envelope, GroupMessage, Member, NodeHeartbeat, QuorumSizes
 from isochrone.wire.status import GroupStatus
 
 logger = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ class Host:
         self.replicas: dict[GroupId, Replica] = {}
         self.counters: Counter[str] = Counter()
         self._intake = Intake(store.incarnations, clock, self._hlc, self.counters)
+        self._sleepers = Sleepers(store.identity.node, self.replicas, self._mark)
         self._finished: deque[_WriteUnderWay] = deque()
         self._fetched: deque[tuple[GroupId, NodeId, tuple[Entry, ...]]] = deque()
         self._turn = Turn()
@@ -367,12 +369,13 @@ class Host:
         except Exception as error:  # Whatever it is: what the turn left behind cannot be trusted.
             self._fail(error)
             return None
-        return AT_ONCE if self._dirty or self._intake else self._deadlines.earliest
+        return AT_ONCE if self._dirty or self._intake else self._sleepers.earliest(self._deadlines.earliest)
 
     def _one_turn(self) -> None:
         now = self._clock.monotonic()
         self._take_finished(now)
         self._take_inbox(now)
+        self._sleepers.wake_if_silent(now)
         for group in self._deadlines.due(now):
             self.replicas[group].core.tick(now)
             self._dirty[group] = None
@@ -382,16 +385,20 @@ class Host:
             replica = self.replicas[group]
             replica.collect(now, self._turn)
             self._deadlines.set(group, replica.core.next_deadline())
+            self._sleepers.note(group, now)
         turn = self._turn
         if turn.messages:
             messages, turn.messages = turn.messages, []
             self._send(messages)
+        for node, heartbeat in self._sleepers.heartbeats(now):
+            self._transport.send(node, [heartbeat])
         if turn.events:
             self._note_events()
         if turn.fetches:
             self._start_fetches()
-        if turn.rows:
-            self._keep_rows()
+        for row in turn.rows:
+            self._rows[row.group, row.keyspace, row.table, row.key] = row
+        turn.rows = []
         if not self._writing:
             self._begin_write()
 
@@ -399,6 +406,7 @@ class Host:
         while self._finished:
             write = self._finished.popleft()
             self._intake.persisted(write.batch.incarnations)
+            self._sleepers.restarted(write.batch.incarnations, now)
             self._end_write(write.releases, now)
         while self._fetched:
             group, peer, entries = self._fetched.popleft()
@@ -415,16 +423,21 @@ class Host:
 
     def _take_inbox(self, now: Nanos) -> None:
         for sender, item in self._intake.take():
-            self.replicas[item.group].core.step(sender, item.message, now)
-            self._dirty[item.group] = None
+            if isinstance(item, NodeHeartbeat):
+                self._sleepers.receive(sender, item, self._dirty, now)
+            else:
+                self.replicas[item.group].core.step(sender, item.message, now)
+                self._dirty[item.group] = None
 
     def _propose(self, now: Nanos) -> None:
         latest: Timestamp | IsochroneError | None = None
         for group in self._dirty:
-            if self.replicas[group].queued_writes:
+            replica = self.replicas[group]
+            self._sleepers.wake_for_work(replica, now)
+            if replica.queued_writes:
                 if latest is None:
                     latest = self._latest()
-                self.replicas[group].propose_queued(now, latest)
+                replica.propose_queued(now, latest)
 
     def _latest(self) -> Timestamp | IsochroneError:
         try:
@@ -444,23 +457,15 @@ class Host:
         changed: dict[GroupId, None] = {}
         for group, event in events:
             self.counters[f"raft_{event.name}"] += 1
-            match event.name:
-                case EventName.LEADER_CHANGED:
-                    changed[group] = None
-                case EventName.CONFIGURATION_CHANGED:
-                    self._intake.set_members(group, self.replicas[group].members)
-                case _:
-                    pass
+            if event.name is EventName.LEADER_CHANGED:
+                changed[group] = None
+            elif event.name is EventName.CONFIGURATION_CHANGED:
+                self._intake.set_members(group, self.replicas[group].members)
         for group in changed:
             replica = self.replicas[group]
             self._leader_changed(group, replica.core.term, replica.known_leader())
 
     # ---- storage
-
-    def _keep_rows(self) -> None:
-        for row in self._turn.rows:
-            self._rows[row.group, row.keyspace, row.table, row.key] = row
-        self._turn.rows = []
 
     def _begin_write(self) -> None:
         turn = self._turn
@@ -489,11 +494,6 @@ class Host:
             self._spawn(self._fetch(group, fetch))
 
     async def _fetch(self, group: GroupId, fetch: Fetch) -> None:
-        try:
-            entries = await self._store.read_entries(group, fetch.first, fetch.last, fetch.bytes_max)
-        except StorageError:
-            if self.replicas[group].core.status().first <= fetch.first:
-                raise
-            entries = ()  # The prefix was dropped meanwhile, so this replica leads no more.
+        entries = await fetch_entries(self._store, self.replicas[group], fetch)
         self._fetched.append((group, fetch.peer, entries))
         self._turns.wake()

@@ -25,10 +25,11 @@ from isochrone.wire.messages import (
     AppendRequest,
     AppendResponse,
     Envelope,
-    GroupMessage,
     Heartbeat,
     HeartbeatResponse,
     Member,
+    NodeHeartbeat,
+    PeerMessage,
     VoteResponse,
 )
 
@@ -59,7 +60,9 @@ class Intake:
         self._hlc = hlc
         self._counters = counters
         self._members: dict[GroupId, Mapping[NodeId, Member]] = {}
-        self._inbox: deque[tuple[NodeId, GroupMessage]] = deque()
+        self._former: dict[GroupId, dict[NodeId, Member]] = {}
+        """Members that were removed. Their answers tell a leader that they know of it."""
+        self._inbox: deque[tuple[NodeId, PeerMessage]] = deque()
         self._held: list[Envelope] = []
         self._ahead: dict[GroupId, tuple[NodeId, Timestamp]] = {}
         """Who sent entries from too far ahead last, and from when."""
@@ -70,6 +73,8 @@ class Intake:
 
     def set_members(self, group: GroupId, members: Mapping[NodeId, Member]) -> None:
         """Take messages of a group from its members, and requests from others."""
+        former = self._former.setdefault(group, {})
+        former |= self._members.get(group, {})
         self._members[group] = members
         known = self._members.values()
         self.stores = {member.node: member.store for each in known for member in each.values()}
@@ -92,13 +97,18 @@ class Intake:
             return not any(self._is_heard(envelope, item) for item in envelope.messages)
         return store != envelope.store
 
-    def _is_heard(self, envelope: Envelope, item: GroupMessage) -> bool:
+    def _is_heard(self, envelope: Envelope, item: PeerMessage) -> bool:
+        if isinstance(item, NodeHeartbeat):
+            return self.stores.get(envelope.sender) == envelope.store
         members = self._members.get(item.group)
         if members is None:
             return False
         member = members.get(envelope.sender)
+        if member is None and isinstance(item.message, AppendResponse | HeartbeatResponse | VoteResponse):
+            member = self._former[item.group].get(envelope.sender)
+            return member is not None and member.store == envelope.store
         if member is None:
-            return not isinstance(item.message, AppendResponse | HeartbeatResponse | VoteResponse)
+            return True
         return member.store == envelope.store
 
     def _keep(self, envelope: Envelope) -> None:
@@ -129,12 +139,14 @@ class Intake:
             elif envelope.incarnation == self.incarnations[envelope.sender]:
                 self._held.append(envelope)
 
-    def take(self) -> list[tuple[NodeId, GroupMessage]]:
+    def take(self) -> list[tuple[NodeId, PeerMessage]]:
         """The messages for this turn, in the order of their arrival."""
         inbox, self._inbox = self._inbox, deque()
         return [(sender, item) for sender, item in inbox if not self._ahead_of_clock(sender, item)]
 
-    def _ahead_of_clock(self, sender: NodeId, item: GroupMessage) -> bool:
+    def _ahead_of_clock(self, sender: NodeId, item: PeerMessage) -> bool:
+        if isinstance(item, NodeHeartbeat):
+            return False
         match item.message:
             case AppendRequest(entries=entries) if entries:
                 timestamp = entries[-1].last_timestamp

@@ -1,4 +1,6 @@
-"""From a store to a running replica: what a host does for each group when it starts, and for one that is added."""
+"""From a store to a running replica: what a host does for each group when it starts, for one that is added, and for a
+peer that needs old entries.
+"""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,6 +12,7 @@ from isochrone.ports import Store, StoreIdentity
 from isochrone.regions.raft.changes import all_members, keeps_state
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
+from isochrone.regions.raft.ready import Fetch
 from isochrone.regions.replica import Replica
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
@@ -55,6 +58,16 @@ async def load_replica(
     if tail:
         hlc.restore(tail[-1].last_timestamp)
     return Replica(group, RaftNode(raft, stored, tail, rng=rng, now=monotonic()), machine, hlc, monotonic)
+
+
+async def fetch_entries(store: Store, replica: Replica, fetch: Fetch) -> tuple[Entry, ...]:
+    """Entries for a peer; none if they were dropped meanwhile, so that this replica leads no more."""
+    try:
+        return await store.read_entries(replica.group, fetch.first, fetch.last, fetch.bytes_max)
+    except StorageError:
+        if replica.core.status().first <= fetch.first:
+            raise
+        return ()
 
 
 def check_new_replica(group: GroupId, configuration: Configuration, identity: StoreIdentity) -> None:

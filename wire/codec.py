@@ -1,6 +1,7 @@
 """Peer frames: Raft messages to bytes and back.
 
-A frame on a peer stream is a msgpack value `[incarnation, message, …]`; a message is `[tag, group, field, …]`.
+A frame on a peer stream is a msgpack value `[incarnation, message, …]`; a message is `[tag, group, field, …]`. What is
+about the nodes themselves has the empty name for a group.
 Entries inside append requests travel in their stored form (`wire.entries`). Frames are self-delimiting, so a
 stream may join several into one gRPC message. The sender's name and store are known from the stream's
 `PeerHello`.
@@ -25,7 +26,10 @@ from isochrone.wire.messages import (
     GroupMessage,
     Heartbeat,
     HeartbeatResponse,
+    NodeHeartbeat,
     PeerHello,
+    PeerMessage,
+    Quiesce,
     RaftMessage,
     TimeoutNow,
     VoteRequest,
@@ -41,6 +45,8 @@ _FORMS: dict[int, tuple[type[Any], tuple[type, ...]]] = {
     5: (Heartbeat, (int, int, int, int)),
     6: (HeartbeatResponse, (int, int)),
     7: (TimeoutNow, (int,)),
+    8: (Quiesce, (int, int)),
+    9: (NodeHeartbeat, (int, int, bool)),
 }
 """Class and types of the fields by tag. Tags are never given a second meaning."""
 _TAG_BY_TYPE = {cls: tag for tag, (cls, _) in _FORMS.items()}
@@ -84,12 +90,12 @@ def decode_hello(data: bytes) -> PeerHello:
     raise MalformedFrame("the hello of a peer stream has fields of wrong types or out of range")
 
 
-def encode_frame(incarnation: Incarnation, messages: Iterable[GroupMessage]) -> bytes:
+def encode_frame(incarnation: Incarnation, messages: Iterable[PeerMessage]) -> bytes:
     """Encode messages to one peer as one frame."""
-    return pack([incarnation, *(_pack(item.group, item.message) for item in messages)])
+    return pack([incarnation, *map(_pack, messages)])
 
 
-def decode_frames(data: bytes) -> list[tuple[Incarnation, tuple[GroupMessage, ...]]]:
+def decode_frames(data: bytes) -> list[tuple[Incarnation, tuple[PeerMessage, ...]]]:
     """Parse one or more joined frames.
 
     Raises:
@@ -113,7 +119,13 @@ def decode_frames(data: bytes) -> list[tuple[Incarnation, tuple[GroupMessage, ..
     return frames
 
 
-def _pack(group: GroupId, message: RaftMessage) -> tuple[Any, ...]:
+def _pack(item: PeerMessage) -> tuple[Any, ...]:
+    if isinstance(item, NodeHeartbeat):
+        return (_TAG_BY_TYPE[NodeHeartbeat], "", item.count, item.checksum, item.mismatch)
+    return _pack_raft(item.group, item.message)
+
+
+def _pack_raft(group: GroupId, message: RaftMessage) -> tuple[Any, ...]:
     tag = _TAG_BY_TYPE[type(message)]
     match message:
         case AppendRequest(term, previous_index, previous_term, entries, commit, truncate_to):
@@ -131,12 +143,16 @@ def _pack(group: GroupId, message: RaftMessage) -> tuple[Any, ...]:
             return (tag, group, term, granted, pre)
         case TimeoutNow(term):
             return (tag, group, term)
+        case Quiesce(term, last_index):
+            return (tag, group, term, last_index)
 
 
-def _unpack(tag: int, group: str, *fields: Any) -> GroupMessage:
+def _unpack(tag: int, group: str, *fields: Any) -> PeerMessage:
     cls, types = _FORMS[tag]
     if type(group) is not str or tuple(map(type, fields)) != types or not all(map(_in_range, fields)):
         raise TypeError(f"fields of {cls.__name__}")
+    if cls is NodeHeartbeat:
+        return NodeHeartbeat(*fields)
     if cls is AppendRequest:
         term, previous_index, previous_term, entries, commit, truncate_to = fields
         decoded = tuple([decode_entry(encoded) for encoded in entries])

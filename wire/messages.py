@@ -199,7 +199,18 @@ class TimeoutNow:
     term: Term
 
 
-RaftMessage = VoteRequest | VoteResponse | AppendRequest | AppendResponse | Heartbeat | HeartbeatResponse | TimeoutNow
+@dataclass(frozen=True, slots=True)
+class Quiesce:
+    """The leader sleeps from now on, and a receiver that is where it is may do so too; wants no answer."""
+
+    term: Term
+    last_index: LogIndex
+    """Of the leader's log; all of it is committed."""
+
+
+RaftMessage = (
+    VoteRequest | VoteResponse | AppendRequest | AppendResponse | Heartbeat | HeartbeatResponse | TimeoutNow | Quiesce
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +219,23 @@ class GroupMessage:
 
     group: GroupId
     message: RaftMessage
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHeartbeat:
+    """Says for all quiescent groups that sender and receiver share that the sender's node lives.
+
+    `count` and `checksum` are a digest of the quiescent groups that the sender leads with the receiver as a member.
+    """
+
+    count: int
+    checksum: int
+    mismatch: bool
+    """The receiver's last digest was not what the sender sleeps under: the receiver is to wake what it leads."""
+
+
+PeerMessage = GroupMessage | NodeHeartbeat
+"""What travels between nodes: about one group, or about the nodes themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,4 +257,4 @@ class Envelope:
     sender: NodeId
     store: StoreId
     incarnation: Incarnation
-    messages: tuple[GroupMessage, ...]
+    messages: tuple[PeerMessage, ...]

@@ -31,7 +31,7 @@ import grpc.aio
 from isochrone.ids import NodeId, ZoneId
 from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello, encode_frame, encode_hello
 from isochrone.wire.entries import CorruptEntry
-from isochrone.wire.messages import AppendRequest, Envelope, GroupMessage, PeerHello
+from isochrone.wire.messages import AppendRequest, Envelope, GroupMessage, PeerHello, PeerMessage
 from isochrone.wire.shaper_os import Shaper
 from isochrone.wire.streams_grpc import (
     CHANNEL_OPTIONS,
@@ -65,7 +65,7 @@ class _Peer:
 
     __slots__ = ("address", "name", "outbox", "retry", "task", "trouble")
 
-    def __init__(self, name: NodeId, address: str, outbox: Outbox[GroupMessage]) -> None:
+    def __init__(self, name: NodeId, address: str, outbox: Outbox[PeerMessage]) -> None:
         self.name = name
         self.address = address
         self.outbox = outbox
@@ -121,7 +121,7 @@ class GrpcTransport:
         )
         self._peers = {}
         for name, peer in peers.items():
-            outbox: Outbox[GroupMessage] = Outbox(
+            outbox: Outbox[PeerMessage] = Outbox(
                 encode=partial(encode_frame, hello.incarnation),
                 size_of=_size_of,
                 ship=partial(shaper.submit, zone, peer.zone),
@@ -136,7 +136,7 @@ class GrpcTransport:
         for peer in self._peers.values():
             peer.task = asyncio.create_task(self._keep_connected(peer), name=f"peer {peer.name}")
 
-    def send(self, to: NodeId, messages: Sequence[GroupMessage]) -> None:
+    def send(self, to: NodeId, messages: Sequence[PeerMessage]) -> None:
         """Queue messages to a peer; see the port."""
         peer = self._peers.get(to)
         if peer is None:
@@ -277,9 +277,9 @@ class GrpcTransport:
             receive(Envelope(hello.node, hello.store, hello.incarnation, messages))
 
 
-def _size_of(message: GroupMessage) -> int:
-    match message.message:
-        case AppendRequest(entries=entries):
+def _size_of(message: PeerMessage) -> int:
+    match message:
+        case GroupMessage(message=AppendRequest(entries=entries)):
             return 64 + sum(len(entry.encoded) + 5 for entry in entries)
         case _:
             return 64

@@ -20,7 +20,7 @@ from isochrone.ids import GroupId, NodeId, RegionId, Term, ZoneId
 from isochrone.node.service import ClientService
 from isochrone.regions.host import GroupSettings, Host
 from isochrone.regions.state.kv import HANDLERS
-from isochrone.wire.messages import Envelope, GroupMessage
+from isochrone.wire.messages import Envelope, PeerMessage
 from isochrone.wire.session import KeyspaceRoute, NodeHello, SessionMessage
 from isochrone.wire.status import NodeStatus
 
@@ -47,7 +47,7 @@ class Watcher(Protocol):
     def leader_changed(self, machine: "Machine", group: GroupId, term: Term) -> None:
         """A replica of the current process has another leader, or none."""
 
-    def sends(self, machine: "Machine", to: NodeId, messages: Sequence[GroupMessage]) -> None:
+    def sends(self, machine: "Machine", to: NodeId, messages: Sequence[PeerMessage]) -> None:
         """The current process sends to a peer."""
 
     def process_ended(self, machine: "Machine", error: BaseException) -> None:
@@ -103,7 +103,7 @@ class Process:
         """See `ports.Transport`."""
         self._receive = receive
 
-    def send(self, to: NodeId, messages: Sequence[GroupMessage]) -> None:
+    def send(self, to: NodeId, messages: Sequence[PeerMessage]) -> None:
         """See `ports.Transport`."""
         identity = self.store.identity
         envelope = Envelope(identity.node, identity.store, identity.incarnation, tuple(messages))

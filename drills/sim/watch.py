@@ -21,7 +21,7 @@ from isochrone.ports import WriteBatch
 from isochrone.regions.raft.state import Office
 from isochrone.regions.replica import Replica
 from isochrone.regions.state.machine import Applied
-from isochrone.wire.messages import Entry, GroupMessage
+from isochrone.wire.messages import Entry, GroupMessage, PeerMessage
 
 
 class Watch:
@@ -81,10 +81,11 @@ class Watch:
             self.counters["elections_won"] += 1
             self.invariants.led(group, machine.name, status.role, status.term)
 
-    def sends(self, machine: Machine, to: NodeId, messages: Sequence[GroupMessage]) -> None:
+    def sends(self, machine: Machine, to: NodeId, messages: Sequence[PeerMessage]) -> None:
         """See `machine.Watcher`."""
         for item in messages:
-            self.invariants.sent(item.group, machine.name, to, item.message)
+            if isinstance(item, GroupMessage):
+                self.invariants.sent(item.group, machine.name, to, item.message)
 
     def process_ended(self, machine: Machine, error: BaseException) -> None:
         """See `machine.Watcher`."""

@@ -18,6 +18,11 @@ class RaftConfig:
 
     Too small: a slow link deposes healthy leaders. Too large: a failed leader is missed late.
     """
+    quiesce_after_ns: Nanos | None = None
+    """How long a leader without work waits before the group sleeps; None: never.
+
+    The host must then watch the sleepers (`regions.node_heartbeats`).
+    """
     lease_reads: bool = False
     """Answer reads under a lease (`lease`): sound only while every node's clock keeps the bound below."""
     clock_drift_ppm_max: int = 100_000

@@ -59,6 +59,7 @@ def note_leader(state: RaftState, now: Nanos) -> None:
 
 def reset_election_timer(state: RaftState, now: Nanos) -> None:
     """Give the leader, or the election under way, one more timeout. A witness waits for a reason instead."""
+    state.wake_up()
     if state.role is ReplicaRole.FULL and state.may_campaign:
         state.election_deadline = Nanos(now + state.draw_election_timeout())
     else:
@@ -77,6 +78,7 @@ def campaign(state: RaftState, now: Nanos) -> None:
     """Start with a pre-vote."""
     if not is_voter(state.halves, state.node):
         probe("raft.campaign_of_one_removed_by_an_uncommitted_entry")
+    state.wake_up()
     state.office = Office.PRE_CANDIDATE
     state.transferring = False
     _set_leader(state, None)
@@ -90,6 +92,7 @@ def campaign(state: RaftState, now: Nanos) -> None:
 def campaign_for_real(state: RaftState, now: Nanos, *, transfer: bool) -> None:
     """Raise the term and ask for votes. The own vote counts once it is durable (`own_vote_durable`)."""
     check(transfer or not lease.is_bound(state, now), "nobody campaigns against a promise")
+    state.wake_up()
     state.office = Office.CANDIDATE
     state.transferring = transfer
     state.term = Term(state.term + 1)
@@ -185,8 +188,8 @@ def ignores_vote_request(state: RaftState, request: VoteRequest, now: Nanos) -> 
     """Stickiness: whether a live leader makes this request not worth an answer."""
     if request.transfer:
         return False
-    live = state.leader is not None and now - state.leader_contact < state.config.election_timeout_ns
-    return state.is_leader or live or lease.is_bound(state, now)
+    recent = state.quiescent or now - state.leader_contact < state.config.election_timeout_ns
+    return state.is_leader or (state.leader is not None and recent) or lease.is_bound(state, now)
 
 
 def check_quorum(state: RaftState, now: Nanos) -> None:
@@ -213,7 +216,7 @@ def _become_leader(state: RaftState, now: Nanos) -> None:
     state.election_deadline = None
     state.votes.clear()
     _set_leader(state, state.node)
-    state.leader_contact = now
+    state.leader_contact = state.active_at = now
     start = LogIndex(state.log.last_index + 1)
     state.progress = {
         node: Progress(start, last_contact=now, retried=now) for node in state.members if node != state.node

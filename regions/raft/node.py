@@ -4,14 +4,14 @@ The host feeds messages, proposals and time in, and takes a `Ready` out: message
 entries to apply, reads to answer. `next_deadline` says when `tick` is needed next; nothing happens in between.
 
 Dispatch stands here and nowhere else, and so does the handling of terms (`_settle_term`). What a message then
-does is in `election`, `replication`, `reading`, `lease`, `transfer` and `relay`.
+does is in `election`, `replication`, `reading`, `lease`, `transfer`, `quiescence` and `relay`.
 
 Source: Diego Ongaro, "Consensus: Bridging Theory and Practice" (2014); the surface follows etcd's raft library,
 with time as an argument and durability as a type.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from isochrone.errors import NotLeader, check
@@ -22,6 +22,7 @@ from isochrone.regions.raft import (
     election,
     lease,
     membership,
+    quiescence,
     reading,
     relay,
     replication,
@@ -30,7 +31,7 @@ from isochrone.regions.raft import (
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.log import RaftLog
 from isochrone.regions.raft.progress import Feed
-from isochrone.regions.raft.ready import NOTHING_READY, AppendToken, AppendWork, EventName, Proposal, Ready
+from isochrone.regions.raft.ready import NOTHING_READY, AppendToken, AppendWork, EventName, Proposal, Ready, Slumber
 from isochrone.regions.raft.state import Office, Outbox, new_state
 from isochrone.wire.messages import (
     MAJORITY,
@@ -41,6 +42,7 @@ from isochrone.wire.messages import (
     Heartbeat,
     HeartbeatResponse,
     Member,
+    Quiesce,
     QuorumSizes,
     RaftMessage,
     TimeoutNow,
@@ -82,6 +84,7 @@ class RaftStatus:
     """The one in force."""
     configuration_committed: bool
     """Whether that is known to be final."""
+    quiescent: bool
 
 
 class RaftNode:
@@ -220,6 +223,8 @@ class RaftNode:
         if sender == state.node or needless:
             state.event(EventName.STALE_MESSAGE, peer=sender)
             return
+        if state.quiescent and sender in state.progress:
+            quiescence.on_message(state, message, now)
         if not self._settle_term(sender, message, now):
             return
         match message:
@@ -235,6 +240,9 @@ class RaftNode:
                 replication.apply_truncation(state, message.truncate_to)
                 if message.round:
                     state.reply(sender, HeartbeatResponse(state.term, message.round))
+            case Quiesce():
+                self._heard_leader(sender, now)
+                quiescence.on_quiesce(state, sender, message)
             case VoteRequest():
                 election.on_vote_request(state, sender, message, now)
             case VoteResponse():
@@ -271,7 +279,7 @@ class RaftNode:
         if message.term > state.term:
             if isinstance(message, VoteResponse) and message.pre and message.granted:
                 return True  # It repeats the term that we asked about; it is nobody's term yet.
-            leader = sender if isinstance(message, AppendRequest | Heartbeat) else None
+            leader = sender if isinstance(message, AppendRequest | Heartbeat | Quiesce) else None
             election.become_follower(state, message.term, leader, now)
         elif message.term < state.term:
             state.event(EventName.STALE_MESSAGE, peer=sender)
@@ -305,11 +313,11 @@ class RaftNode:
     def tick(self, now: Nanos) -> None:
         """Do what time demands. Harmless when called early or often."""
         state = self._state
-        if state.is_leader:
+        if state.is_leader and not state.quiescent:
             election.check_quorum(state, now)
         if state.is_leader:
             transfer.expire(state, now)
-            if now >= state.heartbeat_deadline:
+            if now >= state.heartbeat_deadline and not state.quiescent and not quiescence.fall_asleep(state, now):
                 reading.start_round(state, now)
         elif state.election_deadline is not None and now >= state.election_deadline:
             election.timed_out(state, now)
@@ -317,6 +325,8 @@ class RaftNode:
     def next_deadline(self) -> Nanos | None:
         """When `tick` is needed next, None if only a message can change anything."""
         state = self._state
+        if state.quiescent:
+            return None
         if state.is_leader:
             deadline = min(state.heartbeat_deadline, state.quorum_deadline)
             return min(deadline, state.transfer.deadline) if state.transfer else deadline
@@ -329,6 +339,7 @@ class RaftNode:
         state = self._state
         membership.follow_up(state, now)
         if state.is_leader:
+            quiescence.look_for_work(state, now)
             replication.flush(state)
             reading.flush(state, now)
         append = self._append_work()
@@ -351,6 +362,8 @@ class RaftNode:
         state, out = self._state, self._state.out
         entries = tuple(state.log.take_unhanded())
         must_store = state.term != state.stored.term or state.vote != state.stored.vote
+        # A replica that forgot that it is no voter any more would ask for votes for ever, and nobody would tell it.
+        must_store |= not state.may_campaign and state.stored.commit < state.configurations[-1].index <= state.commit
         stores = bool(entries) or must_store or out.truncate_to is not None
         if not stores and not out.when_durable:
             return None
@@ -417,6 +430,20 @@ class RaftNode:
         if state.log.cached_bytes > 2 * state.config.cache_bytes_max:
             state.log.evict(state.applied)
 
+    def wake(self, now: Nanos, heard: Callable[[NodeId], Nanos]) -> None:
+        """End quiescence, if there is any; `heard` says when each member's node was last heard."""
+        quiescence.wake(self._state, now, heard)
+
+    @property
+    def quiescent(self) -> bool:
+        """Whether this replica sleeps."""
+        return self._state.quiescent
+
+    @property
+    def slumber(self) -> Slumber | None:
+        """What the node has to watch while this replica is quiescent; None when it is not."""
+        return quiescence.slumber(self._state)
+
     @property
     def term(self) -> Term:
         """The present term."""
@@ -464,4 +491,5 @@ class RaftNode:
             relay=state.is_relay,
             configuration=state.configuration,
             configuration_committed=configuration_log.is_committed(state),
+            quiescent=state.quiescent,
         )

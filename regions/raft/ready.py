@@ -8,7 +8,7 @@ way to get at those messages, so the order cannot be mistaken.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from isochrone.ids import KeyspaceId, LogIndex, NodeId, Term, Timestamp
+from isochrone.ids import KeyspaceId, LogIndex, Nanos, NodeId, Term, Timestamp
 from isochrone.wire.messages import Entry, HardState, RaftMessage
 
 
@@ -87,6 +87,8 @@ class EventName(StrEnum):
     TRANSFER_GIVEN_UP = "transfer_given_up"
     RELAY_HANDED_OVER = "relay_handed_over"
     RELAY_CANNOT_FEED = "relay_cannot_feed"
+    QUIESCED = "quiesced"
+    WOKE = "woke"
     STALE_MESSAGE = "stale_message"
     CONFIGURATION_CHANGED = "configuration_changed"
     CONFIGURATION_ROLLED_BACK = "configuration_rolled_back"
@@ -121,6 +123,20 @@ class Ready:
 
 NOTHING_READY = Ready((), None, (), (), (), (), ())
 """What most answers of peers lead to: nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slumber:
+    """That a replica sleeps, and whom its node must watch meanwhile (see `quiescence`)."""
+
+    leader: NodeId
+    term: Term
+    watched: tuple[NodeId, ...]
+    """On the leader: every other member. On a follower: the leader."""
+    heartbeat_ns: Nanos
+    """The watched must be heard this often."""
+    election_timeout_ns: Nanos
+    """When one of them was not heard for this long, the replica is to wake."""
 
 
 @dataclass(frozen=True, slots=True)

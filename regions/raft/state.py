@@ -1,5 +1,5 @@
 """The mutable state of one replica, shared by the verb families (`election`, `replication`, `reading`, `lease`,
-`transfer`, `relay`).
+`transfer`, `quiescence`, `relay`).
 
 Only those modules and `node` touch it. Messages are queued in one of two lists, which decides what must be durable
 first: `send` for what depends on nothing that is not durable yet, `send_when_durable` for everything else.
@@ -119,6 +119,10 @@ class RaftState:
     term_start: LogIndex = LogIndex(0)
     """On the leader: index of its no-op. Reads wait until it is committed."""
     uncommitted_bytes: int = 0
+    quiescent: bool = False
+    """This replica sleeps (see `quiescence`): a leader sends no heartbeats, a follower runs no election timer."""
+    active_at: Nanos = Nanos(0)
+    """On the leader: when there was work last."""
     heartbeat_deadline: Nanos = Nanos(0)
     quorum_deadline: Nanos = Nanos(0)
     """On the leader: when to look whether a quorum was heard. Never after the time at which it must step down, unless
@@ -183,6 +187,12 @@ class RaftState:
     def event(self, name: EventName, index: LogIndex | None = None, peer: NodeId | None = None) -> None:
         """Note a trace event."""
         self.out.events.append(Event(name, self.term, self.log.last_index if index is None else index, peer))
+
+    def wake_up(self) -> None:
+        """End quiescence, if there is any. Timers are the caller's."""
+        if self.quiescent:
+            self.quiescent = False
+            self.event(EventName.WOKE)
 
     def hard_state(self) -> HardState:
         """What must not be forgotten, as of now."""

@@ -19,7 +19,7 @@ from isochrone.ids import (
     StoreId,
     Term,
 )
-from isochrone.wire.messages import Configuration, Entry, Envelope, GroupMessage, HardState
+from isochrone.wire.messages import Configuration, Entry, Envelope, HardState, PeerMessage
 
 
 class Clock(Protocol):
@@ -42,7 +42,7 @@ class Clock(Protocol):
 class Transport(Protocol):
     """Messages between nodes: unordered across peers, lossy, possibly repeated."""
 
-    def send(self, to: NodeId, messages: Sequence[GroupMessage]) -> None:
+    def send(self, to: NodeId, messages: Sequence[PeerMessage]) -> None:
         """Queue messages to a peer. Never blocks, never raises; what cannot be delivered is dropped and counted.
 
         Messages of one call stay together and in order, and calls to one peer are delivered in order while a stream

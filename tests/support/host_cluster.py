@@ -6,6 +6,7 @@ restart with a raised incarnation, and can be frozen like a stopped process.
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -30,7 +31,7 @@ from isochrone.regions.host import GroupSettings, Host
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.state.kv import HANDLERS
 from isochrone.regions.storage.memory import MemoryStore
-from isochrone.wire.messages import Configuration, Envelope, GroupMessage, Member
+from isochrone.wire.messages import Configuration, Envelope, Member, PeerMessage
 from isochrone.wire.session import ClientHello, KeyspaceRoute, NodeHello, SessionMessage
 
 GROUP = GroupId("g")
@@ -64,9 +65,11 @@ class LinkedTransport:
     def start(self, receive: Callable[[Envelope], None]) -> None:
         self.receive = receive
 
-    def send(self, to: NodeId, messages: Sequence[GroupMessage]) -> None:
+    def send(self, to: NodeId, messages: Sequence[PeerMessage]) -> None:
         identity = self._identity
-        envelope = Envelope(identity.node, identity.store, identity.incarnation, tuple(messages))
+        self._cluster.sent.update([(identity.node, type(getattr(item, "message", item))) for item in messages])
+        kept = tuple(item for item in messages if not self._cluster.lose(identity.node, to, item))
+        envelope = Envelope(identity.node, identity.store, identity.incarnation, kept)
         self._cluster.carry(identity.node, to, lambda: self._cluster.deliver(to, envelope))
 
 
@@ -139,11 +142,21 @@ class _Answering:
 class HostCluster:
     """See the module. Use inside `run_virtual`."""
 
-    def __init__(self, roles: dict[str, ReplicaRole], seed: int = 1, delay_ms: float = 10.0) -> None:
+    def __init__(
+        self, roles: dict[str, ReplicaRole], seed: int = 1, delay_ms: float = 10.0, more_groups: int = 0
+    ) -> None:
         self.rng = random.Random(seed)
         self.delay_ms = delay_ms
         self.loss = 0.0
         self.cut: set[tuple[str, str]] = set()
+        self.lose: Callable[[str, str, PeerMessage], bool] = lambda _source, _target, _message: False
+        """Loses single messages."""
+        self._arrivals: dict[tuple[str, str], float] = {}
+        self.quiesce_after_ns: Nanos | None = Nanos(1000 * MS)
+        self.sent: Counter[tuple[str, type]] = Counter()
+        """Messages by their sender and class."""
+        self.groups = [GROUP, *(GroupId(f"g{number}") for number in range(more_groups))]
+        """All with the same members; clients know of the first only."""
         members = tuple(Member(NodeId(name), StoreId(f"s-{name}"), role) for name, role in roles.items())
         self.configuration = Configuration(members)
         self.routes = (
@@ -157,7 +170,8 @@ class HostCluster:
         self.processes = {
             member.node: Process(
                 MemoryStore(
-                    StoreIdentity(CLUSTER, member.node, member.store, Incarnation(1)), {GROUP: self.configuration}
+                    StoreIdentity(CLUSTER, member.node, member.store, Incarnation(1)),
+                    dict.fromkeys(self.groups, self.configuration),
                 ),
                 VirtualClock(),
             )
@@ -178,14 +192,13 @@ class HostCluster:
         node = NodeId(name)
         process = self.processes[node]
         assert process.host is None
-        raft = RaftConfig(group=GROUP, node=node, heartbeat_ns=Nanos(100 * MS), election_timeout_ns=Nanos(1000 * MS))
         process.transport = LinkedTransport(self, process.store.identity)
         process.service = ClientService(node, self.routes)
         process.host = Host(
             process.store,
             process.transport,
             process.clock,
-            {GROUP: GroupSettings(raft=raft, keyspaces=(KEYSPACE,), campaign_first=node == next(iter(self.processes)))},
+            {group: self._settings(node, group) for group in self.groups},
             handlers=HANDLERS,
             rng=random.Random(self.rng.random()),
             offset_max_ns=250 * MS,
@@ -193,6 +206,17 @@ class HostCluster:
         )
         process.service.attach(process.host)
         await process.host.start()
+
+    def _settings(self, node: NodeId, group: GroupId) -> GroupSettings:
+        raft = RaftConfig(
+            group=group,
+            node=node,
+            heartbeat_ns=Nanos(100 * MS),
+            election_timeout_ns=Nanos(1000 * MS),
+            quiesce_after_ns=self.quiesce_after_ns,
+        )
+        keyspace = KEYSPACE if group == GROUP else KeyspaceId(f"{group}/")
+        return GroupSettings(raft=raft, keyspaces=(keyspace,), campaign_first=node == next(iter(self.processes)))
 
     async def start_all(self) -> None:
         for name in self.processes:
@@ -244,7 +268,11 @@ class HostCluster:
             else:
                 arrive()
 
-        asyncio.get_running_loop().call_later(self.delay_ms / 1000, deliver)
+        # The loop keeps no order among timers of the same time; a link does.
+        loop = asyncio.get_running_loop()
+        at = max(loop.time() + self.delay_ms / 1000, self._arrivals.get((source, target), 0.0) + 1e-9)
+        self._arrivals[source, target] = at
+        loop.call_at(at, deliver)
 
     def deliver(self, node: NodeId, envelope: Envelope) -> None:
         process = self.processes[node]
@@ -284,14 +312,14 @@ class HostCluster:
 
     # ---- questions
 
-    def leader(self) -> str | None:
+    def leader(self, group: GroupId = GROUP) -> str | None:
         """The live leader of the highest term that clients can use."""
         leading = [
-            (host.replicas[GROUP].core.term, name)
+            (host.replicas[group].core.term, name)
             for name, process in self.processes.items()
             if (host := process.host) is not None
-            and GROUP in host.replicas
-            and host.replicas[GROUP].core.status().match
+            and group in host.replicas
+            and host.replicas[group].core.status().match
         ]
         return max(leading)[1] if leading else None
 

@@ -25,7 +25,10 @@ from isochrone.wire.messages import (
     Heartbeat,
     HeartbeatResponse,
     Member,
+    NodeHeartbeat,
     PeerHello,
+    PeerMessage,
+    Quiesce,
     QuorumSizes,
     TimeoutNow,
     VoteRequest,
@@ -108,9 +111,12 @@ RAFT_MESSAGES = st.one_of(
     st.builds(Heartbeat, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
     st.builds(HeartbeatResponse, NUMBERS, NUMBERS),
     st.builds(TimeoutNow, NUMBERS),
+    st.builds(Quiesce, NUMBERS, NUMBERS),
 )
-GROUP_MESSAGES = st.lists(st.builds(GroupMessage, NAMES, RAFT_MESSAGES), max_size=4)
-FRAMES = st.lists(st.tuples(NUMBERS.map(Incarnation), GROUP_MESSAGES), min_size=1, max_size=3)
+PEER_MESSAGES = st.lists(
+    st.builds(GroupMessage, NAMES, RAFT_MESSAGES) | st.builds(NodeHeartbeat, NUMBERS, NUMBERS, BOOLS), max_size=4
+)
+FRAMES = st.lists(st.tuples(NUMBERS.map(Incarnation), PEER_MESSAGES), min_size=1, max_size=3)
 
 REPLICAS = st.lists(st.tuples(NAMES, NAMES, NAMES, NAMES, NAMES), max_size=3).map(tuple)
 ROUTES = st.lists(st.builds(session.KeyspaceRoute, NAMES, BLOBS, NAMES, REPLICAS), max_size=3).map(tuple)
@@ -149,7 +155,7 @@ GARBAGE = st.binary(max_size=60) | PLAIN.map(msgpack.packb)
 
 
 @given(FRAMES)
-def test_joined_peer_frames_come_back_as_they_were(frames: list[tuple[Incarnation, list[GroupMessage]]]) -> None:
+def test_joined_peer_frames_come_back_as_they_were(frames: list[tuple[Incarnation, list[PeerMessage]]]) -> None:
     data = b"".join(encode_frame(incarnation, messages) for incarnation, messages in frames)
     assert decode_frames(data) == [(incarnation, tuple(messages)) for incarnation, messages in frames]
 
@@ -193,7 +199,7 @@ def test_one_flipped_bit_of_an_entry_is_noticed(entry: Entry, data: st.DataObjec
 
 @given(FRAMES, SESSION_MESSAGES, st.data())
 def test_cut_off_frames_are_malformed(
-    frames: list[tuple[Incarnation, list[GroupMessage]]], messages: list[session.SessionMessage], data: st.DataObject
+    frames: list[tuple[Incarnation, list[PeerMessage]]], messages: list[session.SessionMessage], data: st.DataObject
 ) -> None:
     last = encode_frame(*frames[-1])
     cut = data.draw(st.integers(1, len(last) - 1))
@@ -305,5 +311,5 @@ def test_an_entry_whose_fields_have_wrong_types_is_corrupt() -> None:
 
 
 def test_every_message_of_the_protocols_has_a_tag() -> None:
-    assert {cls for cls, _ in codec._FORMS.values()} == set(codec.RaftMessage.__args__)
+    assert {cls for cls, _ in codec._FORMS.values()} == {*codec.RaftMessage.__args__, codec.NodeHeartbeat}
     assert {cls for cls, _ in session._FORMS.values()} == set(session.SessionMessage.__args__)

@@ -189,7 +189,8 @@ def ignores_vote_request(state: RaftState, request: VoteRequest, now: Nanos) -> 
     if request.transfer:
         return False
     recent = state.quiescent or now - state.leader_contact < state.config.election_timeout_ns
-    return state.is_leader or (state.leader is not None and recent) or lease.is_bound(state, now)
+    live = state.leader is not None and recent
+    return state.is_leader or live or lease.is_bound(state, now)
 
 
 def check_quorum(state: RaftState, now: Nanos) -> None:

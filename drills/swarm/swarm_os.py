@@ -124,7 +124,7 @@ class Swarm:
         try:
             shrunk = await worker.call(partial(shrink_case, result, SHRINK_LIMIT_S))
         except WorkerFailed as error:
-            self._say(f"seed {kept.seed}: no smaller case: {error}")
+            self._say(f"seed {kept.seed}: no smaller case: {str(error).splitlines()[-1]}")
             return
         file = self.plan.directory / f"seed-{kept.seed}-shrunk.json"
         write_case(file, shrunk.result)

@@ -300,6 +300,37 @@ def test_a_fault_is_found_kept_made_smaller_and_replayed(tmp_path: Path) -> None
     assert not (tmp_path / "none.json").exists()
 
 
+DEADLY = """
+# One seed takes its process with it, as a fault in a library would.
+import os
+from isochrone.drills.sim.world import World
+
+make = World.__init__
+
+def deadly_make(self, options, topology, schedule):
+    make(self, options, topology, schedule)
+    if options.seed == 2:
+        os._exit(9)
+
+World.__init__ = deadly_make
+"""
+
+
+def test_a_worker_that_dies_is_told_with_its_seed_and_the_swarm_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DEADLY)
+    planted = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])}
+    swarm = ("sim", "swarm", "--minutes", "0.05", "--mode", "lite", "--jobs", "2", "--seed", "1", "--json")
+    process = started(*swarm, cwd=tmp_path, **planted)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 5, errors
+    plain = json.loads(output)
+    assert [(each["seed"], each["failure"]) for each in plain["failures"]] == [(2, "crashed: the worker")]
+    assert plain["verdicts"]["crashed"] == 1 and plain["runs"] > 2
+    case = json.loads((tmp_path / plain["failures"][0]["file"]).read_text())
+    assert "ended with status 9" in case["reason"]
+    assert ran("--case", str(tmp_path / plain["failures"][0]["file"]))["seed"] == 2, "without the fault it holds"
+
+
 def test_a_swarm_runs_seeds_and_tells_what_it_found(tmp_path: Path) -> None:
     process = started(
         "sim", "swarm", "--minutes", "0.05", "--mode", "lite", "--jobs", "2", "--seed", "1", "--json", cwd=tmp_path

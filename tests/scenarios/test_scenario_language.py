@@ -150,7 +150,7 @@ def test_a_group_that_never_falls_silent_is_reported() -> None:
 
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
 MEMBERS = tuple(Member(node, StoreId(f"store-{node}"), ReplicaRole.FULL) for node in (A, B, C))
-BY_NODE = {member.node: member for member in MEMBERS}
+GROUP = Configuration(MEMBERS)
 
 
 def _claims(last: int) -> Claims:
@@ -160,7 +160,9 @@ def _claims(last: int) -> Claims:
         Configuration(MEMBERS), HardState(Term(2), A), LogIndex(0), Term(0), LogIndex(last), runs, LogIndex(0)
     )
     empty = StoredGroup(Configuration(MEMBERS), HardState(), LogIndex(0), Term(0), LogIndex(0), (), LogIndex(0))
-    return Claims(lambda node: (StoreId(f"store-{node}"), empty if node == C else disk))
+    return Claims(
+        lambda node: (StoreId(f"store-{node}"), empty if node == C else disk), lambda node: StoreId(f"store-{node}")
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,15 +179,15 @@ def _claims(last: int) -> Claims:
 )
 def test_a_message_whose_claim_is_not_durable_fails_the_scenario(message: RaftMessage, breach: str) -> None:
     with pytest.raises(AssertionError, match=breach):
-        _claims(3).sends(A, C, message, BY_NODE)
+        _claims(3).sends(A, C, message, GROUP)
 
 
 def test_a_second_vote_of_a_term_fails_the_scenario() -> None:
     claims = _claims(3)
-    claims.sends(A, B, VoteRequest(Term(2), LogIndex(3), Term(1), False, False), BY_NODE)
-    claims.sends(B, A, VoteResponse(Term(2), granted=True, pre=False), BY_NODE)
+    claims.sends(A, B, VoteRequest(Term(2), LogIndex(3), Term(1), False, False), GROUP)
+    claims.sends(B, A, VoteResponse(Term(2), granted=True, pre=False), GROUP)
     with pytest.raises(AssertionError, match="a vote leaves before it is durable"):
-        claims.sends(B, C, VoteResponse(Term(2), granted=True, pre=False), BY_NODE)
+        claims.sends(B, C, VoteResponse(Term(2), granted=True, pre=False), GROUP)
 
 
 def test_a_commit_without_a_quorum_of_disks_fails_the_scenario() -> None:

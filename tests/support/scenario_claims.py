@@ -5,7 +5,7 @@ commit that no quorum of disks holds, two leaders or two votes of one voter in a
 differently, a read that misses an acknowledged write.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from isochrone.errors import InvariantViolation
 from isochrone.ids import LogIndex, NodeId, ReplicaRole, StoreId, Term
@@ -19,7 +19,6 @@ from isochrone.wire.messages import (
     Configuration,
     Entry,
     Heartbeat,
-    Member,
     RaftMessage,
     VoteRequest,
     VoteResponse,
@@ -32,8 +31,10 @@ DiskOf = Callable[[NodeId], tuple[StoreId, StoredGroup]]
 class Claims:
     """See the module. Collects what was promised so far."""
 
-    def __init__(self, disk_of: DiskOf) -> None:
+    def __init__(self, disk_of: DiskOf, store_of: Callable[[NodeId], StoreId]) -> None:
+        """`store_of` names the store that a node was added with."""
         self._disk_of = disk_of
+        self._store_of = store_of
         self._votes: dict[tuple[Term, NodeId, StoreId], NodeId] = {}
         self._leaders: dict[Term, NodeId] = {}
         self.chain: list[Entry] = []
@@ -70,9 +71,7 @@ class Claims:
         if (entry.index, entry.term, entry.data) in self._proposed:
             self.acknowledged[entry.index] = entry.data
 
-    def sends(
-        self, source: NodeId, target: NodeId, message: RaftMessage, members: Mapping[NodeId, ReplicaRole]
-    ) -> None:
+    def sends(self, source: NodeId, target: NodeId, message: RaftMessage, configuration: Configuration) -> None:
         """A message leaves: what it claims of its sender is on the sender's disk."""
         store, disk = self._disk_of(source)
         match message:
@@ -91,12 +90,12 @@ class Claims:
             case AppendResponse() if message.accepted:
                 assert disk.last_index >= message.index, "entries are acknowledged before they are durable"
             case AppendRequest():
-                self._check_truncation(message.truncate_to, message.commit, members)
+                self._check_truncation(message.truncate_to, message.commit, configuration)
             case Heartbeat():
                 peer_store, peer = self._disk_of(target)
-                known = peer_store == members[target].store and target not in self.forgetful
+                known = peer_store == self._store_of(target) and target not in self.forgetful
                 assert not known or peer.last_index >= message.commit, f"{target} is told of a commit beyond its log"
-                self._check_truncation(message.truncate_to, message.truncate_to, members)
+                self._check_truncation(message.truncate_to, message.truncate_to, configuration)
             case _:
                 pass
         assert disk.hard_state.term >= message.term, "a term leaves before it is durable"
@@ -106,10 +105,10 @@ class Claims:
         first = self._votes.setdefault((term, voter, store), candidate)
         assert first == candidate, f"{voter} votes for {first} and {candidate} in term {term}"
 
-    def _check_truncation(self, truncate_to: int, commit: int, members: Mapping[NodeId, Member]) -> None:
+    def _check_truncation(self, truncate_to: int, commit: int, configuration: Configuration) -> None:
         full = [
             self._disk_of(node)[1].last_index
-            for node, each in members.items()
+            for node, each in all_members(configuration).items()
             if each.role is ReplicaRole.FULL and node not in self.forgetful
         ]
         assert truncate_to <= min(commit, *full), "a full voter may need what is dropped"

@@ -5,11 +5,12 @@ from dataclasses import fields, replace
 
 from scenario_format import Block, Command, parse_scenario
 from scenario_site import Flight, Level, Settings, Site
-from scenario_trace import KINDS, entries_text, kind_of, message_text
+from scenario_trace import KINDS, configuration_text, entries_text, kind_of, message_text
 from scenario_world import World
 
-from isochrone.ids import NodeId, ReplicaRole
+from isochrone.ids import NodeId, ReplicaRole, StoreId
 from isochrone.regions.raft.config import RaftConfig
+from isochrone.wire.messages import Configuration, EntryKind, Member, QuorumSizes
 
 ELECTION_ATTEMPTS_MAX = 3
 STABILIZE_STEPS_MAX = 5_000
@@ -138,22 +139,24 @@ def _add_nodes(world: World, args: Args) -> None:
     roles = dict.fromkeys(names, ReplicaRole.FULL)
     for key, role in (("witness", ReplicaRole.WITNESS), ("learner", ReplicaRole.LEARNER)):
         roles |= {NodeId(name): role for name in args.listed(key)}
-    if not roles or len(set(names)) < len(names):
+    spare = {NodeId(name): ReplicaRole.LEARNER for name in args.listed("spare")}
+    if not roles or len(set(names)) < len(names) or spare.keys() & roles.keys():
         raise args.command.error("add-nodes needs names, each once")
     election_ms = args.number("election", 1000)
-    jitter = {name: min(100 * position, election_ms // 2) for position, name in enumerate(roles)}
+    jitter = {name: min(100 * position, election_ms // 2) for position, name in enumerate(roles | spare)}
     for pair in args.listed("jitter"):
         name, _, value = pair.partition(":")
-        if NodeId(name) not in roles or args.to_number(value) > election_ms // 2:
+        if NodeId(name) not in jitter or args.to_number(value) > election_ms // 2:
             raise args.command.error(f"not a node and a jitter of at most {election_ms // 2} ms: {pair}")
         jitter[NodeId(name)] = args.to_number(value)
     settings = Settings(args.number("heartbeat", 100), election_ms, args.number("link", 10), args.raft_settings())
     down = args.listed("down")
     if unknown := [name for name in down if NodeId(name) not in roles]:
         raise args.command.error(f"there is no node {unknown[0]}")
-    world.add_nodes(roles, jitter, settings)
+    members = [[Member(node, StoreId(f"store-{node}"), role) for node, role in each.items()] for each in (roles, spare)]
+    world.add_nodes(members[0], members[1], jitter, settings)
     for site in world.sites.values():
-        if site.name not in down:
+        if site.name not in (*down, *spare):
             world.start(site)
 
 
@@ -264,6 +267,7 @@ def _elect(world: World, args: Args) -> None:
     site = args.live()
     voters = [args.named(name) for name in args.listed("by")] or list(world.sites.values())
     for _ in range(ELECTION_ATTEMPTS_MAX):
+        world.note(f"{site.name}: campaign")
         world.act(site, lambda core: core.campaign(world.now))
         if world.pass_votes(site, voters):
             return
@@ -277,6 +281,27 @@ def _propose(world: World, args: Args) -> None:
     for number in range(1, count + 1):
         text = data if count == 1 else f"{data}{number}"
         world.propose(site, text.encode().ljust(size, b"."))
+
+
+@_command
+def _propose_configuration(world: World, args: Args) -> None:
+    """`propose-configuration a b c witness=(w) learner=(d) [explicit]`: a is asked to change who is in the group."""
+    site, names = args.live(), args.words()
+    auto_leave = "explicit" not in names
+    roles = {name: ReplicaRole.FULL for name in names if name != "explicit"}
+    for key, role in (("witness", ReplicaRole.WITNESS), ("learner", ReplicaRole.LEARNER)):
+        roles |= dict.fromkeys(args.listed(key), role)
+    members = [replace(args.named(name).member, role=role) for name, role in roles.items()]
+    quorums = QuorumSizes(args.number("commit", 0), args.number("election", 0))
+    world.note(f"{site.name}: propose {configuration_text(Configuration(tuple(members), quorums=quorums))}")
+    world.ask(site, lambda core: core.propose_configuration(members, quorums, auto_leave=auto_leave, now=world.now))
+
+
+@_command
+def _leave_joint(world: World, args: Args) -> None:
+    site = args.live()
+    world.note(f"{site.name}: leave joint")
+    world.ask(site, lambda core: core.leave_joint(world.now))
 
 
 @_command
@@ -458,6 +483,9 @@ def _dump_lines(world: World, site: Site) -> list[str]:
             f"{site.name}: {status.role} {status.office}{leads} term={status.term} vote={status.vote or 'none'} "
             f"commit={status.commit} applied={status.applied} log={status.first}..{status.last}"
         )
+        if status.configuration != world.configuration:
+            final = "" if status.configuration_committed else " not known to be committed"
+            lines.append(f"  {configuration_text(status.configuration)}{final}")
         for node, peer in status.peers.items():
             lines.append(f"  {node}: {peer.feed} match={peer.match} next={peer.next} inflight={peer.inflight}")
     stored = world.disk(site.name)
@@ -473,5 +501,5 @@ def _dump_lines(world: World, site: Site) -> list[str]:
 def _applied(world: World, args: Args) -> None:
     """What each node has applied, no-ops left out."""
     for site in args.sites():
-        applied = [entry.data.decode() for entry in site.applied if entry.data]
+        applied = [entry.data.decode() for entry in site.applied if entry.kind is EntryKind.COMMANDS]
         world.lines.append(f"{site.name}: {' '.join(applied) or 'nothing'}{' (down)' * (site.core is None)}")

@@ -9,14 +9,14 @@ from enum import Enum
 from scenario_trace import entries_text, hard_state_text
 
 from isochrone.clocks.interval import Interval
-from isochrone.ids import Incarnation, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
+from isochrone.ids import Incarnation, KeyspaceId, LogIndex, Nanos, NodeId, StoreId, Term, Timestamp
 from isochrone.ports import WriteBatch
 from isochrone.regions.intake import Intake
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import AppendWork
 from isochrone.regions.storage.memory import MemoryStore
 from isochrone.wire.entries import make_entry
-from isochrone.wire.messages import Entry, EntryKind, RaftMessage
+from isochrone.wire.messages import Entry, EntryKind, Member, RaftMessage
 
 KEYSPACE = KeyspaceId("k/")
 
@@ -91,7 +91,8 @@ class Site:
     """One node: its disk, and while it is up its core."""
 
     name: NodeId
-    role: ReplicaRole
+    member: Member
+    """What the node is as a member; its store is the one that it was added with."""
     rng: FixedJitter
     store: MemoryStore
     intake: Intake = field(init=False)
@@ -100,6 +101,7 @@ class Site:
     pending: deque[Pending] = field(default_factory=deque)
     applied: list[Entry] = field(default_factory=list)
     commit: int = 0
+    keeps_state: bool = True
     waiting_reads: list[tuple[LogIndex, int]] = field(default_factory=list)
     lives: int = 0
     wipes: int = 0

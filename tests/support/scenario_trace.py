@@ -4,15 +4,21 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import get_args
 
+from isochrone.ids import ReplicaRole
 from isochrone.regions.raft.ready import Event
+from isochrone.wire.configurations import decode_configuration
 from isochrone.wire.messages import (
+    MAJORITY,
     AppendRequest,
     AppendResponse,
+    Configuration,
     Entry,
     EntryKind,
     HardState,
     Heartbeat,
     HeartbeatResponse,
+    Member,
+    QuorumSizes,
     RaftMessage,
     TimeoutNow,
     VoteRequest,
@@ -30,8 +36,25 @@ def entry_text(entry: Entry) -> str:
             data = entry.data.decode()
             shown = data if len(data) <= _SHOWN_DATA else f"{data[:8]}... {len(data)} bytes"
             return f'{entry.index}/{entry.term} "{shown}"'
+        case EntryKind.CONFIGURATION:
+            return f"{entry.index}/{entry.term} {configuration_text(decode_configuration(entry.data))}"
         case _:
             return f"{entry.index}/{entry.term} {entry.kind.name.lower()}"
+
+
+def configuration_text(configuration: Configuration) -> str:
+    """Who belongs to a group: voters by name, others with their role; a joint one with both halves."""
+    members = _half_text(configuration.members, configuration.quorums)
+    if not configuration.joint:
+        return f"<{members}>"
+    how = "" if configuration.auto_leave else " until told"
+    return f"<{members} from {_half_text(configuration.outgoing, configuration.outgoing_quorums)}{how}>"
+
+
+def _half_text(members: Sequence[Member], sizes: QuorumSizes) -> str:
+    named = [m.node if m.role is ReplicaRole.FULL else f"{m.node}:{m.role}" for m in members]
+    quorums = f" commit={sizes.commit} election={sizes.election}" if sizes != MAJORITY else ""
+    return " ".join(named) + quorums
 
 
 def entries_text(entries: Sequence[Entry]) -> str:

@@ -9,8 +9,9 @@ Every step leaves its trace: first what happened to whom, then, indented, what t
 """
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from scenario_claims import Claims
@@ -33,13 +34,13 @@ from isochrone.ids import (
     LogIndex,
     Nanos,
     NodeId,
-    ReplicaRole,
     StoreId,
     Term,
     Timestamp,
 )
 from isochrone.ports import LogWrite, StoredGroup, StoreIdentity, WriteBatch
 from isochrone.regions.intake import Intake
+from isochrone.regions.raft.changes import all_members, keeps_state
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import AppendWork, EventName, Fetch, Outgoing, Proposal, Ready
@@ -73,6 +74,10 @@ def _finish(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a call to a memory store has suspended")
 
 
+def _identity(member: Member) -> StoreIdentity:
+    return StoreIdentity(ClusterId("c"), member.node, member.store, Incarnation(0))
+
+
 class World:
     """See the module."""
 
@@ -90,7 +95,10 @@ class World:
         """Nodes whose disk syncs only when told."""
         self.paused: set[NodeId] = set()
         """Nodes whose process stands still."""
-        self.claims = Claims(lambda node: (self.sites[node].store.identity.store, self.disk(node)))
+        self.claims = Claims(
+            lambda node: (self.sites[node].store.identity.store, self.disk(node)),
+            lambda node: self.sites[node].member.store,
+        )
         self.counts: Counter[str] = Counter()
         """Events since they were last asked for."""
         self._contexts = 0
@@ -123,19 +131,21 @@ class World:
 
     # ---- nodes
 
-    def add_nodes(self, roles: dict[NodeId, ReplicaRole], jitter_ms: dict[NodeId, int], settings: Settings) -> None:
-        """Bootstrap a group. Its nodes are to be started."""
-        members = tuple(Member(node, StoreId(f"store-{node}"), role) for node, role in roles.items())
-        self.settings, self.configuration = settings, Configuration(members)
-        for member in members:
+    def add_nodes(
+        self, members: Sequence[Member], spare: Sequence[Member], jitter_ms: dict[NodeId, int], settings: Settings
+    ) -> None:
+        """Bootstrap a group of `members`. All nodes, also the spare ones, are to be started."""
+        self.settings, self.configuration = settings, Configuration(tuple(members))
+        for member in (*members, *spare):
             rng = FixedJitter(jitter_ms[member.node] * NS_PER_MS)
-            self.sites[member.node] = Site(member.node, member.role, rng, self._new_store(member.node, member.store))
+            self.sites[member.node] = Site(member.node, member, rng, MemoryStore(_identity(member), {}))
+        for member in (*members, *spare):
+            self.sites[member.node].store = self._new_store(member)
 
-    def _new_store(self, node: NodeId, store_id: StoreId) -> MemoryStore:
+    def _new_store(self, member: Member) -> MemoryStore:
         """A bootstrapped store whose owner has met its peers, so that traces need not begin with that."""
-        identity = StoreIdentity(ClusterId("c"), node, store_id, Incarnation(0))
-        store = MemoryStore(identity, {GROUP: self.configuration})
-        peers = {member.node: Incarnation(1) for member in self.configuration.members if member.node != node}
+        store = MemoryStore(_identity(member), {GROUP: self.configuration})
+        peers = {node: Incarnation(1) for node in self.sites if node != member.node}
         _finish(store.write(WriteBatch(incarnations=peers)))
         return store.reopen()
 
@@ -149,12 +159,10 @@ class World:
         site.lives += 1
         site.counters = Counter()
         site.intake = Intake(site.store.incarnations, self._clock, HybridLogicalClock(_UNCUT), site.counters)
-        site.intake.set_members(GROUP, {member.node: member for member in self.configuration.members})
         stored = self.disk(site.name)
-        base = max(stored.hard_state.commit, stored.truncated_index)
-        if site.role is not ReplicaRole.WITNESS:
-            base = stored.applied
-            del site.applied[stored.applied :]
+        site.keeps_state = keeps_state(stored, site.name)
+        base = stored.applied if site.keeps_state else max(stored.hard_state.commit, stored.truncated_index)
+        del site.applied[stored.applied :]
         first = LogIndex(min(base + 1, stored.last_index))
         tail: tuple[Entry, ...] = ()
         if stored.last_index > stored.truncated_index:
@@ -167,6 +175,7 @@ class World:
             **self.settings.raft,
         )
         site.core = RaftNode(config, stored, tail, rng=site.rng, now=self.now)
+        site.intake.set_members(GROUP, all_members(site.core.configuration))
         site.commit = site.core.status().commit
         self.drain(site)
 
@@ -185,10 +194,10 @@ class World:
         site.applied.clear()
         if same_store:
             self.claims.forgetful.add(site.name)
-            site.store = self._new_store(site.name, site.store.identity.store)
+            site.store = self._new_store(site.member)
         else:
             site.wipes += 1
-            site.store = self._new_store(site.name, StoreId(f"store-{site.name}-{site.wipes + 1}"))
+            site.store = self._new_store(replace(site.member, store=StoreId(f"store-{site.name}-{site.wipes + 1}")))
 
     def disk(self, node: NodeId) -> StoredGroup:
         """What a node's disk holds durably."""
@@ -242,6 +251,8 @@ class World:
         for event in ready.events:
             if event.name is EventName.BECAME_LEADER:
                 self.claims.leads(site.name, event.term)
+            if event.name is EventName.CONFIGURATION_CHANGED:
+                site.intake.set_members(GROUP, all_members(core.configuration))
             self.counts[event.name] += 1
             self.tell(site, event_text(event))
 
@@ -251,7 +262,7 @@ class World:
             site.commit = status.commit
             self.note(f"  commits {status.commit}")
             if status.match:
-                self.claims.commits(self.configuration, status.commit)
+                self.claims.commits(status.configuration, status.commit)
 
     def _apply(self, site: Site, core: RaftNode, committed: tuple[Entry, ...]) -> None:
         for entry in committed:
@@ -282,7 +293,7 @@ class World:
         logs: tuple[LogWrite, ...] = ()
         if work.hard_state or work.entries or work.truncate_to is not None:
             logs = (LogWrite(GROUP, work.hard_state, work.entries, work.truncate_to),)
-        applied = {GROUP: LogIndex(len(site.applied))} if site.role is not ReplicaRole.WITNESS else {}
+        applied = {GROUP: LogIndex(len(site.applied))} if site.keeps_state else {}
         self._queue(site, Pending(WriteBatch(logs, applied=applied), work))
 
     def _queue(self, site: Site, pending: Pending) -> None:
@@ -318,8 +329,8 @@ class World:
     # ---- the network
 
     def _send(self, site: Site, outgoing: Outgoing) -> None:
-        members = {member.node: member for member in self.configuration.members}
-        self.claims.sends(site.name, outgoing.to, outgoing.message, members)
+        assert site.core is not None
+        self.claims.sends(site.name, outgoing.to, outgoing.message, site.core.status().configuration)
         cut = (site.name, outgoing.to) in self.cut
         self.note(f"  -> {outgoing.to} {message_text(outgoing.message)}{' (cut)' * cut}")
         if not cut:

@@ -1,91 +1,19 @@
 """The commands of the scenario language, and how a file of them is run. CONTRIBUTING.md lists them for writers."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
+from scenario_args import Args
 from scenario_format import Block, Command, parse_scenario
 from scenario_site import Flight, Level, Settings, Site
 from scenario_trace import KINDS, configuration_text, entries_text, kind_of, message_text
 from scenario_world import World
 
 from isochrone.ids import NodeId, ReplicaRole, StoreId
-from isochrone.regions.raft.config import RaftConfig
 from isochrone.wire.messages import Configuration, EntryKind, Member, QuorumSizes
 
 ELECTION_ATTEMPTS_MAX = 3
 STABILIZE_STEPS_MAX = 5_000
-_RAFT_SETTINGS = tuple(
-    f.name for f in fields(RaftConfig) if f.name not in ("group", "node", "heartbeat_ns", "election_timeout_ns")
-)
-
-
-class Args:
-    """The words and options of one command, checked as they are taken."""
-
-    def __init__(self, command: Command, world: World) -> None:
-        self.command = command
-        self._world = world
-        self._words = list(command.words)
-        self._options = dict(command.options)
-
-    def word(self, what: str) -> str:
-        """The next word."""
-        if not self._words:
-            raise self.command.error(f"{self.command.name} needs {what}")
-        return self._words.pop(0)
-
-    def words(self) -> list[str]:
-        """All words that are left."""
-        words, self._words = self._words, []
-        return words
-
-    def site(self) -> Site:
-        """The node named by the next word."""
-        return self.named(self.word("a node"))
-
-    def sites(self) -> list[Site]:
-        """The nodes named by the words that are left; all nodes if there are none."""
-        return [self.named(name) for name in self.words()] or list(self._world.sites.values())
-
-    def live(self) -> Site:
-        """The node named by the next word, which must be up."""
-        site = self.site()
-        if site.core is None:
-            raise self.command.error(f"{site.name} is down")
-        return site
-
-    def named(self, name: str) -> Site:
-        """A node."""
-        site = self._world.sites.get(NodeId(name))
-        if site is None:
-            raise self.command.error(f"there is no node {name}")
-        return site
-
-    def number(self, key: str, default: int | None = None) -> int:
-        """An option that is a number, or the next word if there is no such option and no default."""
-        values = self._options.pop(key, None)
-        if values is None and default is not None:
-            return default
-        return self.to_number(values[0] if values else self.word(f"a number of {key}"))
-
-    def to_number(self, text: str) -> int:
-        """A number that is not negative."""
-        if not text.isdecimal():
-            raise self.command.error(f"not a number: {text}")
-        return int(text)
-
-    def listed(self, key: str) -> tuple[str, ...]:
-        """An option that is a list of words; empty if it is not given."""
-        return self._options.pop(key, ())
-
-    def raft_settings(self) -> dict[str, int]:
-        """Settings of `RaftConfig` by their own names."""
-        return {key: self.number(key) for key in _RAFT_SETTINGS if key in self._options}
-
-    def finish(self) -> None:
-        """Refuse what nobody took."""
-        if left := [*self._words, *self._options]:
-            raise self.command.error(f"{self.command.name} does not take {', '.join(left)}")
 
 
 Handler = Callable[[World, Args], None]

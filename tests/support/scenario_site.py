@@ -2,15 +2,16 @@
 
 import random
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any, TypeVar
 
 from scenario_trace import entries_text, hard_state_text
 
 from isochrone.clocks.interval import Interval
-from isochrone.ids import Incarnation, KeyspaceId, LogIndex, Nanos, NodeId, StoreId, Term, Timestamp
-from isochrone.ports import WriteBatch
+from isochrone.ids import ClusterId, Incarnation, KeyspaceId, LogIndex, Nanos, NodeId, StoreId, Term, Timestamp
+from isochrone.ports import StoreIdentity, WriteBatch
 from isochrone.regions.intake import Intake
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import AppendWork
@@ -18,6 +19,7 @@ from isochrone.regions.storage.memory import MemoryStore
 from isochrone.wire.entries import make_entry
 from isochrone.wire.messages import Entry, EntryKind, Member, RaftMessage
 
+T = TypeVar("T")
 KEYSPACE = KeyspaceId("k/")
 
 
@@ -135,3 +137,18 @@ def log_of_terms(terms: Sequence[int]) -> tuple[Entry, ...]:
         )
         for index, term in enumerate(terms, start=1)
     )
+
+
+def store_identity(member: Member) -> StoreIdentity:
+    """Of a store that has never been opened."""
+    return StoreIdentity(ClusterId("c"), member.node, member.store, Incarnation(0))
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a call to a memory store, which never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("a call to a memory store has suspended")

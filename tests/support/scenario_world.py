@@ -9,13 +9,25 @@ Every step leaves its trace: first what happened to whom, then, indented, what t
 """
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from scenario_claims import Claims
-from scenario_site import KEYSPACE, FixedJitter, Flight, Level, Pending, ScenarioClock, Settings, Site, log_of_terms
+from scenario_site import (
+    KEYSPACE,
+    FixedJitter,
+    Flight,
+    Level,
+    Pending,
+    ScenarioClock,
+    Settings,
+    Site,
+    finish,
+    log_of_terms,
+    store_identity,
+)
 from scenario_trace import (
     entries_text,
     event_text,
@@ -28,7 +40,6 @@ from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import InvariantViolation, IsochroneError, StorageError
 from isochrone.ids import (
     NS_PER_MS,
-    ClusterId,
     GroupId,
     Incarnation,
     LogIndex,
@@ -38,7 +49,7 @@ from isochrone.ids import (
     Term,
     Timestamp,
 )
-from isochrone.ports import LogWrite, StoredGroup, StoreIdentity, WriteBatch
+from isochrone.ports import LogWrite, StoredGroup, WriteBatch
 from isochrone.regions.intake import Intake
 from isochrone.regions.raft.changes import all_members, keeps_state
 from isochrone.regions.raft.config import RaftConfig
@@ -62,20 +73,6 @@ WORK_PARTS = ("token", "hard_state", "entries", "truncate_to", "release")
 TICKS_MAX = 1_000
 _UNCUT = 1 << 62
 T = TypeVar("T")
-
-
-def _finish(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a call to a memory store, which never suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    raise AssertionError("a call to a memory store has suspended")
-
-
-def _identity(member: Member) -> StoreIdentity:
-    return StoreIdentity(ClusterId("c"), member.node, member.store, Incarnation(0))
 
 
 class World:
@@ -138,21 +135,21 @@ class World:
         self.settings, self.configuration = settings, Configuration(tuple(members))
         for member in (*members, *spare):
             rng = FixedJitter(jitter_ms[member.node] * NS_PER_MS)
-            self.sites[member.node] = Site(member.node, member, rng, MemoryStore(_identity(member), {}))
+            self.sites[member.node] = Site(member.node, member, rng, MemoryStore(store_identity(member), {}))
         for member in (*members, *spare):
             self.sites[member.node].store = self._new_store(member)
 
     def _new_store(self, member: Member) -> MemoryStore:
         """A bootstrapped store whose owner has met its peers, so that traces need not begin with that."""
-        store = MemoryStore(_identity(member), {GROUP: self.configuration})
+        store = MemoryStore(store_identity(member), {GROUP: self.configuration})
         peers = {node: Incarnation(1) for node in self.sites if node != member.node}
-        _finish(store.write(WriteBatch(incarnations=peers)))
+        finish(store.write(WriteBatch(incarnations=peers)))
         return store.reopen()
 
     def prepare_disk(self, site: Site, terms: list[int], term: int, vote: NodeId | None, commit: int) -> None:
         """Let a node that never ran find a log with entries of these terms. Equal index and term is the same entry."""
         hard_state = HardState(Term(max(term, *terms, 0)), vote, LogIndex(commit))
-        _finish(site.store.write(WriteBatch((LogWrite(GROUP, hard_state, log_of_terms(terms)),))))
+        finish(site.store.write(WriteBatch((LogWrite(GROUP, hard_state, log_of_terms(terms)),))))
 
     def start(self, site: Site) -> None:
         """Start a node from what its disk holds."""
@@ -166,7 +163,7 @@ class World:
         first = LogIndex(min(base + 1, stored.last_index))
         tail: tuple[Entry, ...] = ()
         if stored.last_index > stored.truncated_index:
-            tail = _finish(site.store.read_entries(GROUP, first, stored.last_index, _UNCUT))
+            tail = finish(site.store.read_entries(GROUP, first, stored.last_index, _UNCUT))
         config = RaftConfig(
             group=GROUP,
             node=site.name,
@@ -182,7 +179,7 @@ class World:
     def stop(self, site: Site, *, keep: int = 0) -> None:
         """The process ends at once; of the writes that wait, the first `keep` still reach the disk."""
         for pending in [pending for pending in site.pending if pending.stores][:keep]:
-            _finish(site.store.write(pending.batch))
+            finish(site.store.write(pending.batch))
         site.core = None
         site.pending.clear()
         site.waiting_reads.clear()
@@ -201,7 +198,7 @@ class World:
 
     def disk(self, node: NodeId) -> StoredGroup:
         """What a node's disk holds durably."""
-        return _finish(self.sites[node].store.load(GROUP))
+        return finish(self.sites[node].store.load(GROUP))
 
     def log_of(self, node: NodeId) -> tuple[Entry, ...]:
         """The entries on a node's disk."""
@@ -209,7 +206,7 @@ class World:
         first = LogIndex(stored.truncated_index + 1)
         if first > stored.last_index:
             return ()
-        return _finish(self.sites[node].store.read_entries(GROUP, first, stored.last_index, _UNCUT))
+        return finish(self.sites[node].store.read_entries(GROUP, first, stored.last_index, _UNCUT))
 
     @contextmanager
     def _ends_host(self, site: Site) -> Iterator[None]:
@@ -283,7 +280,7 @@ class World:
 
     def _fetch(self, site: Site, core: RaftNode, fetch: Fetch) -> None:
         self.note(f"  reads {fetch.first}..{fetch.last} from disk for {fetch.peer}")
-        entries = _finish(site.store.read_entries(GROUP, fetch.first, fetch.last, fetch.bytes_max))
+        entries = finish(site.store.read_entries(GROUP, fetch.first, fetch.last, fetch.bytes_max))
         core.fetched(fetch.peer, entries)
 
     # ---- disks
@@ -310,7 +307,7 @@ class World:
         pending = site.pending.popleft()
         self.note(f"{site.name}: {outcome} {pending.text()}")
         with self._ends_host(site):
-            _finish(site.store.write(pending.batch))
+            finish(site.store.write(pending.batch))
             self._end_write(site, pending)
             while site.pending and not site.pending[0].stores:
                 self._end_write(site, site.pending.popleft())
@@ -336,16 +333,9 @@ class World:
         if not cut:
             link_ms = self.links_ms.get((site.name, outgoing.to), self.settings.link_ms)
             identity = site.store.identity
-            self.flights.append(
-                Flight(
-                    site.name,
-                    outgoing.to,
-                    identity.store,
-                    identity.incarnation,
-                    outgoing.message,
-                    self.now + link_ms * NS_PER_MS,
-                )
-            )
+            due = self.now + link_ms * NS_PER_MS
+            flight = Flight(site.name, outgoing.to, identity.store, identity.incarnation, outgoing.message, due)
+            self.flights.append(flight)
 
     def deliver(self, flight: Flight) -> None:
         """A message arrives, if there is a way and somebody to take it."""

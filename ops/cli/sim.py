@@ -109,8 +109,8 @@ def run_command(
 ) -> None:
     """Run one seed, or one case file, and print what came of it.
 
-    The seed, every drawn option and the fault schedule are printed first. The same case gives the same trace hash again.
-    A case file is what `--json` prints: options and schedule.
+    The seed, every drawn option and the fault schedule are printed first. The same case gives the same trace hash
+    again. A case file is what `--json` prints: options and schedule.
 
     \b
     Examples:

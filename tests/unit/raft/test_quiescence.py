@@ -74,6 +74,18 @@ def test_an_idle_group_falls_silent_and_stays_so(roles: dict[str, ReplicaRole] |
     assert (cluster.leader(), cluster.status("a").term) == ("a", 1)
 
 
+def test_who_sleeps_runs_no_timer() -> None:
+    """Not even when ticked: a host may tick early, late or for nothing."""
+    cluster = _asleep({"a": FULL, "b": FULL, "c": FULL} | OTHERS)
+    cluster.run(60_000)
+    sent = len(cluster.sent)
+    for name in cluster.replicas:
+        _core(cluster, name).tick(Nanos(cluster.now))
+        cluster.drain(name)
+    assert len(cluster.sent) == sent
+    assert all(_sleeps(cluster))
+
+
 def test_a_group_sleeps_only_after_the_time_without_work() -> None:
     cluster = _cluster(after_ms=700)
     for _ in range(10):

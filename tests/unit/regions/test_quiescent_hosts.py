@@ -8,9 +8,10 @@ import pytest
 from host_cluster import GROUP, HostCluster
 from virtual_time import run_virtual
 
-from isochrone.ids import GroupId, NodeId, ReplicaRole
+from isochrone.ids import GroupId, Incarnation, LogIndex, Nanos, NodeId, ReplicaRole, StoreId
 from isochrone.regions.host import Host
-from isochrone.wire.messages import GroupMessage, Heartbeat, NodeHeartbeat, PeerMessage, Quiesce
+from isochrone.regions.node_heartbeats import NodeHeartbeats
+from isochrone.wire.messages import Envelope, GroupMessage, Heartbeat, NodeHeartbeat, PeerMessage, Quiesce
 
 FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
 THREE = {"a": FULL, "b": FULL, "c": FULL}
@@ -158,6 +159,10 @@ def test_a_lost_word_to_sleep_is_noticed_at_the_next_heartbeat() -> None:
         cluster.lose = lose
         client = await cluster.client()
         await client.put("k/x", "1")
+        await cluster.until(lambda: len(lost) == 1)
+        assert asleep(cluster, "a")
+        await asyncio.sleep(BEAT_S + ROUND_TRIP_S)
+        assert not asleep(cluster, "a")
         await cluster.until(lambda: len(lost) == 2)
         await cluster.until(lambda: all_asleep(cluster), 10)
         assert [host(cluster, name).counters["raft_became_pre_candidate"] for name in "bc"] == [0, 0]
@@ -225,6 +230,50 @@ def test_a_process_that_restarts_within_a_timeout_finds_the_groups_awake(name: s
         assert term == 1 or name == "a", "a follower's restart deposes nobody"
 
     in_cluster(test, more_groups=4)
+
+
+def test_a_new_process_wakes_its_groups_with_its_first_word() -> None:
+    """Before any silence or digest could tell: here nothing else of it arrives."""
+
+    async def test(cluster: HostCluster) -> None:
+        word = NodeHeartbeat(*_digest_of(cluster, "a", "b"), mismatch=False)
+        cluster.isolate("a")
+        await asyncio.sleep(0.2)
+        assert asleep(cluster, "b")
+        cluster.deliver(NodeId("b"), Envelope(NodeId("a"), StoreId("s-a"), Incarnation(2), (word,)))
+        await asyncio.sleep(0.01)
+        assert not asleep(cluster, "b")
+
+    in_cluster(test, more_groups=2)
+
+
+def _digest_of(cluster: HostCluster, leader: str, member: str) -> tuple[int, int]:
+    """The digest that a leader's node sends a member's now."""
+    heartbeats = NodeHeartbeats(NodeId(leader))
+    for group in cluster.groups:
+        heartbeats.note(group, host(cluster, leader).replicas[group].core.slumber, Nanos(0))
+    beat = dict(heartbeats.due(Nanos(0)))[NodeId(member)]
+    return beat.count, beat.checksum
+
+
+def test_a_word_and_the_digest_that_reflects_it_may_come_in_one_turn() -> None:
+    async def test(cluster: HostCluster) -> None:
+        core = host(cluster, "a").replicas[GROUP].core
+        status = core.status()
+        digest = NodeHeartbeat(*_digest_of(cluster, "a", "b"), mismatch=False)
+        heartbeat = GroupMessage(GROUP, Heartbeat(status.term, status.commit, 0, LogIndex(0)))
+        quiesce = GroupMessage(GROUP, Quiesce(status.term, status.last))
+        # Between two of the heartbeats that a sends by itself.
+        await asyncio.sleep(1.05 * BEAT_S - asyncio.get_running_loop().time() % BEAT_S + 2 * ROUND_TRIP_S)
+        for words in ((heartbeat,), (quiesce, digest)):
+            assert asleep(cluster, "b") is (words == (heartbeat,))
+            cluster.deliver(NodeId("b"), Envelope(NodeId("a"), StoreId("s-a"), Incarnation(1), words))
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(2 * ROUND_TRIP_S)
+        assert asleep(cluster, "b")
+        assert asleep(cluster, "a"), "b told a of a mismatch"
+
+    in_cluster(test)
 
 
 @pytest.mark.parametrize("frozen_s", [0.5, 3.0, 30.0])

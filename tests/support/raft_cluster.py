@@ -170,6 +170,8 @@ class Cluster:
         self.roles = roles
         self.replicas = {name: Replica((disks or {}).get(name) or Disk()) for name in roles}
         self.cut: set[tuple[str, str]] = set()
+        self.lose: Callable[[str, str, RaftMessage], bool] = lambda _source, _target, _message: False
+        """Loses single messages."""
         self.hold_disk: set[str] = set()
         self.sent: list[tuple[str, str, RaftMessage]] = []
         self.leaders: dict[int, str] = {}
@@ -387,7 +389,7 @@ class Cluster:
         self.sent.append((source, target, message))
         self._check_durable(source, target, message)
         self.invariants.sent(GROUP, NodeId(source), NodeId(target), message)
-        if (source, target) in self.cut or self.rng.random() < self.loss:
+        if (source, target) in self.cut or self.rng.random() < self.loss or self.lose(source, target, message):
             return
         if self.rng.random() < self.duplication:
             self._deliver_later(source, target, message)

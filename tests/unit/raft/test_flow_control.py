@@ -10,6 +10,7 @@ from isochrone.regions.raft.node import PeerStatus
 from isochrone.regions.raft.progress import Feed
 from isochrone.wire.messages import AppendRequest, AppendResponse, RaftMessage
 
+
 def _led_by_a(**options: float) -> Cluster:
     cluster = Cluster("abc", **options)  # type: ignore[arg-type]
     cluster.elect("a")

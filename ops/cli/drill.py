@@ -114,10 +114,7 @@ def _drill(loaded: LoadedDrill, reports: Path, seed: int) -> ExitStatus:
     record = DrillRecord(loaded.document, loaded.topology, seed)
     directory = Path(tempfile.mkdtemp(prefix="isochrone-drill-"))
     _run(loaded, record, directory, started_at)
-    click.echo("checking the history", err=True)
-    results = _judge(record)
-    write_report(reports, record, results, describe_surroundings(started_at))
-    _show(record, results, reports)
+    results = _report(record, reports, started_at)
     interrupted = record.interrupted and results.exit_status is ExitStatus.UNKNOWN
     if results.exit_status is ExitStatus.HOLDS or interrupted or not any(directory.iterdir()):
         shutil.rmtree(directory)
@@ -143,11 +140,16 @@ def _drill_simulated(loaded: LoadedDrill, reports: Path, seed: int) -> ExitStatu
         click.echo(str(end), err=True)
     except Exception as error:
         _note_crash(record, error)
+    return _report(record, reports, started_at).exit_status
+
+
+def _report(record: DrillRecord, reports: Path, started_at: datetime) -> Results:
+    """Judge a run, write its report, and show what came out."""
     click.echo("checking the history", err=True)
     results = _judge(record)
     write_report(reports, record, results, describe_surroundings(started_at))
     _show(record, results, reports)
-    return results.exit_status
+    return results
 
 
 def _judge(record: DrillRecord) -> Results:

@@ -1,5 +1,6 @@
 """Every planted fault. A protocol that comes later adds its own list."""
 
+from change_mutants import LEASE_MUTANTS, MEMBERSHIP_MUTANTS, TRANSFER_MUTANTS
 from host_mutants import HOST_MUTANTS, STATE_MUTANTS, STORE_MUTANTS
 from quiescence_mutants import CORE_MUTANTS, WATCH_MUTANTS
 from raft_mutants import ELECTION_MUTANTS, READING_MUTANTS, REPLICATION_MUTANTS, WITNESS_MUTANTS
@@ -9,6 +10,9 @@ MUTANTS = (
     *REPLICATION_MUTANTS,
     *READING_MUTANTS,
     *WITNESS_MUTANTS,
+    *LEASE_MUTANTS,
+    *TRANSFER_MUTANTS,
+    *MEMBERSHIP_MUTANTS,
     *HOST_MUTANTS,
     *STATE_MUTANTS,
     *STORE_MUTANTS,

@@ -399,5 +399,3 @@ WITNESS_MUTANTS = (
         test="tests/properties/raft/test_quorum.py::test_quorums_of_allowed_sizes_meet_and_hold_a_full_replica_and_those_of_other_sizes_need_not",
     ),
 )
-
-MEMBERSHIP_MUTANTS: tuple[Mutant, ...] = ()

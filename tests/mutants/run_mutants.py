@@ -4,7 +4,8 @@ A mutant is killed when its test fails in the test itself, by an assertion or an
 survives when the test passes. A test that does not end, that cannot be collected, or that fails for a name that does
 not exist says nothing about the test, so the mutant counts as broken. First all tests must pass on the copy as it is.
 
-Run it with `make mutants`, or on some: `python tests/mutants/run_mutants.py vote witness` (words of their names).
+Run it with `make mutants`, or on some: `python tests/mutants/run_mutants.py vote witness` (words of their names
+or files).
 Exit status: 0 all killed, 1 some survived or broken, 2 a mutant does not fit its file, or a test fails without any.
 """
 
@@ -133,8 +134,10 @@ def _show(outcome: Outcome) -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the mutants whose names hold any of the words, or all."""
-    mutants = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    """Run the mutants whose names or files hold any of the words, or all."""
+    mutants = [
+        mutant for mutant in MUTANTS if not words or any(word in mutant.name or word in mutant.file for word in words)
+    ]
     if not mutants:
         print(f"no mutant is named by {', '.join(words)}")
         return 2

@@ -1,0 +1,232 @@
+"""Faults in what changes who leads and who belongs: leases, transfers, membership."""
+
+from planting import Mutant
+
+LEASE = "regions/raft/lease.py"
+TRANSFER = "regions/raft/transfer.py"
+MEMBERSHIP = "regions/raft/membership.py"
+CHANGES = "regions/raft/changes.py"
+CONFIGURATION_LOG = "regions/raft/configuration_log.py"
+ELECTION = "regions/raft/election.py"
+NODE = "regions/raft/node.py"
+QUORUM = "regions/raft/quorum.py"
+REPLICA = "regions/replica.py"
+
+_LEASE = "tests/unit/raft/test_lease.py::test_"
+_TRANSFER = "tests/unit/raft/test_transfer.py::test_"
+_MEMBERSHIP = "tests/unit/raft/test_membership.py::test_"
+_QUORUM = "tests/properties/raft/test_quorum.py::test_"
+
+LEASE_MUTANTS = (
+    Mutant(
+        name="a lease is not dropped on transfer",
+        file=TRANSFER,
+        old="    lease.give_up(state)\n",
+        new="",
+        test=_LEASE + "a_lease_is_given_up_before_a_transfer",
+    ),
+    Mutant(
+        name="a lease comes back when a transfer fails",
+        file=TRANSFER,
+        old="        state.event(EventName.TRANSFER_GIVEN_UP, peer=state.transfer.target)\n",
+        new="        state.event(EventName.TRANSFER_GIVEN_UP, peer=state.transfer.target)\n"
+        "        state.lease_given_up = False\n",
+        test=_LEASE + "a_lease_stays_given_up_when_a_transfer_fails_because_its_message_may_be_late",
+    ),
+    Mutant(
+        name="a restarted voter does not abstain",
+        file=NODE,
+        old="        if state.term > 0:\n            lease.promise(state, now)\n",
+        new="",
+        test=_LEASE + "a_voter_that_has_restarted_still_keeps_its_promise",
+    ),
+    Mutant(
+        name="a higher term ends a voter's promise",
+        file=ELECTION,
+        old="        state.term = term\n        state.vote = None\n",
+        new="        state.term = term\n        state.vote = None\n        state.promised_until = now\n",
+        test=_LEASE + "a_voter_that_learns_of_a_higher_term_still_keeps_its_promise",
+    ),
+    Mutant(
+        name="a bound voter that follows nobody answers candidates",
+        file=ELECTION,
+        old="    return state.is_leader or live or lease.is_bound(state, now)",
+        new="    return state.is_leader or live",
+        test=_LEASE + "a_voter_that_learns_of_a_higher_term_still_keeps_its_promise",
+    ),
+    Mutant(
+        name="a lease counts from the answer",
+        file=LEASE,
+        old="        progress.promised_since = progress.timed_sent\n",
+        new="        progress.promised_since = progress.last_contact\n",
+        test=_LEASE + "a_lease_counts_from_the_sending_and_not_from_the_answer",
+    ),
+    Mutant(
+        name="a lease takes clocks for right",
+        file=LEASE,
+        old="    drift = config.clock_drift_ppm_max\n",
+        new="    drift = 0 * config.clock_drift_ppm_max\n",
+        test=_LEASE + "clocks_that_run_wrong_by_the_bound_make_no_read_stale",
+    ),
+    Mutant(
+        name="a lease before an entry of the leader's term is committed",
+        file=LEASE,
+        old=" or state.lease_given_up or state.commit < state.term_start:",
+        new=" or state.lease_given_up:",
+        test=_LEASE + "a_new_leader_gives_no_lease_read_before_an_entry_of_its_term_is_committed",
+    ),
+    Mutant(
+        name="a lease outlives its term",
+        file=LEASE,
+        old="    if not state.is_leader or state.term != term or ",
+        new="    if not state.is_leader or ",
+        test=_LEASE + "a_lease_belongs_to_one_term",
+    ),
+)
+
+TRANSFER_MUTANTS = (
+    Mutant(
+        name="proposals are taken while the office is handed over",
+        file=NODE,
+        old="        transfer.refuse_while_under_way(self._state)\n",
+        new="",
+        test=_TRANSFER + "proposals_are_refused_meanwhile_and_served_by_the_new_leader",
+    ),
+    Mutant(
+        name="a target that lacks entries is told to campaign",
+        file=TRANSFER,
+        old="    if state.progress[transfer.target].match < state.log.last_index:\n        return\n",
+        new="",
+        test=_TRANSFER + "a_target_that_is_behind_is_fed_first",
+    ),
+    Mutant(
+        name="a transfer is never given up",
+        file=TRANSFER,
+        old="    state.transfer = Transfer(target, Nanos(now + state.config.election_timeout_ns))",
+        new="    state.transfer = Transfer(target, Nanos(now + 1000 * state.config.election_timeout_ns))",
+        test=_TRANSFER + "a_target_that_dies_costs_one_election_timeout",
+    ),
+    Mutant(
+        name="the office is handed to a witness",
+        file=TRANSFER,
+        old="    return node in state.halves[0].voters and state.members[node].role is ReplicaRole.FULL",
+        new="    return node in state.halves[0].voters and state.members[node].role is not ReplicaRole.LEARNER",
+        test=_TRANSFER + "only_a_leader_hands_over_and_only_to_a_full_voter",
+    ),
+    Mutant(
+        name="a leader that steps down keeps its transfer",
+        file=ELECTION,
+        old="    state.transfer = None\n",
+        new="",
+        test=_TRANSFER + "a_leader_that_steps_down_meanwhile_forgets_the_transfer",
+    ),
+)
+
+MEMBERSHIP_MUTANTS = (
+    Mutant(
+        name="one half of a joint configuration commits",
+        file=QUORUM,
+        old="    return min(_reached([value_of(node)",
+        new="    return max(_reached([value_of(node)",
+        test=_MEMBERSHIP + "both_halves_decide_what_is_committed",
+    ),
+    Mutant(
+        name="one half of a joint configuration elects",
+        file=QUORUM,
+        old="    return VoteOutcome.PENDING if VoteOutcome.PENDING in outcomes else VoteOutcome.WON",
+        new="    return VoteOutcome.WON if VoteOutcome.WON in outcomes else VoteOutcome.PENDING",
+        test=_MEMBERSHIP + "both_halves_elect_and_keep_a_leader",
+    ),
+    Mutant(
+        name="a configuration is in force only when it is committed",
+        file=CONFIGURATION_LOG,
+        old='    _put_in_force(state)\n\n\ndef commit_advanced(state: RaftState, before: LogIndex) -> None:\n    """',
+        new="\n\ndef commit_advanced(state: RaftState, before: LogIndex) -> None:\n    if is_committed(state):\n"
+        '        _put_in_force(state)\n    """',
+        test=_MEMBERSHIP + "two_obsolete_majorities_elect_no_two_leaders",
+    ),
+    Mutant(
+        name="a configuration before an entry of the leader's term is committed",
+        file=MEMBERSHIP,
+        old="    if state.commit < state.term_start:\n",
+        new="    if state.commit < 0:\n",
+        test=_MEMBERSHIP + "nothing_is_changed_before_the_leader_has_committed_in_its_term",
+    ),
+    Mutant(
+        name="two changes at a time",
+        file=MEMBERSHIP,
+        old="    if not configuration_log.is_committed(state):\n",
+        new="    if False:\n",
+        test=_MEMBERSHIP + "only_one_change_at_a_time",
+    ),
+    Mutant(
+        name="a change of voters in one step",
+        file=CHANGES,
+        old="    return Configuration(target.members, outgoing, quorums, current.quorums, auto_leave)",
+        new="    return target",
+        test=_MEMBERSHIP + "a_learner_is_promoted_through_a_joint_configuration",
+    ),
+    Mutant(
+        name="a configuration outlives its entry",
+        file=CONFIGURATION_LOG,
+        old="    kept = [logged for logged in held if logged.index < entries[0].index]\n",
+        new="    kept = [logged for logged in held if logged.index < entries[0].index or logged is held[-1]]\n",
+        test=_MEMBERSHIP + "an_uncommitted_configuration_is_rolled_back_with_its_entry",
+    ),
+    Mutant(
+        name="only the leader that entered a joint configuration leaves it",
+        file=MEMBERSHIP,
+        old="        if logged.configuration.auto_leave and not state.is_relay:",
+        new="        if logged.configuration.auto_leave and logged.index > state.term_start:",
+        test=_MEMBERSHIP + "a_joint_configuration_is_left_by_the_next_leader",
+    ),
+    Mutant(
+        name="a learner that lags is promoted",
+        file=MEMBERSHIP,
+        old="        _require_caught_up(state, node, now)\n",
+        new="        replication.truncation_bound(state)\n",
+        test=_MEMBERSHIP + "a_learner_that_is_behind_or_silent_is_not_promoted",
+    ),
+    Mutant(
+        name="a learner votes in quorums",
+        file=QUORUM,
+        old="    voters = tuple(sorted(member.node for member in members if member.role is not ReplicaRole.LEARNER))",
+        new="    voters = tuple(sorted(member.node for member in members))",
+        test=_QUORUM + "learners_have_no_weight_and_witnesses_have",
+    ),
+    Mutant(
+        name="a leader that removed itself stays in office",
+        file=MEMBERSHIP,
+        old="        _step_down(state, now)\n",
+        new="        state.votes.clear()\n",
+        test=_MEMBERSHIP + "a_removed_leader_serves_until_the_end_and_hands_over",
+    ),
+    Mutant(
+        name="a node removed by an uncommitted entry falls silent",
+        file=CHANGES,
+        old="        if logged.index <= commit:\n            break\n",
+        new="        break\n",
+        test=_MEMBERSHIP + "a_node_removed_by_an_uncommitted_entry_campaigns_while_it_holds_the_longest_log",
+    ),
+    Mutant(
+        name="a witness that became a learner is taken for a copy",
+        file="regions/raft/state.py",
+        old="        return not self.keeps_state and self.role is not ReplicaRole.WITNESS",
+        new="        return False",
+        test=_MEMBERSHIP + "a_removed_witness_that_is_added_as_a_learner_counts_for_nothing",
+    ),
+    Mutant(
+        name="quorums to commit and to elect need not meet",
+        file="wire/configurations.py",
+        old="    if commit + election <= voters:",
+        new="    if commit + election < voters:",
+        test=_QUORUM + "quorums_of_allowed_sizes_meet_and_hold_a_full_replica_and_those_of_other_sizes_need_not",
+    ),
+    Mutant(
+        name="two election quorums need not meet",
+        file="wire/configurations.py",
+        old="    if 2 * election <= voters:",
+        new="    if 2 * election < voters:",
+        test=_QUORUM + "quorums_of_allowed_sizes_meet_and_hold_a_full_replica_and_those_of_other_sizes_need_not",
+    ),
+)

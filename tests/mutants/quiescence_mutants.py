@@ -110,6 +110,14 @@ CORE_MUTANTS = (
         test=_CORE + "a_woken_leader_that_a_quorum_was_heard_of_goes_on",
     ),
     Mutant(
+        name="a woken leader takes the heartbeats of nodes for leases",
+        file=QUIESCENCE,
+        old="    state.quorum_deadline = now\n",
+        new="    state.quorum_deadline = now\n    for progress in state.progress.values():\n"
+        "        progress.promised_since = progress.last_contact\n",
+        test=_CORE + "a_leader_has_no_lease_when_it_wakes",
+    ),
+    Mutant(
         name="a woken leader waits for its next heartbeat",
         file=QUIESCENCE,
         old="    reading.start_round(state, now)\n",

@@ -21,6 +21,7 @@ from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import ClockUnsynchronized
 from isochrone.ids import GroupId, Incarnation, NodeId, StoreId, Timestamp
 from isochrone.ports import Clock
+from isochrone.probes import probe
 from isochrone.wire.messages import (
     AppendRequest,
     AppendResponse,
@@ -84,6 +85,7 @@ class Intake:
         if self._is_stranger(envelope):
             self._counters["messages_of_strangers"] += len(envelope.messages)
         elif envelope.incarnation < self.incarnations.get(envelope.sender, _NONE):
+            probe("intake.old_incarnation")
             self._counters["messages_of_old_incarnations"] += len(envelope.messages)
         elif envelope.incarnation > self._durable.get(envelope.sender, _NONE):
             self.incarnations[envelope.sender] = self._not_durable[envelope.sender] = envelope.incarnation
@@ -162,6 +164,7 @@ class Intake:
             self._hlc.observe(timestamp, latest)
         except ClockUnsynchronized:
             self._ahead[item.group] = (sender, timestamp)
+            probe("intake.ahead_of_clock")
             self._counters["messages_ahead_of_clock"] += 1
             return True
         self._ahead.pop(item.group, None)

@@ -320,6 +320,8 @@ class Replica:
         """This replica, if it led, leads no more: what it proposed may still be committed by its successor."""
         change, self._change = self._change, None
         pending, self._pending = self._pending, {}
+        if pending or change:
+            probe("replica.leadership_lost_with_writes_open")
         error = LeadershipLost(f"the leader of group {self.group} lost its office before the outcome was known")
         for waiting in pending.values():
             for done in waiting.dones:

@@ -166,6 +166,7 @@ def _give_way(state: RaftState, now: Nanos) -> None:
     if state.gave_way:
         return
     state.gave_way = True
+    probe("raft.gave_way")
     state.event(EventName.GAVE_WAY)
     state.office = Office.FOLLOWER
     state.votes.clear()
@@ -235,6 +236,8 @@ def _become_leader(state: RaftState, now: Nanos) -> None:
 
 
 def _leave_leadership(state: RaftState) -> None:
+    if state.waiting_reads or state.new_reads:
+        probe("raft.deposed_leader_refuses_reads")
     for waiting in state.waiting_reads:
         state.out.refused_reads.extend(waiting.contexts)
     state.out.refused_reads.extend((*state.new_reads, *state.leased_reads))
@@ -288,5 +291,6 @@ def _maybe_arm_witness(state: RaftState, sender: NodeId, up_to_date: bool, now: 
     full = member is not None and member.role is ReplicaRole.FULL
     idle = state.office is Office.FOLLOWER and state.election_deadline is None
     if state.role is ReplicaRole.WITNESS and state.may_campaign and full and idle and not up_to_date:
+        probe("raft.witness_armed")
         state.event(EventName.WITNESS_ARMED, peer=sender)
         state.election_deadline = Nanos(now + state.draw_election_timeout())

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from isochrone.errors import check
 from isochrone.ids import LogIndex, Term
 from isochrone.ports import StoredGroup, TermRun
+from isochrone.probes import probe
 from isochrone.wire.messages import Entry
 
 
@@ -81,6 +82,7 @@ class RaftLog:
         """
         position = bisect_right(self._run_firsts, min(index, self.last_index)) - 1
         while position >= 0 and self._run_terms[position] > term:
+            probe("raft.hint_skips_a_term")
             index = LogIndex(self._run_firsts[position] - 1)
             position -= 1
         return max(min(index, self.last_index), self.truncated_index)

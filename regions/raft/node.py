@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from isochrone.errors import NotLeader, check
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
 from isochrone.ports import StoredGroup
+from isochrone.probes import probe
 from isochrone.regions.raft import (
     configuration_log,
     election,
@@ -397,6 +398,7 @@ class RaftNode:
         """An `AppendWork` is durable. Call this before sending what it releases, in the order of the works."""
         state = self._state
         if not state.log.mark_durable(token.last_index, token.epoch):
+            probe("raft.stale_write_report")
             state.event(EventName.STALE_WRITE_REPORT, token.last_index)
         state.durable_term = max(state.durable_term, token.term)
         self._trim_cache()

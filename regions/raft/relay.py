@@ -6,6 +6,7 @@ quorum steps down like any leader.
 """
 
 from isochrone.ids import Nanos, NodeId, ReplicaRole
+from isochrone.probes import probe
 from isochrone.regions.raft.quorum import is_voter
 from isochrone.regions.raft.ready import EventName
 from isochrone.regions.raft.state import RaftState
@@ -26,6 +27,7 @@ def hand_over(state: RaftState, now: Nanos) -> None:
         return
     target = min(ready, key=lambda node: (state.handed_over.get(node, 0), node))
     state.handed_over[target] = now
+    probe("raft.relay_handed_over")
     state.event(EventName.RELAY_HANDED_OVER, peer=target)
     state.send(target, TimeoutNow(state.term))
 

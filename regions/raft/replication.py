@@ -86,9 +86,11 @@ def send_entries(state: RaftState, peer: NodeId, progress: Progress, *, even_if_
             break
         if progress.next <= state.log.truncated_index:
             # By the truncation rule only a peer that lost acknowledged entries can be here.
+            probe("raft.relay_cannot_feed")
             state.event(EventName.RELAY_CANNOT_FEED, progress.next, peer)
             break
         if progress.next < state.log.cache_first:
+            probe("raft.peer_fed_from_storage")
             progress.fetching = True
             last = LogIndex(state.log.cache_first - 1)
             state.out.fetches.append(Fetch(peer, progress.next, last, config.append_bytes_max))
@@ -163,6 +165,7 @@ def _store_new_entries(state: RaftState, entries: Sequence[Entry]) -> None:
             continue
         check(entry.index > state.commit, f"entry {entry.index} conflicts with a committed one")
         if held is not None:
+            probe("raft.suffix_replaced")
             state.event(EventName.SUFFIX_REPLACED, entry.index)
         state.log.replace_suffix(entry.index, entries[position:])
         configuration_log.log_changed(state, entries[position:])
@@ -203,6 +206,7 @@ def _reopen_window(state: RaftState, peer: NodeId, progress: Progress) -> None:
         return
     if progress.next <= state.log.truncated_index:
         return
+    probe("raft.window_full")
     # The window is full. If its requests are lost, only a request beyond them brings the answer that says so.
     _send_append(state, peer, progress, [])
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, QueueFull, SessionExpired, StorageError
 from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Revision, Timestamp
 from isochrone.ports import Row
+from isochrone.probes import probe
 from isochrone.regions.state import kv
 from isochrone.regions.state.model import (
     TABLE_GROUP,
@@ -129,6 +130,7 @@ class GroupState:
         _acknowledge(state, command, session, context)
         stored = session.results.get(command.sequence)
         if stored is not None:
+            probe("state.repeated_command")
             return stored
         if len(session.results) >= SESSION_IN_FLIGHT_MAX:
             raise QueueFull(f"session {command.session} has {len(session.results)} unacknowledged results")
@@ -163,11 +165,13 @@ def _open_session(state: KeyspaceState, operation: OpenSession, context: ApplyCo
 def _live_session(state: KeyspaceState, command: Command, context: ApplyContext) -> Session:
     session = state.sessions.get(command.session)
     if session is not None and session.expired(context.timestamp):
+        probe("state.session_expired")
         _forget_session(state, command.session, context)
         session = None
     if session is None:
         raise SessionExpired(f"session {command.session} of keyspace {state.keyspace!r} is unknown or has expired")
     if command.sequence <= session.acknowledged:
+        probe("state.sequence_below_the_mark")
         raise Indeterminate(f"sequence {command.sequence} was acknowledged; its result is forgotten")
     return session
 

@@ -50,8 +50,8 @@ LEASE_MUTANTS = (
     Mutant(
         name="a bound voter that follows nobody answers candidates",
         file=ELECTION,
-        old="(state.leader is not None and recent) or lease.is_bound(state, now)",
-        new="(state.leader is not None and recent)",
+        old=" or live or lease.is_bound(state, now)",
+        new=" or live",
         test=_LEASE + "a_voter_that_learns_of_a_higher_term_still_keeps_its_promise",
     ),
     Mutant(

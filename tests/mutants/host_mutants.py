@@ -96,8 +96,8 @@ STATE_MUTANTS = (
     Mutant(
         name="a repeated command runs again",
         file=MACHINE,
-        old="        if stored is not None:\n            return stored\n",
-        new="",
+        old='            probe("state.repeated_command")\n            return stored\n',
+        new="            pass\n",
         test=_MACHINE + "a_repeated_sequence_returns_the_stored_result_without_effect",
     ),
     Mutant(

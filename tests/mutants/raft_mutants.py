@@ -97,8 +97,8 @@ ELECTION_MUTANTS = (
     Mutant(
         name="no stickiness to a live leader",
         file=ELECTION,
-        old=" or (state.leader is not None and recent) or lease",
-        new=" or lease",
+        old="    return state.is_leader or live or ",
+        new="    return state.is_leader or ",
         test=_ELECTIONS + "a_follower_of_a_live_leader_ignores_votes_unless_the_leader_asked_for_them",
     ),
     Mutant(

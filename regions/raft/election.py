@@ -13,6 +13,8 @@ Rules (Ongaro's thesis, sections 3.4, 4.2.3, 6.4 and 9.6; etcd's published refin
 - With leases that hold is a promise, kept by time alone: see `lease`.
 - A leader that has not heard a quorum for T steps down, and is silent from then on.
 - A vote, and any term that a message reveals, is durable before that message leaves.
+- Nobody is elected without its own vote, durable, even if the others would do: they name a node, not a process. A
+  zombie, whose disk is another process's, may hear the votes that its successor has asked for in the same term.
 - A witness campaigns only when it had to refuse a full voter whose log is older than its own while no leader was
   live.
 """
@@ -274,6 +276,8 @@ def _decide_pre_vote(state: RaftState, now: Nanos) -> None:
 
 def _decide_vote(state: RaftState, now: Nanos) -> None:
     match vote_outcome(state.halves, state.votes):
+        case VoteOutcome.WON if state.node not in state.votes:
+            probe("raft.elected_before_its_own_vote")
         case VoteOutcome.WON:
             _become_leader(state, now)
         case VoteOutcome.LOST:

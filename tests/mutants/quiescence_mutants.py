@@ -3,6 +3,7 @@
 from planting import Mutant
 
 QUIESCENCE = "regions/raft/quiescence.py"
+MEMBERSHIP = "regions/raft/membership.py"
 HEARTBEATS = "regions/node_heartbeats.py"
 SLEEPERS = "regions/sleepers.py"
 DEADLINES = "regions/deadlines.py"
@@ -45,6 +46,13 @@ CORE_MUTANTS = (
         old="    if after is None or now - state.active_at < after or not _is_settled(state):",
         new="    if after is None or not _is_settled(state):",
         test=_CORE + "a_group_sleeps_only_after_the_time_without_work",
+    ),
+    Mutant(
+        name="a learner that sleeps is taken for one that does not answer",
+        file=MEMBERSHIP,
+        old="    silent = not state.quiescent and now",
+        new="    silent = now",
+        test=_CORE + "a_learner_of_a_group_that_sleeps_is_promoted",
     ),
     Mutant(
         name="a read is not work",

@@ -39,6 +39,13 @@ ELECTION_MUTANTS = (
         test=_ELECTIONS + "a_candidate_does_not_count_its_own_vote_before_it_is_durable",
     ),
     Mutant(
+        name="a candidate is elected without its own vote",
+        file=ELECTION,
+        old="        case VoteOutcome.WON if state.node not in state.votes:\n",
+        new="        case VoteOutcome.WON if False:\n",
+        test=_ELECTIONS + "the_votes_of_all_others_elect_nobody_whose_own_vote_is_not_durable",
+    ),
+    Mutant(
         name="two votes in one term",
         file=ELECTION,
         old="        free = state.vote == sender or (state.vote is None and state.leader is None)",

@@ -89,6 +89,20 @@ def test_a_candidate_does_not_count_its_own_vote_before_it_is_durable() -> None:
     assert core.status().office is Office.LEADER
 
 
+def test_the_votes_of_all_others_elect_nobody_whose_own_vote_is_not_durable() -> None:
+    """They may have been given to another process of this node, which owns the disk now."""
+    cluster = Cluster("abc")
+    cluster.hold_disk.add("a")
+    core = cluster.replicas["a"].core
+    assert core is not None
+    _step(cluster, "b", "a", TimeoutNow(Term(0)))
+    for voter in "bc":
+        core.step(NodeId(voter), VoteResponse(Term(1), granted=True, pre=False), Nanos(cluster.now))
+    assert core.status().office is Office.CANDIDATE
+    cluster.resume_disk("a")
+    assert core.status().office is Office.LEADER
+
+
 def test_a_vote_is_given_once_in_a_term_also_across_a_restart() -> None:
     cluster = Cluster("abc")
     request = VoteRequest(Term(5), LogIndex(0), Term(0), pre=False, transfer=False)

@@ -4,6 +4,7 @@ There is no host here, so nobody watches the sleepers: the tests wake them by ha
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from raft_cluster import ELECTION_MS, HEARTBEAT_MS, MS, Cluster
@@ -14,6 +15,7 @@ from isochrone.regions.raft.ready import EventName, Slumber
 from isochrone.wire.messages import (
     AppendRequest,
     AppendResponse,
+    Configuration,
     Heartbeat,
     HeartbeatResponse,
     Quiesce,
@@ -136,6 +138,16 @@ def test_work_wakes_everyone_and_is_done(work: Callable[[Cluster], None]) -> Non
     assert cluster.leader() == ("b" if work is _transfer else "a")
     assert cluster.committed(2) is (work is _propose)
     assert list(cluster.replicas["a"].reads) == ([0] if work is _read else [])
+    assert cluster.run_until(lambda: all(_sleeps(cluster)), 5_000), "and then they sleep again"
+
+
+def test_a_learner_of_a_group_that_sleeps_is_promoted() -> None:
+    """It sleeps and holds everything, so it is not taken for one that does not answer."""
+    cluster = _asleep({"a": FULL, "b": FULL, "c": FULL} | OTHERS)
+    cluster.run(60_000)
+    promoted = [replace(each, role=FULL) if each.node == "e" else each for each in cluster.configuration.members]
+    cluster.change("a", promoted)
+    assert cluster.run_until(lambda: cluster.status("e").configuration == Configuration(tuple(promoted)), 500)
     assert cluster.run_until(lambda: all(_sleeps(cluster)), 5_000), "and then they sleep again"
 
 

@@ -9,8 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from isochrone.errors import check
-from isochrone.ids import GroupId, KeyspaceId, NodeId, RegionId, ZoneId
-from isochrone.topology.derive import Goal, UnsatisfiableError, derive_voters, placement_faults, sizes_faults
+from isochrone.ids import GroupId, KeyspaceId, NodeId, RegionId, ReplicaRole, ZoneId
+from isochrone.topology.derive import (
+    Goal,
+    UnsatisfiableError,
+    copy_fault,
+    derive_voters,
+    placement_faults,
+    sizes_faults,
+)
 from isochrone.topology.latency import LatencyMatrix, Place
 from isochrone.topology.links import Links, build_links
 from isochrone.topology.model import (
@@ -63,6 +70,8 @@ class _GroupPlan:
     ordering: Ordering
     voters: tuple[Voter, ...]
     quorums: QuorumSizes
+    copy_zone: ZoneId | None
+    """Where its asynchronous copy stands, if it has one."""
 
 
 def build_topology(read: ReadDocument, reference: Reference, file: str, earlier: Sequence[Problem] = ()) -> Topology:
@@ -154,12 +163,40 @@ def _plan_groups(
                 voters = derive_voters(goal, regions, rtts)
             except UnsatisfiableError as error:
                 faults.add(f"{path}.survive", f"{section.survive} with {error.found}", error.allowed)
+        copy_zone = _copy_zone(section, goal, voters or (), f"{path}.async_copy", regions, faults)
         if voters is not None:
-            quorums = _quorums(section, voters, goal, f"{path}.quorums", faults)
             plans[section.prefix] = _GroupPlan(
-                group_name(section), goal.home, goal.survive, Ordering(section.ordering), tuple(voters), quorums
+                group_name(section),
+                goal.home,
+                goal.survive,
+                Ordering(section.ordering),
+                tuple(voters),
+                _quorums(section, voters, goal, f"{path}.quorums", faults),
+                copy_zone,
             )
     return plans
+
+
+def _copy_zone(
+    section: KeyspaceSection,
+    goal: Goal,
+    voters: Sequence[Voter],
+    path: str,
+    regions: Sequence[Region],
+    faults: Faults,
+) -> ZoneId | None:
+    """The first zone of the region that is to hold the asynchronous copy."""
+    if section.async_copy is None:
+        return None
+    region = next((region for region in regions if region.id == section.async_copy), None)
+    if region is None:
+        allowed = [each.id for each in regions if copy_fault(each, goal, voters) is None]
+        faults.add(path, section.async_copy, one_of(section.async_copy, allowed, "region"))
+        return None
+    fault = copy_fault(region, goal, voters)
+    if fault is not None:
+        faults.add(path, *fault)
+    return region.zones[0]
 
 
 def _quorums(section: KeyspaceSection, voters: Sequence[Voter], goal: Goal, path: str, faults: Faults) -> QuorumSizes:
@@ -185,7 +222,9 @@ def _region_rtts(regions: Sequence[Region], links: Links) -> dict[tuple[RegionId
 def group_name(section: KeyspaceSection) -> GroupId:
     """The name that equal homes, goals, orderings and overrides share: `us-east-1.zone`, `us-east-1.zone.external`.
 
-    A placement by hand is named by a short digest of its zones, so that it does not depend on the rest of the file.
+    A placement by hand is named by a short digest of its zones, so that it does not depend on the rest of the file. An
+    asynchronous copy is a replica of the whole group, so keyspaces with different ones cannot share a group:
+    `us-east-1.zone.copy-eu-west-1`.
     """
     parts = [section.home, section.survive]
     if section.ordering != "linearizable":
@@ -197,6 +236,8 @@ def group_name(section: KeyspaceSection) -> GroupId:
         parts.append(f"placed-{hashlib.blake2b(placement.encode(), digest_size=4).hexdigest()}")
     if section.quorums is not None:
         parts.append(f"quorums-{section.quorums.commit}-{section.quorums.election}")
+    if section.async_copy is not None:
+        parts.append(f"copy-{section.async_copy}")
     return GroupId(".".join(parts))
 
 
@@ -207,7 +248,7 @@ def _groups(
     timers: Mapping[str, TimersSection],
     faults: Faults,
 ) -> list[Group]:
-    """The distinct groups, in the order of the file, each zone's voters spread over its nodes."""
+    """The distinct groups, in the order of the file, each zone's replicas spread over its nodes."""
     distinct = {plan.id: plan for plan in plans}
     for name in timers:
         if name not in distinct:
@@ -216,10 +257,13 @@ def _groups(
     groups: list[Group] = []
     for plan in distinct.values():
         replicas: list[Replica] = []
-        for voter in plan.voters:
-            node = _least_loaded(voter.zone, nodes, load)
+        places = [(voter.zone, voter.role) for voter in plan.voters]
+        if plan.copy_zone is not None:
+            places.append((plan.copy_zone, ReplicaRole.LEARNER))
+        for zone, role in places:
+            node = _least_loaded(zone, nodes, load)
             load[node] += 1
-            replicas.append(Replica(node, voter.role))
+            replicas.append(Replica(node, role))
         chosen = _timers(plan, links, timers.get(plan.id), faults)
         groups.append(
             Group(

@@ -8,7 +8,9 @@ Rules:
 - goal `region` where home or next has one zone: one voter in each of the nearest 5 regions, else 3; the last may be
   a witness;
 - *next* and *third* are the nearest to home by RTT, with ties broken by the order of the file;
-- a witness site holds witnesses only: it counts where a witness is asked for, or where there are too few regions.
+- a witness site holds witnesses only: it counts where a witness is asked for, or where there are too few regions;
+- goal `zone` with an asynchronous copy: one learner more, in the first zone of the region named. It does not vote, so
+  neither quorums nor timers nor predicted latencies know of it.
 
 In every result the first voter is a full one in the home region's first zone.
 """
@@ -90,6 +92,19 @@ def _full(region: Region, count: int) -> tuple[Voter, ...]:
 
 def _last_role(region: Region, witness: bool) -> ReplicaRole:
     return ReplicaRole.WITNESS if witness or region.witness_site else ReplicaRole.FULL
+
+
+def copy_fault(region: Region, goal: Goal, voters: Sequence[Voter]) -> tuple[str, str] | None:
+    """Why an asynchronous copy cannot stand in a region, as a (found, allowed) pair; None if it can."""
+    if goal.survive is SurvivalGoal.REGION:
+        return f"{region.id} beside goal region", "with goal zone only: goal region has voters in other regions"
+    if region.id == goal.home:
+        return f"{region.id}, the home region", "another region than the home: the copy is for the loss of that"
+    if region.witness_site:
+        return f"{region.id}, a witness site", "a region that holds state"
+    if any(voter.region == region.id for voter in voters):
+        return f"{region.id}, where a voter stands", "a region without a voter of the group"
+    return None
 
 
 def placement_faults(voters: Sequence[Voter], goal: Goal, sites: Sequence[RegionId]) -> list[tuple[str, str]]:

@@ -112,7 +112,8 @@ class Group:
     goal: SurvivalGoal
     ordering: Ordering
     replicas: tuple[Replica, ...]
-    """The first one is a full voter in the home region; it campaigns at once at bootstrap."""
+    """Voters, then the learners that hold asynchronous copies. The first one is a full voter in the home region; it
+    campaigns at once at bootstrap."""
     heartbeat_ms: int
     election_timeout_ms: int
     """The base T: timeouts are drawn from [T, 1.5 T]."""
@@ -121,6 +122,10 @@ class Group:
     def voters(self) -> tuple[Replica, ...]:
         """Replicas that vote, full ones and witnesses."""
         return tuple(replica for replica in self.replicas if replica.role is not ReplicaRole.LEARNER)
+
+    def learners(self) -> tuple[Replica, ...]:
+        """Replicas that do not vote and that nothing waits for: asynchronous copies in other regions."""
+        return tuple(replica for replica in self.replicas if replica.role is ReplicaRole.LEARNER)
 
     def commit_quorum(self) -> int:
         """Voters that commit a write, the leader included."""

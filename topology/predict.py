@@ -7,7 +7,8 @@ With d(a, b) the round trip and Q(L, k) the round trip from L to its k-th neares
 
 where the quorum is the one that commits. Both lack the software's own time: a commit adds the sync of the log and the
 work of client and leader. A witness counts in Q, for it acknowledges like any voter, but it never leads (except as a
-relay, which takes no proposals).
+relay, which takes no proposals). A learner counts in nothing: commits do not wait for it. What is on its way to it is
+the least that it lacks.
 """
 
 from dataclasses import dataclass
@@ -52,6 +53,26 @@ def predicted_read_index_ms(topology: Topology, group: Group, client_zone: ZoneI
     """From the client's call to its answer, for a linearizable read. Raises `ValueError` like a commit's."""
     leader_zone = topology.node(leader_node).zone
     return topology.rtt_ms(client_zone, leader_zone) + quorum_rtt_ms(topology, group, leader_node)
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncCopy:
+    """A learner in another region."""
+
+    node: NodeId
+    region: RegionId
+    delay_ms: float
+    """The longest one-way delay to it from a replica that could lead: younger entries are on their way."""
+
+
+def async_copies(topology: Topology, group: Group) -> tuple[AsyncCopy, ...]:
+    """The asynchronous copies of a group, and how far they lag when all is well."""
+    leaders = [topology.node(voter.node).zone for voter in group.voters() if voter.role is ReplicaRole.FULL]
+    copies = [topology.node(learner.node) for learner in group.learners()]
+    return tuple(
+        AsyncCopy(copy.id, copy.region, max(topology.link(leader, copy.zone).delay_ms for leader in leaders))
+        for copy in copies
+    )
 
 
 def predictions(topology: Topology, group: Group) -> tuple[Prediction, ...]:

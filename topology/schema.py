@@ -123,6 +123,11 @@ class KeyspaceSection(Section):
     witness: bool = Field(
         default=False, description="Make the last voter a witness: it stores the log but not the state."
     )
+    async_copy: Name | None = Field(
+        default=None,
+        description="A second region for goal zone: it holds a copy that no write waits for and that does not vote. "
+        "If the home is lost for good, the copy may lack the newest acknowledged writes.",
+    )
     placement: PlacementSection | None = Field(default=None, description="Voters by hand in place of the derived ones.")
     quorums: QuorumsSection | None = Field(default=None, description="Sizes of quorums in place of majorities.")
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from isochrone.ids import ReplicaRole
 from isochrone.ops.cli.tables import counted, heading, make_table
 from isochrone.topology.model import Group, Region, Topology
-from isochrone.topology.predict import predictions
+from isochrone.topology.predict import async_copies, predictions
 from isochrone.topology.survival import Loss, LossKind, losses, voters_of, warnings
 
 _LISTED_MAX = 6
@@ -43,6 +43,7 @@ def _group_to_plain(topology: Topology, group: Group) -> dict[str, Any]:
         "election_quorum": group.election_quorum(),
         "keyspaces": _keyspaces_of(topology, group),
         "losses": [asdict(loss) for loss in losses(voters_of(topology, group), group.quorums)],
+        "async_copies": [asdict(copy) for copy in async_copies(topology, group)],
         "predictions": [asdict(prediction) for prediction in predictions(topology, group)],
     }
 
@@ -128,6 +129,12 @@ def _render_group(topology: Topology, group: Group) -> Iterator[RenderableType]:
     yield _table(("node", "region", "zone", "role"), rows)
     yield heading("What may be lost (places without a voter do not matter)")
     yield _losses_table(losses(voters_of(topology, group), group.quorums))
+    for copy in async_copies(topology, group):
+        yield Text(
+            f"The asynchronous copy in {copy.region} does not vote, and no write waits for it. If {group.home} is lost "
+            f"for good, the copy lacks what was proposed in the last {copy.delay_ms:.1f} ms at least, and more while a "
+            "link or a node is slow or down: isochrone status shows its lag."
+        )
     yield heading("Predicted commit and linearizable read latency, ms (disk and software on top)")
     yield _predictions_table(topology, group)
 

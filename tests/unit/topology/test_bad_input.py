@@ -158,6 +158,28 @@ FAULTS = [
         replaced("survive: zone", "survive: zone, quorums: {commit: 2}"),
         "keyspaces[0].quorums.election", "nothing", "required",
     ),
+    *(
+        (replaced("survive: zone", f"survive: zone, {more}"), "keyspaces[0].async_copy", found, allowed)
+        for more, found, allowed in (
+            ("async_copy: mars", "mars", "a region: eu-west-1"),
+            ("async_copy: us-east-1", "us-east-1, the home region", "another region than the home"),
+            ("async_copy: eu-north-1", "eu-north-1, a witness site", "a region that holds state"),
+            (
+                "async_copy: eu-west-1, placement: {voters: [us-east-1a, us-east-1b, eu-west-1b]}",
+                "eu-west-1, where a voter stands", "without a voter",
+            ),
+            ("async_copy: [eu-west-1]", "['eu-west-1']", "text"),
+            ("async_copy: eu west", "'eu west'", "letters, digits"),
+        )
+    ),
+    (
+        replaced("survive: region", "survive: region, async_copy: eu-west-1"),
+        "keyspaces[1].async_copy", "eu-west-1 beside goal region", "goal zone only",
+    ),
+    (
+        replaced("survive: zone", "survive: zone, asynccopy: eu-west-1"),
+        "keyspaces[0].asynccopy", "an unknown key", "did you mean async_copy?",
+    ),
     # The text itself.
     (replaced("name: good", "name: good\nname: better"), "name", "the key again at line 3, column 1", "each key once"),
     (replaced("zones: 1,", "zones: 1, zones: 2,"), "regions[2].zones", "the key again", "each key once"),

@@ -121,6 +121,32 @@ def test_keyspaces_that_ask_for_the_same_share_a_group(load: Load) -> None:
     assert [group.id for group in topology.groups] == list(dict.fromkeys(groups.values()))
 
 
+def test_keyspaces_with_different_asynchronous_copies_do_not_share_a_group(load: Load) -> None:
+    topology = load(
+        BASE
+        + """
+  - {prefix: us2/, home: us-east-1, survive: zone, async_copy: eu-west-1}
+  - {prefix: us3/, home: us-east-1, survive: zone, async_copy: eu-west-1}
+  - {prefix: us4/, home: us-east-1, survive: zone, async_copy: eu-north-1, witness: true}
+"""
+    )
+    groups = {keyspace.id: keyspace.group for keyspace in topology.keyspaces}
+    assert groups["us/"] == "us-east-1.zone"
+    assert groups["us2/"] == groups["us3/"] == "us-east-1.zone.copy-eu-west-1"
+    assert groups["us4/"] == "us-east-1.zone.witness.copy-eu-north-1"
+    roles = {group.id: [str(replica.role) for replica in group.replicas] for group in topology.groups}
+    assert roles[groups["us/"]] == ["full"] * 3
+    assert roles[groups["us2/"]] == ["full", "full", "full", "learner"]
+    assert roles[groups["us4/"]] == ["full", "full", "witness", "learner"]
+
+
+def test_an_asynchronous_copy_may_stand_in_a_region_of_one_zone(load: Load) -> None:
+    text = BASE.replace("eu-north-1, zones: 3", "eu-north-1, zones: 1")
+    topology = load(text + "  - {prefix: us2/, home: us-east-1, survive: zone, async_copy: eu-north-1}\n")
+    (copy,) = topology.groups[-1].learners()
+    assert topology.node(copy.node).region == "eu-north-1"
+
+
 def test_a_placement_by_hand_puts_the_home_first(load: Load) -> None:
     topology = load(
         BASE

@@ -19,7 +19,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(topology_group, arguments)
 
 
-@pytest.mark.parametrize("name", ["three-regions", "two-regions-and-witness", "five-sites"])
+@pytest.mark.parametrize("name", ["three-regions", "two-regions-and-witness", "five-sites", "async-copies"])
 def test_validate_a_good_file(name: str) -> None:
     result = run("validate", str(SHIPPED / f"{name}.yaml"))
     assert result.exit_code == 0, result.output
@@ -59,6 +59,16 @@ def test_show_as_json_tells_everything() -> None:
     assert shown["keyspaces"][0]["prefix"] == "global/"
 
 
+def test_show_tells_of_asynchronous_copies_and_what_they_may_lack() -> None:
+    shown = json.loads(run("show", str(SHIPPED / "async-copies.yaml"), "-o", "json").stdout)
+    (copy,) = shown["groups"][0]["async_copies"]
+    assert (copy["node"], copy["region"], round(copy["delay_ms"], 1)) == ("eu-west-1a-1", "eu-west-1", 34.8)
+    table = " ".join(run("show", str(SHIPPED / "async-copies.yaml")).stdout.split())
+    assert "The asynchronous copy in eu-west-1 does not vote" in table
+    assert "If us-east-1 is lost for good, the copy lacks what was proposed in the last 34.8 ms at least" in table
+    assert "asynchronous" not in run("show", str(SHIPPED / "three-regions.yaml")).stdout
+
+
 def test_show_as_table() -> None:
     result = run("show", str(SHIPPED / "two-regions-and-witness.yaml"))
     assert result.exit_code == 0
@@ -73,7 +83,7 @@ def test_show_as_table() -> None:
         assert wanted in result.stdout
 
 
-@pytest.mark.parametrize("name", ["three-regions", "two-regions-and-witness", "five-sites"])
+@pytest.mark.parametrize("name", ["three-regions", "two-regions-and-witness", "five-sites", "async-copies"])
 def test_no_name_is_broken_at_80_columns(name: str) -> None:
     topology = load_topology(SHIPPED / f"{name}.yaml")
     console = Console(width=80, file=io.StringIO())

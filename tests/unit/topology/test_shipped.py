@@ -8,6 +8,7 @@ import pytest
 from isochrone.ids import ReplicaRole
 from isochrone.topology import Group, Topology, load_topology
 from isochrone.topology.load_os import DATA, MATRICES
+from isochrone.topology.predict import async_copies, quorum_rtt_ms
 from isochrone.topology.survival import LossKind, losses, voters_of, warnings
 
 SHIPPED = Path(__file__).parents[3] / "deploy" / "topologies"
@@ -23,7 +24,7 @@ def placement(group: Group) -> list[tuple[str, str]]:
 
 def test_every_shipped_topology_is_tested_here() -> None:
     names = {path.stem for path in SHIPPED.glob("*.yaml")}
-    assert names == {"three-regions", "two-regions-and-witness", "five-sites"}
+    assert names == {"three-regions", "two-regions-and-witness", "five-sites", "async-copies"}
 
 
 def test_three_regions() -> None:
@@ -92,6 +93,20 @@ def test_two_regions_and_a_witness_survive_either_region() -> None:
     hosted = {replica.node: replica.role for each in topology.groups for replica in each.replicas}
     site = next(node.id for node in topology.nodes if node.region == "eu-north-1")
     assert hosted[site] is ReplicaRole.WITNESS
+
+
+def test_async_copies_stand_in_the_other_region_and_do_not_vote() -> None:
+    topology = load("async-copies")
+    group = topology.group(topology.keyspaces[0].group)
+    assert group.id == "us-east-1.zone.copy-eu-west-1"
+    assert placement(group) == [*((f"us-east-1{zone}-1", "full") for zone in "abc"), ("eu-west-1a-1", "learner")]
+    assert [each.node for each in group.learners()] == ["eu-west-1a-1"]
+    # As without the copy: a quorum of two of three, the timers of one region, no loss that names the other region.
+    assert (group.commit_quorum(), group.heartbeat_ms, group.election_timeout_ms) == (2, 100, 1000)
+    assert quorum_rtt_ms(topology, group, group.replicas[0].node) < 2
+    assert "eu-west-1" not in {name for loss in losses(voters_of(topology, group)) for name in loss.lost}
+    (copy,) = async_copies(topology, group)
+    assert (copy.region, copy.delay_ms) == ("eu-west-1", pytest.approx((69.622 + 69.736) / 4))
 
 
 def test_five_sites_put_one_voter_in_each() -> None:

@@ -23,6 +23,8 @@ class RaftConfig:
 
     The host must then watch the sleepers (`regions.node_heartbeats`).
     """
+    preferred_leaders: tuple[NodeId, ...] = ()
+    """Nodes whose full voters should lead, the best first; others hand over to them (`hand_back`). Empty: anyone."""
     lease_reads: bool = False
     """Answer reads under a lease (`lease`): sound only while every node's clock keeps the bound below."""
     clock_drift_ppm_max: int = 100_000

@@ -22,7 +22,7 @@ Rules (Ongaro's thesis, sections 3.4, 4.2.3, 6.4 and 9.6; etcd's published refin
 from isochrone.errors import check
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term
 from isochrone.probes import probe
-from isochrone.regions.raft import lease, replication
+from isochrone.regions.raft import hand_back, lease, replication
 from isochrone.regions.raft.progress import Progress
 from isochrone.regions.raft.quorum import VoteOutcome, agreed_value, is_voter, vote_outcome
 from isochrone.regions.raft.ready import EventName
@@ -230,6 +230,7 @@ def _become_leader(state: RaftState, now: Nanos) -> None:
     state.handed_over.clear()
     state.departing.clear()
     state.lease_given_up = False
+    hand_back.took_office(state, now)
     # The barrier: only by committing an entry of its own term does a leader learn what is committed.
     state.term_start = start
     replication.append_entry(state, EntryKind.NOOP)

@@ -21,6 +21,7 @@ from isochrone.probes import probe
 from isochrone.regions.raft import (
     configuration_log,
     election,
+    hand_back,
     lease,
     membership,
     quiescence,
@@ -262,6 +263,7 @@ class RaftNode:
                     reading.release_confirmed(state)
             case TimeoutNow():
                 if state.office is Office.FOLLOWER and state.role is ReplicaRole.FULL and state.may_campaign:
+                    state.asked_by_full = transfer.is_full_voter(state, sender)
                     election.campaign_for_real(state, now, transfer=True)
         if state.is_relay:
             relay.hand_over(state, now)
@@ -317,7 +319,8 @@ class RaftNode:
         if state.is_leader and not state.quiescent:
             election.check_quorum(state, now)
         if state.is_leader:
-            transfer.expire(state, now)
+            if transfer.expire(state, now):
+                hand_back.given_up(state)
             if now >= state.heartbeat_deadline and not state.quiescent and not quiescence.fall_asleep(state, now):
                 reading.start_round(state, now)
         elif state.election_deadline is not None and now >= state.election_deadline:
@@ -340,6 +343,7 @@ class RaftNode:
         state = self._state
         membership.follow_up(state, now)
         if state.is_leader:
+            hand_back.look(state, now)
             quiescence.look_for_work(state, now)
             replication.flush(state)
             reading.flush(state, now)

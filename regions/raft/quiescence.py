@@ -32,7 +32,7 @@ from collections.abc import Callable
 
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole
 from isochrone.probes import probe
-from isochrone.regions.raft import reading
+from isochrone.regions.raft import hand_back, reading
 from isochrone.regions.raft.progress import Feed, Progress
 from isochrone.regions.raft.ready import EventName, Slumber
 from isochrone.regions.raft.state import RaftState
@@ -64,7 +64,7 @@ def _is_settled(state: RaftState) -> bool:
     last = state.log.last_index
     if state.commit < last or state.log.durable_index < last or state.applied < last:
         return False
-    if state.is_relay or state.waiting_reads or state.transfer is not None:
+    if state.is_relay or state.waiting_reads or state.transfer is not None or hand_back.has_an_heir(state):
         return False
     if state.configuration.joint or state.departing:
         return False

@@ -85,6 +85,7 @@ class EventName(StrEnum):
     WITNESS_ARMED = "witness_armed"
     TRANSFER_BEGUN = "transfer_begun"
     TRANSFER_GIVEN_UP = "transfer_given_up"
+    HANDED_BACK = "handed_back"
     RELAY_HANDED_OVER = "relay_handed_over"
     RELAY_CANNOT_FEED = "relay_cannot_feed"
     QUIESCED = "quiesced"

@@ -51,6 +51,29 @@ class Transfer:
 
 
 @dataclass(slots=True)
+class Steadiness:
+    """How long a preferred voter has been in contact and up to date, as its leader sees it."""
+
+    since: Nanos
+    goal: LogIndex
+    """What it is to hold next: what was committed at `goal_at`."""
+    goal_at: Nanos
+
+
+@dataclass(slots=True)
+class HandBack:
+    """What a replica knows about giving the leadership back to those preferred; see `hand_back`."""
+
+    wait_ns: int = 0
+    """For how long a preferred voter must be steady."""
+    steady: dict[NodeId, Steadiness] = field(default_factory=dict)
+    looked: Nanos = Nanos(0)
+    """When it was last looked at."""
+    handed_at: Nanos | None = None
+    """When this replica last handed back, until that is known to have failed or it leads again."""
+
+
+@dataclass(slots=True)
 class Outbox:
     """What has gathered for the next `Ready`."""
 
@@ -141,6 +164,9 @@ class RaftState:
     """There are new entries to send."""
     commit_news: bool = False
     """The commit index rose; peers that get no entries are told by a heartbeat that wants no answer."""
+    asked_by_full: bool = False
+    """The leader at whose wish this replica last campaigned could have gone on: it was no relay, and not removed."""
+    hand_back: HandBack = field(default_factory=HandBack)
     transfer: Transfer | None = None
     """On the leader: the office is being handed over, and nothing is proposed."""
     handed_over: dict[NodeId, Nanos] = field(default_factory=dict)

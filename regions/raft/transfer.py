@@ -56,12 +56,14 @@ def advance(state: RaftState, now: Nanos) -> None:
     state.send(transfer.target, TimeoutNow(state.term))
 
 
-def expire(state: RaftState, now: Nanos) -> None:
-    """On the leader: give a transfer up whose time has run out."""
-    if state.transfer is not None and now >= state.transfer.deadline:
-        probe("raft.transfer_given_up")
-        state.event(EventName.TRANSFER_GIVEN_UP, peer=state.transfer.target)
-        state.transfer = None
+def expire(state: RaftState, now: Nanos) -> bool:
+    """On the leader: give a transfer up whose time has run out. Returns whether there was one."""
+    if state.transfer is None or now < state.transfer.deadline:
+        return False
+    probe("raft.transfer_given_up")
+    state.event(EventName.TRANSFER_GIVEN_UP, peer=state.transfer.target)
+    state.transfer = None
+    return True
 
 
 def refuse_while_under_way(state: RaftState) -> None:

@@ -20,6 +20,9 @@ def group_settings(topology: Topology, node: NodeId, group: Group) -> GroupSetti
         node=node,
         heartbeat_ns=Nanos(group.heartbeat_ms * NS_PER_MS),
         election_timeout_ns=Nanos(group.election_timeout_ms * NS_PER_MS),
+        preferred_leaders=tuple(each.id for each in topology.nodes if each.region == group.home),
+        lease_reads=group.lease_reads,
+        clock_drift_ppm_max=topology.clock.drift_max_ppm,
         quiesce_after_ns=Nanos(group.election_timeout_ms * NS_PER_MS),
     )
     return GroupSettings(

@@ -72,6 +72,7 @@ class _GroupPlan:
     quorums: QuorumSizes
     copy_zone: ZoneId | None
     """Where its asynchronous copy stands, if it has one."""
+    lease_reads: bool
 
 
 def build_topology(read: ReadDocument, reference: Reference, file: str, earlier: Sequence[Problem] = ()) -> Topology:
@@ -173,6 +174,7 @@ def _plan_groups(
                 tuple(voters),
                 _quorums(section, voters, goal, f"{path}.quorums", faults),
                 copy_zone,
+                section.lease_reads,
             )
     return plans
 
@@ -238,6 +240,8 @@ def group_name(section: KeyspaceSection) -> GroupId:
         parts.append(f"quorums-{section.quorums.commit}-{section.quorums.election}")
     if section.async_copy is not None:
         parts.append(f"copy-{section.async_copy}")
+    if section.lease_reads:
+        parts.append("leased")
     return GroupId(".".join(parts))
 
 
@@ -275,6 +279,7 @@ def _groups(
                 chosen.heartbeat_ms,
                 chosen.election_timeout_ms,
                 plan.quorums,
+                plan.lease_reads,
             )
         )
     return groups

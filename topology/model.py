@@ -118,6 +118,8 @@ class Group:
     election_timeout_ms: int
     """The base T: timeouts are drawn from [T, 1.5 T]."""
     quorums: QuorumSizes = MAJORITY
+    lease_reads: bool = False
+    """The leader answers reads under a lease."""
 
     def voters(self) -> tuple[Replica, ...]:
         """Replicas that vote, full ones and witnesses."""
@@ -146,11 +148,13 @@ class ClockSpec:
 
     `bound_ms` is the half-width of the clock interval: for source `bound` what the operator vouches for, for source
     `kernel` the widest that is accepted. `offset_max_ms` is the largest lead of a timestamp that a replica accepts.
+    `drift_max_ppm` is how wrong a node's monotonic clock may run, in parts per million of true time.
     """
 
     source: str
     bound_ms: float
     offset_max_ms: float
+    drift_max_ppm: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,4 +208,4 @@ def resolve_clock(section: ClockSection, faults: Faults) -> ClockSpec:
         found = f"{section.offset_max_ms:g} ms"
         allowed = f"at least {2 * bound_ms:g} ms, twice the bound: two good clocks can differ by so much"
         faults.add("clock.offset_max_ms", found, allowed)
-    return ClockSpec(section.source, bound_ms, section.offset_max_ms)
+    return ClockSpec(section.source, bound_ms, section.offset_max_ms, section.drift_max_ppm)

@@ -130,6 +130,11 @@ class KeyspaceSection(Section):
     )
     placement: PlacementSection | None = Field(default=None, description="Voters by hand in place of the derived ones.")
     quorums: QuorumsSection | None = Field(default=None, description="Sizes of quorums in place of majorities.")
+    lease_reads: bool = Field(
+        default=False,
+        description="Let the leader answer reads without asking a quorum. Sound only while every node's clock keeps "
+        "clock.drift_max_ppm, and no machine is moved or restored while it runs.",
+    )
 
 
 class ClockSection(Section):
@@ -147,6 +152,13 @@ class ClockSection(Section):
     )
     offset_max_ms: float = Field(
         default=500.0, gt=0, le=60_000, allow_inf_nan=False, description="Largest accepted lead of a timestamp, ms."
+    )
+    drift_max_ppm: int = Field(
+        default=100_000,
+        ge=0,
+        le=250_000,
+        description="How wrong a node's monotonic clock may run, in parts per million; lease reads rest on it. The "
+        "default covers chronyd's fastest slewing (maxslewrate).",
     )
 
 

@@ -117,7 +117,8 @@ def _rtt_table(topology: Topology) -> Table:
 
 def _render_group(topology: Topology, group: Group) -> Iterator[RenderableType]:
     yield heading(f"Group {group.id}: keyspaces {', '.join(_keyspaces_of(topology, group))}")
-    yield Text(f"home {group.home}, survives the loss of a {group.goal}, ordering {group.ordering}")
+    leases = ", reads under leases" if group.lease_reads else ""
+    yield Text(f"home {group.home}, survives the loss of a {group.goal}, ordering {group.ordering}{leases}")
     yield Text(
         f"{_quorums_in_words(group)}, heartbeat {group.heartbeat_ms} ms, "
         f"election timeout {group.election_timeout_ms} to {group.election_timeout_ms * 3 // 2} ms\n"

@@ -50,6 +50,16 @@ def test_the_clock_defaults_to_the_kernel(load: Load) -> None:
     assert (clock.source, clock.bound_ms, clock.offset_max_ms) == ("kernel", 100, 500)
 
 
+def test_reads_under_leases_are_asked_for(load: Load) -> None:
+    """They take a group of their own, since all replicas of a group must agree about them."""
+    topology = load(BASE + "  - {prefix: fast/, home: us-east-1, survive: zone, lease_reads: true}\n")
+    assert {group.id: group.lease_reads for group in topology.groups} == {
+        "us-east-1.region": False,
+        "us-east-1.zone": False,
+        "us-east-1.zone.leased": True,
+    }
+
+
 def test_link_overrides_are_directed_and_later_ones_win(load: Load) -> None:
     topology = load(
         BASE

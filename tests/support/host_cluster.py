@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from isochrone.client import Client
 from isochrone.client.connection import Closed, Connection, Received
@@ -41,13 +42,18 @@ MS = 1_000_000
 
 
 class VirtualClock:
-    """The loop's time, plus an offset of the wall clock."""
+    """The loop's time, wrong by some parts per million, plus an offset of the wall clock."""
 
     def __init__(self, offset_ms: float = 0.0) -> None:
         self.offset_ms = offset_ms
+        self.ppm = 0
+        self.held: Nanos | None = None
+        """What the process believes the time to be while it is stopped: its last reading."""
 
     def monotonic(self) -> Nanos:
-        return Nanos(round(asyncio.get_running_loop().time() * 1e9))
+        if self.held is not None:
+            return self.held
+        return Nanos(round(asyncio.get_running_loop().time() * 1e3 * (1_000_000 + self.ppm)))
 
     def now(self) -> Interval:
         wall = 10**18 + self.monotonic() + round(self.offset_ms * MS)
@@ -143,9 +149,15 @@ class HostCluster:
     """See the module. Use inside `run_virtual`."""
 
     def __init__(
-        self, roles: dict[str, ReplicaRole], seed: int = 1, delay_ms: float = 10.0, more_groups: int = 0
+        self,
+        roles: dict[str, ReplicaRole],
+        seed: int = 1,
+        delay_ms: float = 10.0,
+        more_groups: int = 0,
+        **raft: Any,
     ) -> None:
         self.rng = random.Random(seed)
+        self.raft, self.roles = raft, roles
         self.delay_ms = delay_ms
         self.loss = 0.0
         self.cut: set[tuple[str, str]] = set()
@@ -214,6 +226,7 @@ class HostCluster:
             heartbeat_ns=Nanos(100 * MS),
             election_timeout_ns=Nanos(1000 * MS),
             quiesce_after_ns=self.quiesce_after_ns,
+            **self.raft,
         )
         keyspace = KEYSPACE if group == GROUP else KeyspaceId(f"{group}/")
         return GroupSettings(raft=raft, keyspaces=(keyspace,), campaign_first=node == next(iter(self.processes)))

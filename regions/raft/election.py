@@ -15,8 +15,8 @@ Rules (Ongaro's thesis, sections 3.4, 4.2.3, 6.4 and 9.6; etcd's published refin
 - A vote, and any term that a message reveals, is durable before that message leaves.
 - Nobody is elected without its own vote, durable, even if the others would do: they name a node, not a process. A
   zombie, whose disk is another process's, may hear the votes that its successor has asked for in the same term.
-- A witness campaigns only when it had to refuse a full voter whose log is older than its own while no leader was
-  live.
+- A witness campaigns only while no leader is live, and only for a reason: it had to refuse a full voter whose log is
+  older than its own, or there may be a full voter that does not know of it and so will never ask it.
 """
 
 from isochrone.errors import check
@@ -60,12 +60,30 @@ def note_leader(state: RaftState, now: Nanos) -> None:
 
 
 def reset_election_timer(state: RaftState, now: Nanos) -> None:
-    """Give the leader, or the election under way, one more timeout. A witness waits for a reason instead."""
+    """Give the leader, or the election under way, one more timeout."""
     state.wake_up()
-    if state.role is ReplicaRole.FULL and state.may_campaign:
-        state.election_deadline = Nanos(now + state.draw_election_timeout())
-    else:
-        state.election_deadline = None
+    state.election_deadline = deadline_after(state, now)
+
+
+def deadline_after(state: RaftState, contact: Nanos) -> Nanos | None:
+    """When to campaign if no leader is heard after `contact`; None on a learner, and on a witness without a reason."""
+    if not state.may_campaign:
+        return None
+    if state.role is ReplicaRole.FULL:
+        return Nanos(contact + state.draw_election_timeout())
+    if state.role is ReplicaRole.WITNESS and _may_be_unknown(state):
+        # Full voters come first.
+        return Nanos(contact + state.config.election_timeout_ns + state.draw_election_timeout())
+    return None
+
+
+def _may_be_unknown(state: RaftState) -> bool:
+    """On a witness: whether a full voter may not hold the configuration in force.
+
+    1. a, b and the witness w; b is cut off. 2. a replaces w by the witness v: a and v commit it. 3. a dies, b returns.
+    b asks a and w, which has no vote any more. Only b and v are a majority, and b has never heard of v.
+    """
+    return state.configurations[-1].index > state.held_by_full
 
 
 def extend_election_timer(state: RaftState, now: Nanos) -> None:
@@ -119,7 +137,7 @@ def timed_out(state: RaftState, now: Nanos) -> None:
         # Since the timer was set, a configuration without this replica has become final.
         become_follower(state, state.term, None, now)
     elif state.role is ReplicaRole.WITNESS and state.office is not Office.FOLLOWER:
-        # One attempt for each refusal: if a full voter still needs us, it will ask again.
+        # One attempt for each reason: if a full voter still needs us, it will ask again.
         become_follower(state, state.term, None, now)
     else:
         campaign(state, now)
@@ -294,7 +312,8 @@ def _maybe_arm_witness(state: RaftState, sender: NodeId, up_to_date: bool, now: 
     """
     member = state.members.get(sender)
     full = member is not None and member.role is ReplicaRole.FULL
-    idle = state.office is Office.FOLLOWER and state.election_deadline is None
+    soon = Nanos(now + state.config.election_timeout_ns * 3 // 2)
+    idle = state.office is Office.FOLLOWER and (state.election_deadline is None or state.election_deadline > soon)
     if state.role is ReplicaRole.WITNESS and state.may_campaign and full and idle and not up_to_date:
         probe("raft.witness_armed")
         state.event(EventName.WITNESS_ARMED, peer=sender)

@@ -30,9 +30,9 @@ HAZARD: a group with a member that is down does not sleep. Losing a node wakes e
 
 from collections.abc import Callable
 
-from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole
+from isochrone.ids import LogIndex, Nanos, NodeId
 from isochrone.probes import probe
-from isochrone.regions.raft import hand_back, reading
+from isochrone.regions.raft import election, hand_back, reading
 from isochrone.regions.raft.progress import Feed, Progress
 from isochrone.regions.raft.ready import EventName, Slumber
 from isochrone.regions.raft.state import RaftState
@@ -125,8 +125,7 @@ def wake(state: RaftState, now: Nanos, heard: Callable[[NodeId], Nanos]) -> None
     state.wake_up()
     if state.leader is not None:
         state.leader_contact = max(state.leader_contact, min(now, heard(state.leader)))
-    if state.may_campaign and state.role is ReplicaRole.FULL:
-        state.election_deadline = Nanos(state.leader_contact + state.draw_election_timeout())
+    state.election_deadline = election.deadline_after(state, state.leader_contact)
 
 
 def slumber(state: RaftState) -> Slumber | None:

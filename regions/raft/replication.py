@@ -248,6 +248,7 @@ def truncation_bound(state: RaftState) -> LogIndex:
 
 def apply_truncation(state: RaftState, bound: LogIndex) -> None:
     """On a witness: drop what no full voter can need. Full voters keep their log."""
+    state.held_by_full = max(state.held_by_full, bound)
     if state.role is not ReplicaRole.WITNESS:
         return
     # The last entry stays: after a restart its timestamp is the floor for the timestamps that follow.

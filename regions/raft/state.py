@@ -130,6 +130,8 @@ class RaftState:
     """When to campaign; None on a witness that has no reason to."""
     election_timeout: Nanos = Nanos(0)
     """What was drawn last. While one leader is heard it stays the same; a draw for each message would say no more."""
+    held_by_full: LogIndex = LogIndex(0)
+    """Every full voter is known to hold the log up to here, durably."""
     gave_way: bool = False
     """Since the last leader was lost, this replica left an election to another one."""
     transferring: bool = False
@@ -260,4 +262,5 @@ def new_state(
         stored=hard_state,
         durable_term=hard_state.term,
         last_timestamp=last_timestamp,
+        held_by_full=stored.truncated_index if role is ReplicaRole.WITNESS else LogIndex(0),
     )

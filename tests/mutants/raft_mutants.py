@@ -392,6 +392,20 @@ WITNESS_MUTANTS = (
         test=_WITNESS + "a_witness_does_not_take_over_when_told",
     ),
     Mutant(
+        name="a witness that a full voter may not know of waits to be asked by it",
+        file=ELECTION,
+        old="    return state.configurations[-1].index > state.held_by_full\n",
+        new="    return False\n",
+        test="tests/scenarios/test_scenarios.py::test_a_scenario_leaves_its_trace[w4_witness_swapped_unknown]",
+    ),
+    Mutant(
+        name="a witness campaigns unasked although all full voters know of it",
+        file=ELECTION,
+        old="    return state.configurations[-1].index > state.held_by_full\n",
+        new="    return True\n",
+        test=_WITNESS + "a_witness_never_campaigns_without_a_reason",
+    ),
+    Mutant(
         name="a relay hands over to a replica that lacks entries",
         file="regions/raft/relay.py",
         old="        if _votes_fully(state, node) and progress.match == state.log.last_index\n",

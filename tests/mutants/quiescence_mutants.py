@@ -135,8 +135,8 @@ CORE_MUTANTS = (
     Mutant(
         name="a woken follower gives its leader a new timeout",
         file=QUIESCENCE,
-        old="        state.election_deadline = Nanos(state.leader_contact + state.draw_election_timeout())",
-        new="        state.election_deadline = Nanos(now + state.draw_election_timeout())",
+        old="election.deadline_after(state, state.leader_contact)",
+        new="election.deadline_after(state, now)",
         test=_CORE + "a_follower_wakes_as_if_its_leader_had_been_heard_when_the_node_was",
     ),
     Mutant(

@@ -366,8 +366,8 @@ WITNESS_MUTANTS = (
     Mutant(
         name="a witness campaigns without a reason",
         file=ELECTION,
-        old="    if state.role is ReplicaRole.FULL and state.may_campaign:\n        state.election_deadline",
-        new="    if state.may_campaign:\n        state.election_deadline",
+        old="    if state.role is ReplicaRole.FULL:\n",
+        new="    if state.role is not ReplicaRole.LEARNER:\n",
         test=_WITNESS + "a_witness_never_campaigns_without_a_reason",
     ),
     Mutant(

@@ -1,8 +1,7 @@
-"""Faults in what changes who leads and who belongs: leases, transfers, membership."""
+"""Faults in what changes who leads and who belongs: transfers, membership."""
 
 from planting import Mutant
 
-LEASE = "regions/raft/lease.py"
 TRANSFER = "regions/raft/transfer.py"
 MEMBERSHIP = "regions/raft/membership.py"
 CHANGES = "regions/raft/changes.py"
@@ -10,79 +9,10 @@ CONFIGURATION_LOG = "regions/raft/configuration_log.py"
 ELECTION = "regions/raft/election.py"
 NODE = "regions/raft/node.py"
 QUORUM = "regions/raft/quorum.py"
-REPLICA = "regions/replica.py"
 
-_LEASE = "tests/unit/raft/test_lease.py::test_"
 _TRANSFER = "tests/unit/raft/test_transfer.py::test_"
 _MEMBERSHIP = "tests/unit/raft/test_membership.py::test_"
 _QUORUM = "tests/properties/raft/test_quorum.py::test_"
-
-LEASE_MUTANTS = (
-    Mutant(
-        name="a lease is not dropped on transfer",
-        file=TRANSFER,
-        old="    lease.give_up(state)\n",
-        new="",
-        test=_LEASE + "a_lease_is_given_up_before_a_transfer",
-    ),
-    Mutant(
-        name="a lease comes back when a transfer fails",
-        file=TRANSFER,
-        old="        state.event(EventName.TRANSFER_GIVEN_UP, peer=state.transfer.target)\n",
-        new="        state.event(EventName.TRANSFER_GIVEN_UP, peer=state.transfer.target)\n"
-        "        state.lease_given_up = False\n",
-        test=_LEASE + "a_lease_stays_given_up_when_a_transfer_fails_because_its_message_may_be_late",
-    ),
-    Mutant(
-        name="a restarted voter does not abstain",
-        file=NODE,
-        old="        if state.term > 0:\n            lease.promise(state, now)\n",
-        new="",
-        test=_LEASE + "a_voter_that_has_restarted_still_keeps_its_promise",
-    ),
-    Mutant(
-        name="a higher term ends a voter's promise",
-        file=ELECTION,
-        old="        state.term = term\n        state.vote = None\n",
-        new="        state.term = term\n        state.vote = None\n        state.promised_until = now\n",
-        test=_LEASE + "a_voter_that_learns_of_a_higher_term_still_keeps_its_promise",
-    ),
-    Mutant(
-        name="a bound voter that follows nobody answers candidates",
-        file=ELECTION,
-        old=" or live or lease.is_bound(state, now)",
-        new=" or live",
-        test=_LEASE + "a_voter_that_learns_of_a_higher_term_still_keeps_its_promise",
-    ),
-    Mutant(
-        name="a lease counts from the answer",
-        file=LEASE,
-        old="        progress.promised_since = progress.timed_sent\n",
-        new="        progress.promised_since = progress.last_contact\n",
-        test=_LEASE + "a_lease_counts_from_the_sending_and_not_from_the_answer",
-    ),
-    Mutant(
-        name="a lease takes clocks for right",
-        file=LEASE,
-        old="    drift = config.clock_drift_ppm_max\n",
-        new="    drift = 0 * config.clock_drift_ppm_max\n",
-        test=_LEASE + "clocks_that_run_wrong_by_the_bound_make_no_read_stale",
-    ),
-    Mutant(
-        name="a lease before an entry of the leader's term is committed",
-        file=LEASE,
-        old=" or state.lease_given_up or state.commit < state.term_start:",
-        new=" or state.lease_given_up:",
-        test=_LEASE + "a_new_leader_gives_no_lease_read_before_an_entry_of_its_term_is_committed",
-    ),
-    Mutant(
-        name="a lease outlives its term",
-        file=LEASE,
-        old="    if not state.is_leader or state.term != term or ",
-        new="    if not state.is_leader or ",
-        test=_LEASE + "a_lease_belongs_to_one_term",
-    ),
-)
 
 TRANSFER_MUTANTS = (
     Mutant(

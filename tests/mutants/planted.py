@@ -1,7 +1,8 @@
 """Every planted fault. A protocol that comes later adds its own list."""
 
-from change_mutants import LEASE_MUTANTS, MEMBERSHIP_MUTANTS, TRANSFER_MUTANTS
+from change_mutants import MEMBERSHIP_MUTANTS, TRANSFER_MUTANTS
 from host_mutants import HOST_MUTANTS, STATE_MUTANTS, STORE_MUTANTS
+from lease_mutants import HAND_BACK_MUTANTS, LEASE_MUTANTS
 from quiescence_mutants import CORE_MUTANTS, WATCH_MUTANTS
 from raft_mutants import ELECTION_MUTANTS, READING_MUTANTS, REPLICATION_MUTANTS, WITNESS_MUTANTS
 
@@ -11,6 +12,7 @@ MUTANTS = (
     *READING_MUTANTS,
     *WITNESS_MUTANTS,
     *LEASE_MUTANTS,
+    *HAND_BACK_MUTANTS,
     *TRANSFER_MUTANTS,
     *MEMBERSHIP_MUTANTS,
     *CORE_MUTANTS,

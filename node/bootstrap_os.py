@@ -5,23 +5,28 @@ configuration of its groups into an empty directory, and then, outside the store
 later start finds the record and never makes a store: a disk that was wiped is not taken for a new voter, which
 would forget its votes.
 
+A node whose store is lost, or can no longer be trusted, gets another one (`replace_store`): empty, in no group, with an
+id that was never used. It is another replica, which joins its groups anew.
+
 Invariants:
 1. The record is written last and durably. A directory with stores and no record never served anybody.
 2. A directory is used again only with an equal topology.
 3. Nothing but bootstrap makes a store.
+4. The record counts a node's replaced stores before the next one exists, so that no two stores of a node begin to count
+   their incarnations from the same number (`regions.storage.directory_os`).
 """
 
 import json
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from isochrone.errors import IsochroneError, StorageError
+from isochrone.errors import InvalidRequest, IsochroneError, StorageError
 from isochrone.ids import ClusterId, GroupId, NodeId, StoreId
 from isochrone.node.config import NodeConfig, encode_config
-from isochrone.node.files_os import load_served_topology, locked, write_durably
+from isochrone.node.files_os import load_config, load_served_topology, locked, write_durably
 from isochrone.node.layout import Layout
 from isochrone.node.settings import first_configuration
 from isochrone.regions.storage.directory_os import LOCK_FILE, bootstrap_store
@@ -37,6 +42,9 @@ class BootstrapRecord:
 
     cluster: ClusterId
     stores: Mapping[NodeId, StoreId]
+    """The store of each node now."""
+    replacements: Mapping[NodeId, int] = field(default_factory=dict)
+    """How many stores a node had before; nodes that still have their first one may be absent."""
 
 
 def bootstrap(topology_file: Path, directory: Path, progress: Callable[[str], None]) -> BootstrapRecord:
@@ -68,6 +76,37 @@ def bootstrap(topology_file: Path, directory: Path, progress: Callable[[str], No
     return record
 
 
+def replace_store(topology_file: Path, directory: Path, node: NodeId) -> StoreId:
+    """Make a new, empty store for a node of a cluster that was bootstrapped in `directory`; returns its id.
+
+    The store belongs to no group. The node's configuration is changed to name it, if it lies in the directory. The old
+    store must be gone from there, by the operator's own hand.
+
+    Raises:
+        TopologyError: the topology file is wrong.
+        InvalidRequest: the topology has no such node.
+        StorageError: nothing was bootstrapped there, or another topology, or the old store is still there.
+    """
+    topology = load_served_topology(topology_file)
+    layout = Layout(directory.absolute())
+    record = read_record(layout)
+    _check_same_topology(topology, layout)
+    if node not in record.stores:
+        raise InvalidRequest(f"topology {topology.name} has no node {node}; it has {', '.join(record.stores)}")
+    data = layout.node_data(node)
+    if data.exists() and any(data.iterdir()):
+        raise StorageError(f"{data} holds a store; move it away, or remove it, if node {node} is to get another")
+    store = StoreId(secrets.token_hex(8))
+    count = record.replacements.get(node, 0) + 1
+    record = replace(record, stores={**record.stores, node: store}, replacements={**record.replacements, node: count})
+    write_durably(layout.bootstrap_record, _encode_record(record))
+    file = layout.node_config(node)
+    if file.exists():
+        write_durably(file, encode_config(replace(load_config(file), store=store)))
+    bootstrap_store(data, record.cluster, node, store, {}, replacements=count)
+    return store
+
+
 def is_bootstrapped(layout: Layout) -> bool:
     """Whether a bootstrap has been completed here."""
     return layout.bootstrap_record.exists()
@@ -84,7 +123,8 @@ def read_record(layout: Layout) -> BootstrapRecord:
         if plain["version"] != RECORD_VERSION:
             raise ValueError(f"version {plain['version']}")
         stores = {NodeId(node): StoreId(store) for node, store in plain["stores"].items()}
-        return BootstrapRecord(ClusterId(plain["cluster"]), stores)
+        replacements = {NodeId(node): int(count) for node, count in plain.get("replacements", {}).items()}
+        return BootstrapRecord(ClusterId(plain["cluster"]), stores, replacements)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{layout.bootstrap_record} is no bootstrap record of this release: {error}") from error
 
@@ -165,5 +205,10 @@ def _check_empty(layout: Layout) -> None:
 
 
 def _encode_record(record: BootstrapRecord) -> str:
-    plain = {"version": RECORD_VERSION, "cluster": record.cluster, "stores": dict(record.stores)}
+    plain = {
+        "version": RECORD_VERSION,
+        "cluster": record.cluster,
+        "stores": dict(record.stores),
+        "replacements": dict(record.replacements),
+    }
     return json.dumps(plain, indent=2) + "\n"

@@ -58,7 +58,7 @@ from isochrone.ids import (
 from isochrone.ports import Clock, Row, Store, Transport, WriteBatch
 from isochrone.regions.deadlines import Deadlines
 from isochrone.regions.intake import Intake
-from isochrone.regions.loading import check_new_replica, fetch_entries, load_replica
+from isochrone.regions.loading import check_new_replica, check_same_kind, fetch_entries, load_replica
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.ready import EventName, Fetch, Outgoing
 from isochrone.regions.replica import Done, Outcome, Read, Release, Replica, Turn, Write
@@ -275,7 +275,13 @@ class Host:
         """
         now = self._clock.monotonic()
         change = partial(Replica.change_membership, put=put, remove=remove, quorums=quorums, auto_leave=auto_leave)
-        self._ask(group, done, lambda replica: change(replica, now=now, done=done))
+
+        def ask(replica: Replica) -> None:
+            change(replica, now=now, done=done)
+            # At once: what is heard from now on comes from these members, and their stores.
+            self._intake.set_members(group, replica.members)
+
+        self._ask(group, done, ask)
 
     def leave_joint(self, group: GroupId, done: Done) -> None:
         """End a joint configuration that was entered without `auto_leave`; `done` as in `change_membership`."""
@@ -286,17 +292,19 @@ class Host:
         """Make an empty replica of a group here, which its leader can then feed. Returns when it is durable.
 
         `configuration` is the group's, with this node's store as a learner or a witness in it. A replica that is here
-        already stays as it is.
+        already stays as it is: one that was removed goes on from what it holds.
 
         Raises:
-            InvalidRequest: the topology has no such group, or the configuration does not name this replica.
+            InvalidRequest: the topology has no such group, the configuration does not name this replica, or the one
+                that is here keeps state where the new one shall not, or the reverse.
             StorageError: the store cannot make it.
         """
-        if group in self.replicas:
-            return
         if group not in self._settings:
             raise InvalidRequest(f"the topology has no group {group}")
-        check_new_replica(group, configuration, self._store.identity)
+        role = check_new_replica(group, configuration, self._store.identity)
+        if group in self.replicas:
+            check_same_kind(self.replicas[group], role)
+            return
         await self._store.create_group(group, configuration)
         replica = await self._load(group)
         if group not in self.replicas:

@@ -76,9 +76,22 @@ class Intake:
         """Take messages of a group from its members, and requests from others."""
         former = self._former.setdefault(group, {})
         former |= self._members.get(group, {})
+        if any(former.get(node, member).store != member.store for node, member in members.items()):
+            self._forget_former_stores(group, members)
         self._members[group] = members
         known = self._members.values()
         self.stores = {member.node: member.store for each in known for member in each.values()}
+
+    def _forget_former_stores(self, group: GroupId, members: Mapping[NodeId, Member]) -> None:
+        """A node has come back with another store: what its former one said of itself is not true of this one."""
+        former = self._former[group]
+        returned = [node for node, member in members.items() if former.get(node, member).store != member.store]
+        for node in returned:
+            del former[node]
+        kept = [(sender, item) for sender, item in self._inbox if not (sender in returned and _is_of(group, item))]
+        if len(kept) < len(self._inbox):
+            probe("intake.former_store_unheard")
+        self._inbox = deque(kept)
 
     def receive(self, envelope: Envelope) -> None:
         """Keep, hold back or drop what has arrived."""
@@ -169,3 +182,7 @@ class Intake:
             return True
         self._ahead.pop(item.group, None)
         return False
+
+
+def _is_of(group: GroupId, item: PeerMessage) -> bool:
+    return not isinstance(item, NodeHeartbeat) and item.group == group

@@ -43,7 +43,7 @@ async def load_replica(
     if member is not None and member.store != store.identity.store:
         raise StorageError(
             f"the store {store.identity.store} of node {node} is not a replica of group {group}; "
-            "it must rejoin as a learner"
+            "it must rejoin as a learner: see isochrone bootstrap --replace"
         )
     keeps = keeps_state(stored, node)
     base = stored.applied if keeps else max(stored.hard_state.commit, stored.truncated_index)
@@ -70,8 +70,8 @@ async def fetch_entries(store: Store, replica: Replica, fetch: Fetch) -> tuple[E
         return ()
 
 
-def check_new_replica(group: GroupId, configuration: Configuration, identity: StoreIdentity) -> None:
-    """Raise `InvalidRequest` unless an empty replica on this store can begin with this configuration."""
+def check_new_replica(group: GroupId, configuration: Configuration, identity: StoreIdentity) -> ReplicaRole:
+    """The role of an empty replica on this store that begins with this configuration; `InvalidRequest` if none can."""
     check_configuration(configuration)
     member = all_members(configuration).get(identity.node)
     if member is None or member.store != identity.store:
@@ -79,3 +79,18 @@ def check_new_replica(group: GroupId, configuration: Configuration, identity: St
         raise InvalidRequest(text)
     if member.role is ReplicaRole.FULL:
         raise InvalidRequest(f"an empty replica of group {group} cannot be a full voter; it joins as a learner")
+    return member.role
+
+
+def check_same_kind(replica: Replica, role: ReplicaRole) -> None:
+    """Raise `InvalidRequest` unless a replica that is here, perhaps removed, can go on in this role.
+
+    What a witness dropped from its log it has never applied, so its store can hold no learner of that group any more.
+    """
+    was_witness = replica.machine is None
+    if was_witness is not (role is ReplicaRole.WITNESS):
+        kept = "its log only, as a witness" if was_witness else "log and state"
+        raise InvalidRequest(
+            f"the store of this node holds {kept}, of group {replica.group}, so it cannot join as {role}; "
+            "choose another node, or give this one a new store (isochrone bootstrap --replace)"
+        )

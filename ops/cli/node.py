@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from isochrone.node.bootstrap_os import bootstrap, is_bootstrapped, write_configs
+from isochrone.ids import NodeId
+from isochrone.node.bootstrap_os import bootstrap, is_bootstrapped, replace_store, write_configs
 from isochrone.node.files_os import load_config
 from isochrone.node.layout import Layout
 from isochrone.node.logs_os import FORMAT
@@ -23,18 +24,32 @@ from isochrone.topology import load_topology
     required=True,
     help="Where stores and configurations go; made if need be.",
 )
-def bootstrap_command(topology: Path, directory: Path) -> None:
+@click.option(
+    "--replace",
+    "replaced",
+    metavar="NODE",
+    help="Make a new, empty store for NODE, whose old one is lost or cannot be trusted any more.",
+)
+def bootstrap_command(topology: Path, directory: Path, replaced: str | None) -> None:
     """Make the stores and node configurations of the cluster of TOPOLOGY, once, below --out.
 
     Then move each node's store and configuration to its machine, correct the paths in the configuration, and start the
     node with --moved once; on one machine nothing needs to be moved. Nodes without an address in the topology get a
     free port of loopback.
 
+    A voter that lost its store must not go on as if it remembered its votes. --replace gives its node a store with a
+    new id, as which it takes part in no group. Start it, then for each of its groups: member remove, member add, and
+    member promote. Remove it from all of its groups before you add it to the first one.
+
     \b
-    Example:
+    Examples:
       isochrone bootstrap deploy/topologies/three-regions.yaml --out cluster
       isochrone node --config cluster/nodes/us-east-1a-1.json
+      isochrone bootstrap deploy/topologies/three-regions.yaml --out cluster --replace us-east-1a-1
     """
+    if replaced is not None:
+        _replace(topology, directory, NodeId(replaced))
+        return
     layout = Layout(directory.absolute())
     known = is_bootstrapped(layout)
     record = bootstrap(topology, layout.root, lambda text: click.echo(f"  {text}", err=True))
@@ -46,6 +61,16 @@ def bootstrap_command(topology: Path, directory: Path) -> None:
     click.echo(f"{directory} holds cluster {record.cluster}; start each node with:")
     for spec in loaded.nodes:
         click.echo(f"  isochrone node --config {layout.node_config(spec.id)}")
+
+
+def _replace(topology: Path, directory: Path, node: NodeId) -> None:
+    store = replace_store(topology, directory, node)
+    layout = Layout(directory.absolute())
+    click.echo(f"node {node} has the empty store {store} in {layout.node_data(node)}")
+    config = layout.node_config(node)
+    if not config.exists():
+        click.echo(f"{config} is not here: write the store's id into the node's configuration where that is")
+    click.echo("start it, then remove it from its groups and add it anew: isochrone member --help")
 
 
 @click.command("node")

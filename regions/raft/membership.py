@@ -87,8 +87,11 @@ def _append(state: RaftState, configuration: Configuration, now: Nanos) -> LogIn
         if node not in state.members:
             state.departing.setdefault(node, farewell)
     for node in state.members:
-        state.departing.pop(node, None)
-        if node != state.node and node not in state.progress:
+        # Who comes back while it is still fed may come with another store, of which nothing is known.
+        returned = state.departing.pop(node, None) is not None
+        if node != state.node and (returned or node not in state.progress):
+            if returned:
+                probe("raft.removed_member_returned")
             state.progress[node] = Progress(entry.index, last_contact=now, retried=now)
     state.progress = dict(sorted(state.progress.items()))
     return entry.index

@@ -11,6 +11,10 @@ unseen. Therefore:
 4. one process at a time: an exclusive lock on the file `lock`, which names the holder;
 5. each opening raises the incarnation, durably, before anything is served.
 
+A node's incarnation rises over all its stores: one that takes the place of another begins above whatever that one can
+have reached (`first_incarnation`). Peers remember incarnations by the node's name, and must neither take the new
+store's process for a zombie, nor a process that still runs on the old store for a live one.
+
 HAZARD: an older copy written over the file *in place* keeps the inode and is not noticed here. Peers notice it: they
 remember the highest incarnation seen of this store and refuse a lower one.
 
@@ -48,13 +52,28 @@ MAP_BYTES_MAX = 64 << 30
 
 _FS_IOC_GETVERSION = 0x80087601
 """Linux, `linux/fs.h`: the generation of an inode, which tells apart two files that had one inode number in turn."""
+_STARTS_BITS = 32
+"""Low bits of an incarnation, which count the starts on one store; the bits above count the stores."""
 _NO_GENERATION = (errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
+def first_incarnation(replacements: int) -> Incarnation:
+    """Where the count of a node's starts begins on a store that so many others came before."""
+    return Incarnation(replacements << _STARTS_BITS)
+
+
 def bootstrap_store(
-    path: Path, cluster: ClusterId, node: NodeId, store: StoreId, groups: Mapping[GroupId, Configuration]
+    path: Path,
+    cluster: ClusterId,
+    node: NodeId,
+    store: StoreId,
+    groups: Mapping[GroupId, Configuration],
+    *,
+    replacements: int = 0,
 ) -> None:
     """Make a store in an empty or absent directory. When this returns, it is durable.
+
+    `replacements`: how many stores the node had before this one.
 
     Raises:
         StorageError: the directory is not empty, or the store cannot be written.
@@ -68,7 +87,7 @@ def bootstrap_store(
             )
         lock = _lock(path)
         try:
-            identity = StoreIdentity(cluster, node, store, Incarnation(0))
+            identity = StoreIdentity(cluster, node, store, first_incarnation(replacements))
             create_image(path, identity, groups, _medium_of)
             _sync_directory(path)
             _sync_directory(path.parent)
@@ -105,7 +124,10 @@ def open_store(
     try:
         data = path / DATA_FILE
         if not data.is_file() or data.stat().st_size == 0:
-            raise StorageError(f"there is no store in {path}; a node never makes its own, it must rejoin as a learner")
+            raise StorageError(
+                f"there is no store in {path}; a node never makes its own, it must rejoin as a learner: "
+                "see isochrone bootstrap --replace"
+            )
         lock = _lock(path)
         try:
             image = _open_image(path, StoreIdentity(cluster, node, store, Incarnation(0)), moved=moved)
@@ -130,8 +152,8 @@ def _open_image(path: Path, expected: StoreIdentity, *, moved: bool) -> Image:
         if medium != image.medium and not moved:
             raise StorageError(
                 f"{path} is a copy: the store was last open on medium {_text(image.medium)} and is now on "
-                f"{_text(medium)}; a restored one must rejoin as a learner, "
-                f"one that was stopped and moved whole starts with --moved"
+                f"{_text(medium)}; a restored one must rejoin as a learner "
+                "(see isochrone bootstrap --replace), one that was stopped and moved whole starts with --moved"
             )
         write_identity(image, replace(found, incarnation=Incarnation(found.incarnation + 1)), medium)
     except BaseException:

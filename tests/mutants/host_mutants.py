@@ -12,6 +12,7 @@ MEMORY = "regions/storage/memory.py"
 DIRECTORY = "regions/storage/directory_os.py"
 
 _HOST = "tests/unit/regions/test_host.py::test_"
+_REPLACED = "tests/unit/regions/test_replaced_store.py::test_"
 _MACHINE = "tests/unit/regions/test_machine.py::test_"
 _CONTRACT = "tests/contract/storage/test_store.py::test_"
 _DAMAGE = "tests/integration/storage/test_damage.py::test_"
@@ -54,6 +55,27 @@ HOST_MUTANTS = (
         old="        return store != envelope.store\n",
         new="        return False\n",
         test=_HOST + "a_stranger_under_a_member_s_name_does_not_shut_the_member_out",
+    ),
+    Mutant(
+        name="an answer of a lost store is counted for the one that took its place",
+        file=INTAKE,
+        old="            self._forget_former_stores(group, members)\n",
+        new="            pass\n",
+        test=_REPLACED + "an_answer_of_the_lost_store_that_is_already_here_is_not_counted_either",
+    ),
+    Mutant(
+        name="what a removed replica held is counted for the one that comes back",
+        file="regions/raft/membership.py",
+        old="(returned or node not in state.progress)",
+        new="(node not in state.progress)",
+        test=_REPLACED + "what_a_lost_store_held_is_not_counted_for_the_new_one",
+    ),
+    Mutant(
+        name="a node's incarnations begin anew with its store",
+        file="regions/storage/directory_os.py",
+        old="Incarnation(replacements << _STARTS_BITS)",
+        new="Incarnation(0)",
+        test=_REPLACED + "a_node_with_a_new_store_is_heard_joins_and_counts",
     ),
     Mutant(
         name="a new incarnation is heard before it is durable",

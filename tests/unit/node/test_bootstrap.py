@@ -2,19 +2,21 @@
 
 import asyncio
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from isochrone.errors import StorageError
+from isochrone.errors import InvalidRequest, StorageError
 from isochrone.ids import NodeId, StoreId
-from isochrone.node.bootstrap_os import BootstrapRecord, bootstrap, write_configs
+from isochrone.node.bootstrap_os import BootstrapRecord, bootstrap, read_record, replace_store, write_configs
 from isochrone.node.config import NodeConfig
 from isochrone.node.files_os import load_config, write_durably
 from isochrone.node.layout import Layout
 from isochrone.node.ports_os import choose_addresses
 from isochrone.node.settings import first_configuration
-from isochrone.regions.storage.directory_os import open_store
+from isochrone.regions.storage.directory_os import first_incarnation, open_store
 from isochrone.topology import TopologyError, load_topology
 from isochrone.wire.configurations import check_configuration
 from isochrone.wire.messages import Configuration, QuorumSizes
@@ -213,3 +215,71 @@ def test_the_first_configuration_has_the_sizes_of_quorums_that_the_topology_give
     configuration = first_configuration(group, stores)
     assert configuration.quorums == QuorumSizes(2, 4)
     check_configuration(configuration)
+
+
+def replaced(topology_file: Path, layout: Layout, node: NodeId) -> StoreId:
+    """Lose a node's store and give it another."""
+    shutil.rmtree(layout.node_data(node))
+    return replace_store(topology_file, layout.root, node)
+
+
+def test_a_replaced_store_is_empty_and_new_and_counts_above_every_start_of_those_before(
+    topology_file: Path, tmp_path: Path
+) -> None:
+    layout, node = Layout(tmp_path / "deployment"), NodeId("us-east-1a-1")
+    record = run(topology_file, layout.root)
+    before = configs(topology_file, layout, record)
+    seen, highest = {record.stores[node]}, 0
+    for _ in range(2):
+        store = replaced(topology_file, layout, node)
+        config = load_config(layout.node_config(node))
+        assert config == replace(before[node], store=store)
+        opened = open_store(config.data_directory, config.cluster, node, store)
+        assert opened.groups == ()
+        assert opened.identity.incarnation > highest + 2**31
+        highest = opened.identity.incarnation
+        asyncio.run(opened.close())
+        assert store not in seen
+        seen.add(store)
+    others = {name: store for name, store in read_record(layout).stores.items() if name != node}
+    assert others == {name: store for name, store in record.stores.items() if name != node}
+
+
+def test_a_store_that_is_still_there_is_not_replaced(topology_file: Path, tmp_path: Path) -> None:
+    layout, node = Layout(tmp_path / "deployment"), NodeId("us-east-1a-1")
+    record = run(topology_file, layout.root)
+    with pytest.raises(StorageError, match="holds a store; move it away, or remove it"):
+        replace_store(topology_file, layout.root, node)
+    assert read_record(layout) == record
+
+
+def test_only_a_node_of_a_bootstrapped_cluster_gets_another_store(topology_file: Path, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "deployment")
+    with pytest.raises(StorageError, match="no bootstrap record"):
+        replace_store(topology_file, layout.root, NodeId("us-east-1a-1"))
+    run(topology_file, layout.root)
+    with pytest.raises(InvalidRequest, match="has no node nobody; it has us-east-1a-1, "):
+        replace_store(topology_file, layout.root, NodeId("nobody"))
+    topology_file.write_text(TOPOLOGY.replace("prefix: eu/", "prefix: europe/"), encoding="utf-8")
+    with pytest.raises(StorageError, match="another topology"):
+        replace_store(topology_file, layout.root, NodeId("us-east-1a-1"))
+
+
+def test_a_replacement_that_was_cut_short_never_gives_a_count_twice(
+    topology_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise StorageError("the disk is full")
+
+    layout, node = Layout(tmp_path / "deployment"), NodeId("us-east-1a-1")
+    run(topology_file, layout.root)
+    with monkeypatch.context() as patch:
+        patch.setattr("isochrone.node.bootstrap_os.bootstrap_store", fails)
+        with pytest.raises(StorageError, match="the disk is full"):
+            replaced(topology_file, layout, node)
+    layout.node_data(node).mkdir()
+    store = replaced(topology_file, layout, node)
+    assert read_record(layout).replacements == {node: 2}
+    opened = open_store(layout.node_data(node), read_record(layout).cluster, node, store)
+    assert opened.identity.incarnation == first_incarnation(2) + 1
+    asyncio.run(opened.close())

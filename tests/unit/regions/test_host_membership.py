@@ -237,7 +237,7 @@ def test_a_replica_that_is_there_is_not_made_again() -> None:
     async def test(cluster: HostCluster) -> None:
         await add_learner(cluster, "d")
         before = status_of(cluster, "d")
-        await host_of(cluster, "d").add_replica(GROUP, cluster.configuration)
+        await host_of(cluster, "d").add_replica(GROUP, host_of(cluster, "a").replicas[GROUP].core.configuration)
         assert status_of(cluster, "d") == before
 
     in_cluster(test)
@@ -254,3 +254,19 @@ def test_a_node_under_another_store_is_not_a_member_when_it_comes_back() -> None
         process.host = None
 
     in_cluster(test)
+
+
+@pytest.mark.parametrize(("before", "after"), [(WITNESS, LEARNER), (FULL, WITNESS)])
+def test_a_removed_replica_comes_back_only_as_what_its_store_can_be(before: ReplicaRole, after: ReplicaRole) -> None:
+    async def test(cluster: HostCluster) -> None:
+        await change(cluster, "a", remove=("d",))
+        current = host_of(cluster, "a").replicas[GROUP].core.configuration
+
+        def with_d(role: ReplicaRole) -> Configuration:
+            return replace(current, members=(*current.members, Member(NodeId("d"), StoreId("s-d"), role)))
+
+        with pytest.raises(InvalidRequest, match=f"so it cannot join as {after}; choose another node, or give"):
+            await host_of(cluster, "d").add_replica(GROUP, with_d(after))
+        await host_of(cluster, "d").add_replica(GROUP, with_d(WITNESS if before is WITNESS else LEARNER))
+
+    in_cluster(test, {**THREE, "d": before})

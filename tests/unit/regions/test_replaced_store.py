@@ -1,0 +1,151 @@
+"""A node whose store was lost comes back with another one, while the old one haunts the cluster."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+from host_cluster import CLUSTER, GROUP, HostCluster, Process, VirtualClock
+from virtual_time import run_virtual
+
+from isochrone.ids import Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term
+from isochrone.ports import StoreIdentity
+from isochrone.regions.host import Host
+from isochrone.regions.replica import Outcome
+from isochrone.regions.storage.directory_os import first_incarnation
+from isochrone.regions.storage.memory import MemoryStore
+from isochrone.wire.messages import AppendResponse, Envelope, GroupMessage, Member, VoteRequest
+from isochrone.wire.status import GroupStatus
+
+C = NodeId("c")
+LEARNER = Member(C, StoreId("second"), ReplicaRole.LEARNER)
+STARTS = 3
+"""How often c is started on its first store."""
+
+
+def host_of(cluster: HostCluster, name: str) -> Host:
+    host = cluster.processes[NodeId(name)].host
+    assert host is not None
+    return host
+
+
+def status_of(cluster: HostCluster, name: str) -> GroupStatus:
+    return host_of(cluster, name).replicas[GROUP].status()
+
+
+async def change(cluster: HostCluster, *put: Member, remove: tuple[NodeId, ...] = ()) -> None:
+    answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    host_of(cluster, "a").change_membership(GROUP, put=put, remove=remove, done=answer.set_result)
+    outcome = await answer
+    assert outcome.error is None, outcome.error
+
+
+async def rejoin(cluster: HostCluster, incarnation: Incarnation) -> None:
+    """Replace the store of c, and make it a learner."""
+    await cluster.crash("c")
+    store = MemoryStore(StoreIdentity(CLUSTER, C, LEARNER.store, incarnation), {})
+    cluster.processes[C] = Process(store, VirtualClock())
+    await cluster.start("c")
+    await change(cluster, remove=(C,))
+    await host_of(cluster, "c").add_replica(
+        GROUP, replace(host_of(cluster, "a").replicas[GROUP].core.configuration, members=(*members(cluster), LEARNER))
+    )
+    await change(cluster, LEARNER)
+
+
+def members(cluster: HostCluster) -> tuple[Member, ...]:
+    return host_of(cluster, "a").replicas[GROUP].core.configuration.members
+
+
+def caught_up(cluster: HostCluster) -> bool:
+    status = status_of(cluster, "a")
+    return status.match[C] == status.last
+
+
+def with_a_lost_store(test: Callable[[HostCluster], Awaitable[None]]) -> None:
+    async def main() -> None:
+        cluster = HostCluster(dict.fromkeys("abc", ReplicaRole.FULL))
+        await cluster.start_all()
+        for _ in range(STARTS - 1):
+            await cluster.crash("c")
+            await cluster.start("c")
+            await asyncio.sleep(2)
+        await cluster.until(lambda: host_of(cluster, "a").incarnations.get(C) == STARTS)
+        client = await cluster.client()
+        await client.put("k/x", "1")
+        await test(cluster)
+        await cluster.stop_all()
+
+    run_virtual(main())
+
+
+def test_a_node_with_a_new_store_is_heard_joins_and_counts() -> None:
+    async def test(cluster: HostCluster) -> None:
+        await rejoin(cluster, Incarnation(first_incarnation(1) + 1))
+        await cluster.until(lambda: caught_up(cluster))
+        await change(cluster, replace(LEARNER, role=ReplicaRole.FULL))
+        await cluster.crash("b")
+        await cluster.clients[0].put("k/y", "2")
+        assert (await cluster.clients[0].get("k/x")).value == b"1"
+
+    with_a_lost_store(test)
+
+
+def test_a_store_that_counted_from_one_again_would_be_taken_for_a_zombie() -> None:
+    """Why incarnations rise from store to store."""
+
+    async def test(cluster: HostCluster) -> None:
+        await rejoin(cluster, Incarnation(1))
+        await asyncio.sleep(5)
+        assert status_of(cluster, "a").match[C] == 0
+        assert host_of(cluster, "a").counters["messages_of_old_incarnations"] > 0
+
+    with_a_lost_store(test)
+
+
+def test_what_a_lost_store_held_is_not_counted_for_the_new_one() -> None:
+    """The leader still feeds the member that it removed, and must not go on from there."""
+
+    async def test(cluster: HostCluster) -> None:
+        await rejoin(cluster, Incarnation(first_incarnation(1) + 1))
+        assert status_of(cluster, "a").match[C] == 0
+        with pytest.raises(AssertionError, match="c holds the log up to 0 only"):
+            await change(cluster, replace(LEARNER, role=ReplicaRole.FULL))
+
+    with_a_lost_store(test)
+
+
+def test_an_answer_of_the_lost_store_that_is_already_here_is_not_counted_either() -> None:
+    async def test(cluster: HostCluster) -> None:
+        await cluster.crash("c")
+        await change(cluster, remove=(C,))
+        before = status_of(cluster, "a")
+        held = AppendResponse(before.term, True, before.last, Term(0), LogIndex(0))
+        cluster.deliver(NodeId("a"), Envelope(C, StoreId("s-c"), Incarnation(STARTS), (GroupMessage(GROUP, held),)))
+        await change(cluster, LEARNER)
+        assert status_of(cluster, "a").match[C] == 0
+
+    with_a_lost_store(test)
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["while removed", "when joined"])
+def test_a_process_that_still_runs_on_the_old_store_is_not_heard(joined: bool) -> None:
+    async def test(cluster: HostCluster) -> None:
+        await rejoin(cluster, Incarnation(first_incarnation(1) + 1))
+        await cluster.until(lambda: caught_up(cluster))
+        if not joined:
+            await change(cluster, remove=(C,))
+            await asyncio.sleep(3)
+        before = status_of(cluster, "a").term
+        # It asks for votes of a term that nobody could ignore, in the name of a transfer, with a log longer than any.
+        asks = VoteRequest(Term(before + 100), LogIndex(10_000), Term(before), pre=False, transfer=True)
+        zombie = Envelope(C, StoreId("s-c"), Incarnation(STARTS), (GroupMessage(GROUP, asks),))
+        # Whoever has heard neither the new process nor of the new store cannot tell.
+        for name in "ab" if joined else "a":
+            cluster.deliver(NodeId(name), zombie)
+        await asyncio.sleep(3)
+        assert [status_of(cluster, name).term for name in "ab"] == [before, before]
+        dropped = "messages_of_strangers" if joined else "messages_of_old_incarnations"
+        assert host_of(cluster, "a").counters[dropped] == 1
+
+    with_a_lost_store(test)

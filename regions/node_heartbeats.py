@@ -8,7 +8,8 @@ that reflects them, so while nothing is lost the two agree whenever they are com
 
 - *Silence*: nothing was heard of a node for the smallest election timeout among the groups that sleep with it. All of
   them wake, as if their replicas there had been heard when the node was: followers campaign when they would have
-  without sleep, and a leader that hears no quorum of nodes steps down at once.
+  without sleep, and a leader that hears no quorum of nodes steps down at once. Groups that fell asleep without a
+  learner on that node (`Slumber.absent`) sleep on.
 - *A new incarnation*: the other process knows nothing of any sleep. All groups that sleep with it wake.
 - *A mismatch*: a message was lost, or one side woke without the other's knowledge: a leader that stepped down while
   its followers slept, a follower that never heard the word to sleep. The receiver wakes what it sleeps under the sender
@@ -69,8 +70,10 @@ class _Peer:
     """Groups that this node leads asleep and the peer belongs to."""
     followed: _Sleepers = field(default_factory=_Sleepers)
     """Groups that sleep here under a leader on the peer."""
+    absent: dict[GroupId, None] = field(default_factory=dict)
+    """Those of `led` that sleep without the peer, so that its silence is no news to them."""
     heard: Nanos = Nanos(0)
-    """When the peer was heard last, or when the first of the groups fell asleep."""
+    """When the peer was heard last, or when the first of the groups fell asleep that miss it."""
     beat_at: Nanos = Nanos(0)
     """When to send it the next heartbeat."""
     heartbeat_ns: Nanos = Nanos(0)
@@ -83,8 +86,17 @@ class _Peer:
     def watched(self) -> bool:
         return bool(self.led.hashes or self.followed.hashes)
 
+    @property
+    def missed(self) -> bool:
+        """Whether its silence would wake anything."""
+        return bool(self.followed.hashes) or len(self.led.hashes) > len(self.absent)  # All of `absent` are led.
+
     def groups(self) -> list[GroupId]:
         return [*self.led.hashes, *self.followed.hashes]
+
+    def deadline(self) -> Nanos:
+        """When it is to be told again, or heard at the latest."""
+        return Nanos(min(self.beat_at, self.heard + self.timeout_ns)) if self.missed else self.beat_at
 
 
 class NodeHeartbeats:
@@ -109,12 +121,18 @@ class NodeHeartbeats:
             return
         if old is not None:
             del self._slumbers[group]
-            for node in old.watched:
+            for node in (*old.watched, *old.absent):
                 self._sleepers(node, old).discard(group)
+                self._peers[node].absent.pop(group, None)
         if slumber is not None:
             self._slumbers[group] = slumber
-            for node in slumber.watched:
-                self._watch(self._peers.setdefault(node, _Peer()), slumber, now)
+            for node in (*slumber.watched, *slumber.absent):
+                peer = self._peers.setdefault(node, _Peer())
+                self._watch(peer, slumber, now)
+                if node in slumber.absent:
+                    peer.absent[group] = None
+                elif not peer.missed:
+                    peer.heard = now
                 self._sleepers(node, slumber).add(group, slumber.term)
 
     def _sleepers(self, node: NodeId, slumber: Slumber) -> _Sleepers:
@@ -126,7 +144,6 @@ class NodeHeartbeats:
             peer.timeout_ns = min(peer.timeout_ns, slumber.election_timeout_ns)
         else:
             peer.heartbeat_ns, peer.timeout_ns = slumber.heartbeat_ns, slumber.election_timeout_ns
-            peer.heard = now
             peer.beat_at = now
         self._look_at(now)
 
@@ -158,9 +175,9 @@ class NodeHeartbeats:
         """The groups to wake because a node was not heard for too long."""
         woken: list[GroupId] = []
         for peer in self._peers.values():
-            if peer.watched and now - peer.heard >= peer.timeout_ns:
+            if peer.missed and now - peer.heard >= peer.timeout_ns:
                 probe("quiescence.peer_silent")
-                woken.extend(peer.groups())
+                woken.extend(group for group in peer.groups() if group not in peer.absent)
         return woken
 
     def due(self, now: Nanos) -> list[tuple[NodeId, NodeHeartbeat]]:
@@ -174,8 +191,8 @@ class NodeHeartbeats:
             if beats_now or peer.tell_mismatch:
                 beats.append((node, NodeHeartbeat(*peer.led.digest, peer.tell_mismatch)))
                 peer.tell_mismatch = False
-        times = [min(peer.beat_at, peer.heard + peer.timeout_ns) for peer in self._peers.values() if peer.watched]
-        self.deadline = Nanos(min(times)) if times else None
+        times = [peer.deadline() for peer in self._peers.values() if peer.watched]
+        self.deadline = min(times) if times else None
         return beats
 
     def _look_at(self, time: Nanos) -> None:

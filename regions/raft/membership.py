@@ -73,8 +73,9 @@ def _require_caught_up(state: RaftState, node: NodeId, now: Nanos) -> None:
     if progress.match < bound:
         raise Unavailable(f"{node} holds the log up to {progress.match} only, and witnesses drop it up to {bound}")
     behind = progress.feed is not Feed.REPLICATE or progress.next <= state.commit
-    # While the group sleeps nobody is asked, and all hold everything. The nodes watch each other.
-    silent = not state.quiescent and now - progress.last_contact >= state.config.election_timeout_ns
+    # While the group sleeps nobody is asked; the nodes of those who do so too watch each other.
+    asleep = state.quiescent and node not in state.slept_without
+    silent = not asleep and now - progress.last_contact >= state.config.election_timeout_ns
     if behind or silent:
         raise Unavailable(f"{node} has not caught up: it holds {progress.match} of {state.commit}; try again")
 

@@ -226,7 +226,7 @@ class RaftNode:
             state.event(EventName.STALE_MESSAGE, peer=sender)
             return
         if state.quiescent and sender in state.progress:
-            quiescence.on_message(state, message, now)
+            quiescence.on_message(state, sender, message, now)
         if not self._settle_term(sender, message, now):
             return
         match message:

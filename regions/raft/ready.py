@@ -133,11 +133,14 @@ class Slumber:
     leader: NodeId
     term: Term
     watched: tuple[NodeId, ...]
-    """On the leader: every other member. On a follower: the leader."""
+    """On the leader: every other member but those in `absent`. On a follower: the leader."""
     heartbeat_ns: Nanos
     """The watched must be heard this often."""
     election_timeout_ns: Nanos
     """When one of them was not heard for this long, the replica is to wake."""
+    absent: tuple[NodeId, ...] = ()
+    """On the leader: learners that it sleeps without. Their silence is no news, but they are told of the sleep: as
+    soon as one of them hears that, it disagrees."""
 
 
 @dataclass(frozen=True, slots=True)

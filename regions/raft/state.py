@@ -146,6 +146,8 @@ class RaftState:
     uncommitted_bytes: int = 0
     quiescent: bool = False
     """This replica sleeps (see `quiescence`): a leader sends no heartbeats, a follower runs no election timer."""
+    slept_without: tuple[NodeId, ...] = ()
+    """On a quiescent leader: the learners that did not answer when it fell asleep."""
     active_at: Nanos = Nanos(0)
     """On the leader: when there was work last."""
     heartbeat_deadline: Nanos = Nanos(0)
@@ -219,7 +221,7 @@ class RaftState:
     def wake_up(self) -> None:
         """End quiescence, if there is any. Timers are the caller's."""
         if self.quiescent:
-            self.quiescent = False
+            self.quiescent, self.slept_without = False, ()
             self.event(EventName.WOKE)
 
     def hard_state(self) -> HardState:

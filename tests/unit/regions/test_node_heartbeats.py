@@ -1,6 +1,7 @@
 """What two nodes tell each other about the groups that sleep between them, without hosts around it."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -112,6 +113,38 @@ def test_silence_for_a_timeout_wakes_both_sides() -> None:
     assert a.silent(Nanos(1_019)) == []
     assert a.silent(Nanos(1_020)) == [G]
     assert (a.heard(B), b.heard(A), a.heard(C)) == (20, 10, 0)
+
+
+def absent(*members: NodeId) -> Slumber:
+    """The sleep of a leader's replica on a, without its learner on c."""
+    return replace(led(A, *members), absent=(C,))
+
+
+def test_the_silence_of_an_absent_learner_wakes_nobody_and_its_word_does() -> None:
+    a, c = NodeHeartbeats(A), NodeHeartbeats(C)
+    a.note(G, absent(B), Nanos(0))
+    for now in range(0, 60_000, 100):
+        assert C in beat(a, now), "it is told of the sleep on every multiple of the interval"
+        a.receive(B, NodeHeartbeat(0, 0, mismatch=False), Nanos(now))
+        assert a.silent(Nanos(now + 99)) == []
+    assert (a.heard(C), a.silent(Nanos(60_899))) == (0, [])
+    c.receive(A, beat(a, 60_000)[C], Nanos(60_050))
+    assert a.receive(C, beat(c, 60_050)[A], Nanos(60_100)) == [G]
+    assert a.restarted(C) == [G]
+    a.note(G, None, Nanos(60_100))
+    assert beat(a, 60_200) == {}
+
+
+def test_a_node_may_be_missed_by_one_group_and_absent_from_another() -> None:
+    a = NodeHeartbeats(A)
+    a.note(G, absent(), Nanos(0))
+    a.note(H, led(A, C), Nanos(500))
+    assert a.silent(Nanos(1_499)) == [], "it is missed only since the second group sleeps"
+    assert a.silent(Nanos(1_500)) == [H]
+    a.note(H, None, Nanos(1_500))
+    assert a.silent(Nanos(9_000)) == []
+    beat(a, 1_500)
+    assert a.deadline == 1_600, "the time to tell it again, and nothing before"
 
 
 def test_the_deadline_never_lies_after_what_has_to_be_done() -> None:

@@ -13,9 +13,10 @@ from isochrone.regions.host import Host
 from isochrone.regions.node_heartbeats import NodeHeartbeats
 from isochrone.wire.messages import Envelope, GroupMessage, Heartbeat, NodeHeartbeat, PeerMessage, Quiesce
 
-FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
+FULL, WITNESS, LEARNER = ReplicaRole.FULL, ReplicaRole.WITNESS, ReplicaRole.LEARNER
 THREE = {"a": FULL, "b": FULL, "c": FULL}
 WITNESSED = {"a": FULL, "b": FULL, "w": WITNESS}
+COPIED = THREE | {"l": LEARNER}
 T_S, LONGEST_TIMEOUT_S, BEAT_S, ROUND_TRIP_S = 1.0, 1.5, 0.1, 0.02
 
 
@@ -306,6 +307,44 @@ def test_a_leader_cut_off_in_its_sleep_answers_no_read_and_loses_its_office() ->
     in_cluster(test)
 
 
+def applied(cluster: HostCluster, name: str) -> LogIndex:
+    """How far a replica of the first group has applied its log."""
+    return host(cluster, name).replicas[GROUP].core.applied_index
+
+
+@pytest.mark.parametrize("how", ["crash", "cut", "cut to it", "cut from it", "freeze"])
+def test_a_learner_that_is_away_costs_one_message_per_interval_and_is_fed_when_it_returns(how: str) -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        match how:
+            case "crash":
+                await cluster.crash("l")
+            case "freeze":
+                cluster.freeze("l")
+            case _:
+                cut(cluster, *{"cut": ("al", "la"), "cut to it": ("al",), "cut from it": ("la",)}[how])
+        if how != "cut from it":  # There it lacks nothing, and could sleep too, but its leader must hear that first.
+            assert (await client.put("k/x", "1")).succeeded
+        await asyncio.sleep(5 + BEAT_S / 2 - asyncio.get_running_loop().time() % BEAT_S)
+        cluster.sent.clear()
+        await asyncio.sleep(60)
+        assert all(asleep(cluster, name, group) for name in "abc" for group in cluster.groups)
+        sent = {name: count for (name, kind), count in cluster.sent.items() if kind is NodeHeartbeat and name in "abc"}
+        assert sent == {"a": 1_800, "b": 600, "c": 600}
+        assert sum(cluster.sent.values()) - sum(sent.values()) <= 600, "and perhaps what the learner's node answers"
+        if how == "crash":
+            await cluster.start("l")
+        elif how == "freeze":
+            cluster.thaw("l")
+        cluster.heal()
+        await cluster.until(lambda: applied(cluster, "l") == applied(cluster, "a"), 1)
+        await cluster.until(lambda: all_asleep(cluster), 5)
+        slumbers = [host(cluster, "a").replicas[group].core.slumber for group in cluster.groups]
+        assert {slumber.absent for slumber in slumbers if slumber} == {()}, "the leader knows that it is back"
+
+    in_cluster(test, COPIED, more_groups=3)
+
+
 def test_a_change_of_members_wakes_the_group_and_who_stays_sleeps_again() -> None:
     async def test(cluster: HostCluster) -> None:
         done = asyncio.get_running_loop().create_future()
@@ -320,7 +359,7 @@ def test_a_change_of_members_wakes_the_group_and_who_stays_sleeps_again() -> Non
     in_cluster(test)
 
 
-@pytest.mark.parametrize("roles", [THREE, WITNESSED], ids=["three full", "with a witness"])
+@pytest.mark.parametrize("roles", [THREE, WITNESSED, COPIED], ids=["three full", "with a witness", "with a learner"])
 @pytest.mark.parametrize("seed", range(10))
 def test_after_random_faults_every_group_is_led_and_sleeps(roles: dict[str, ReplicaRole], seed: int) -> None:
     print(f"seed {seed}")

@@ -238,8 +238,7 @@ class RaftNode:
                     election.reset_election_timer(state, now)
             case Heartbeat():
                 self._heard_leader(sender, now)
-                replication.advance_commit(state, LogIndex(min(message.commit, state.log.last_index)))
-                replication.apply_truncation(state, message.truncate_to)
+                replication.on_heartbeat(state, sender, message)
                 if message.round:
                     state.reply(sender, HeartbeatResponse(state.term, message.round))
             case Quiesce():

@@ -11,7 +11,7 @@ Rules (Ongaro's thesis, sections 3.5, 3.6 and 10.2.1):
 
 from collections.abc import Sequence
 
-from isochrone.errors import InvariantViolation, QueueFull, check
+from isochrone.errors import InvariantViolation, QueueFull, StorageError, check
 from isochrone.ids import KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Timestamp
 from isochrone.probes import probe
 from isochrone.regions.raft import configuration_log
@@ -70,6 +70,23 @@ def flush(state: RaftState) -> None:
         if state.commit_news and not sent and not witness and progress.feed is Feed.REPLICATE:
             state.send(peer, heartbeat_to(state, progress, 0, bound))
     state.broadcast = state.commit_news = False
+
+
+def on_heartbeat(state: RaftState, leader: NodeId, heartbeat: Heartbeat) -> None:
+    """On a follower: learn what is committed, and what witnesses may drop.
+
+    Raises:
+        StorageError: the leader knows of this replica that it held more, durably, than it holds now.
+    """
+    if heartbeat.commit > state.log.last_index:
+        # Within a term nothing takes back what was acknowledged, and a restart keeps what is durable.
+        raise StorageError(
+            f"the disk has lost entries that were synced: {leader} was told that group {state.config.group} is stored "
+            f"up to entry {heartbeat.commit} at least, and the log ends at {state.log.last_index}. Its votes may be "
+            "lost as well: remove this member, and let the node rejoin as a learner with a new store"
+        )
+    advance_commit(state, heartbeat.commit)
+    apply_truncation(state, heartbeat.truncate_to)
 
 
 def heartbeat_to(state: RaftState, progress: Progress, round_: int, truncate_to: LogIndex) -> Heartbeat:

@@ -371,6 +371,13 @@ WITNESS_MUTANTS = (
         test=_WITNESS + "a_witness_never_campaigns_without_a_reason",
     ),
     Mutant(
+        name="a follower passes over it that it has lost what it acknowledged",
+        file=REPLICATION,
+        old="    if heartbeat.commit > state.log.last_index:\n",
+        new="    if heartbeat.commit > state.log.last_index:\n        return\n    if False:\n",
+        test="tests/scenarios/test_scenarios.py::test_a_scenario_leaves_its_trace[disk_that_lies]",
+    ),
+    Mutant(
         name="a refusal for another reason than an old log arms a witness",
         file=ELECTION,
         old=" and full and idle and not up_to_date:",

@@ -7,8 +7,10 @@ bound must raise `ClockUnsynchronized`; it never guesses.
 from dataclasses import dataclass
 
 from isochrone.ids import Timestamp
+from isochrone.records import quickly_made
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Interval:
     """True time lies between `earliest` and `latest`, both included, in nanoseconds since the Unix epoch."""

@@ -12,6 +12,7 @@ Values are unique in a run, so that a read tells which write it saw.
 
 import random
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from isochrone.drills.history import OperationKind, Outcome
 from isochrone.drills.schema import KeysSection, WorkloadSection
@@ -86,6 +87,22 @@ class Generator:
     ring: KeyRing
     rng: random.Random
     _count: int = 0
+    _kinds: dict[OperationKind, float] = field(init=False)
+    _keyspaces: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take the shares of the workload, as `random.choices` likes them best: cumulated."""
+        mix = self.workload.mix
+        shares = {
+            OperationKind.INSERT: mix.insert,
+            OperationKind.PUT: mix.put,
+            OperationKind.GET: mix.get,
+            OperationKind.CAS: mix.cas,
+            OperationKind.DELETE: mix.delete,
+        }
+        self._kinds = dict(zip(shares, accumulate(shares.values()), strict=True))
+        spaces = self.workload.keyspaces
+        self._keyspaces = dict(zip(spaces, accumulate(spaces.values()), strict=True))
 
     def gap_s(self) -> float:
         """Time to the next arrival."""
@@ -96,17 +113,8 @@ class Generator:
     def next(self) -> Plan:
         """The next operation; it counts as unsettled until `Plan.settle`."""
         self._count += 1
-        mix = self.workload.mix
-        weights = {
-            OperationKind.INSERT: mix.insert,
-            OperationKind.PUT: mix.put,
-            OperationKind.GET: mix.get,
-            OperationKind.CAS: mix.cas,
-            OperationKind.DELETE: mix.delete,
-        }
-        kind = self.rng.choices(list(weights), list(weights.values()))[0]
-        spaces = self.workload.keyspaces
-        keyspace = self.rng.choices(list(spaces), list(spaces.values()))[0]
+        kind = self.rng.choices(list(self._kinds), cum_weights=list(self._kinds.values()))[0]
+        keyspace = self.rng.choices(list(self._keyspaces), cum_weights=list(self._keyspaces.values()))[0]
         value = f"{self.region}#{self._count}".ljust(self.workload.value_bytes, ".")
         if kind is OperationKind.INSERT:
             return Plan(kind, keyspace, f"{keyspace}insert/{self.region}/{self._count}", value)

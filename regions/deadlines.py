@@ -49,6 +49,8 @@ class Deadlines:
 
     def due(self, now: Nanos) -> list[GroupId]:
         """Groups whose deadline has come, the earliest first. They have none until it is set again."""
+        if not self._heap or self._heap[0][0] > now:
+            return []
         due = []
         while self._heap and self._heap[0][0] <= now:
             alarm, group = heappop(self._heap)

@@ -441,6 +441,8 @@ class Host:
         latest: Timestamp | IsochroneError | None = None
         for group in self._dirty:
             replica = self.replicas[group]
+            if not replica.has_requests:
+                continue
             self._sleepers.wake_for_work(replica, now)
             if replica.queued_writes:
                 if latest is None:

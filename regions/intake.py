@@ -156,6 +156,8 @@ class Intake:
 
     def take(self) -> list[tuple[NodeId, PeerMessage]]:
         """The messages for this turn, in the order of their arrival."""
+        if not self._inbox:
+            return []
         inbox, self._inbox = self._inbox, deque()
         return [(sender, item) for sender, item in inbox if not self._ahead_of_clock(sender, item)]
 

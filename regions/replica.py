@@ -12,6 +12,7 @@ from isochrone.errors import InvariantViolation, IsochroneError, LeadershipLost,
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Revision, Term, Timestamp
 from isochrone.ports import LogWrite, Row
 from isochrone.probes import probe
+from isochrone.records import quickly_made
 from isochrone.regions.raft.changes import all_members, changed_members
 from isochrone.regions.raft.node import RaftNode, RaftStatus
 from isochrone.regions.raft.ready import AppendToken, Event, EventName, Fetch, Outgoing, Proposal, ReadReady
@@ -27,6 +28,7 @@ BATCH_BYTES_MAX = 1 << 20
 """Command bytes after which an entry is closed."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The end of one request: a result, or an error that says whether it may have had effect."""
@@ -39,6 +41,7 @@ class Outcome:
 Done = Callable[[Outcome], None]
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Write:
     """A command that waits to be proposed."""
@@ -50,6 +53,7 @@ class Write:
     done: Done
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Read:
     """A query that waits until it may be answered."""
@@ -59,6 +63,7 @@ class Read:
     done: Done
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Release:
     """What follows when one piece of a group's log has become durable."""
@@ -173,6 +178,11 @@ class Replica:
     def waiting_reads(self) -> int:
         """How many queries wait for their answer."""
         return len(self._reads)
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether clients wait for anything that was not proposed yet, or not answered."""
+        return bool(self._writes or self._reads)
 
     def read(self, read: Read) -> None:
         """Queue a query. Raises `NotLeader`."""

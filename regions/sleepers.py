@@ -40,25 +40,23 @@ class Sleepers:
             self._wake(self._heartbeats.restarted(node), now)
 
     def wake_for_work(self, replica: Replica, now: Nanos) -> None:
-        """Wake a replica whose clients want something, with what is known of the other nodes.
+        """A replica's clients want something: if it sleeps, wake it with what is known of the other nodes.
 
         It would wake by itself, but give a quorum that it may have lost a whole timeout to answer.
         """
-        if replica.core.quiescent and (replica.queued_writes or replica.waiting_reads):
+        if replica.core.quiescent:
             replica.core.wake(now, self._heartbeats.heard)
 
     def wake_if_silent(self, now: Nanos) -> None:
         """Wake the groups that sleep with a node which was not heard for too long."""
-        if self._is_due(now):
+        deadline = self._heartbeats.deadline
+        if deadline is not None and deadline <= now:
             self._wake(self._heartbeats.silent(now), now)
 
     def heartbeats(self, now: Nanos) -> list[tuple[NodeId, NodeHeartbeat]]:
         """What to send now, after everything that the touched groups send."""
-        return self._heartbeats.due(now) if self._is_due(now) else []
-
-    def _is_due(self, now: Nanos) -> bool:
         deadline = self._heartbeats.deadline
-        return deadline is not None and deadline <= now
+        return self._heartbeats.due(now) if deadline is not None and deadline <= now else []
 
     def _wake(self, groups: Iterable[GroupId], now: Nanos) -> None:
         for group in groups:

@@ -17,6 +17,7 @@ import msgpack
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import Revision, Timestamp
+from isochrone.records import quickly_made
 from isochrone.wire.pack import pack
 
 COMMAND_VERSION = 1
@@ -43,6 +44,7 @@ class CloseSession:
     """Forget the session and its stored results at once."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Put:
     """Set a key."""
@@ -51,6 +53,7 @@ class Put:
     value: bytes
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Delete:
     """Remove a key. Removing an absent key succeeds and says so."""
@@ -58,6 +61,7 @@ class Delete:
     key: bytes
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class CompareAndSet:
     """Set a key to `value` (None removes it) if it now holds `expected` (None: is absent)."""
@@ -70,6 +74,7 @@ class CompareAndSet:
 Operation = OpenSession | CloseSession | Put | Delete | CompareAndSet
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Command:
     """An operation, and the place in its session that makes it take effect once."""
@@ -81,6 +86,7 @@ class Command:
     operation: Operation
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class KeyValue:
     """The state of one key."""
@@ -95,6 +101,7 @@ class KeyValue:
     """Commit timestamp of the last change."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class CommandResult:
     """What a command did.
@@ -112,6 +119,7 @@ class CommandResult:
     """Value that a failed comparison found, None when the key was absent."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Get:
     """Query: the state of one key."""

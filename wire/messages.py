@@ -19,6 +19,7 @@ from isochrone.ids import (
     Term,
     Timestamp,
 )
+from isochrone.records import quickly_made
 
 PROTOCOL_VERSION = 1
 """Version of the peer and session protocols. A handshake with another major version is refused."""
@@ -37,6 +38,7 @@ class EntryKind(IntEnum):
     """Who belongs to the group from this entry on (`wire.configurations`); in force as soon as it is in a log."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One log entry.
@@ -110,6 +112,7 @@ class Configuration:
         return bool(self.outgoing)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class HardState:
     """What a replica may not forget: one record, written atomically."""
@@ -141,6 +144,7 @@ class VoteResponse:
     pre: bool
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class AppendRequest:
     """Replicates entries after `(previous_index, previous_term)`; empty ones probe or carry a commit index."""
@@ -154,6 +158,7 @@ class AppendRequest:
     """No witness needs entries up to and including this index: every full voter has them durably."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class AppendResponse:
     """Answer to an `AppendRequest`.
@@ -170,6 +175,7 @@ class AppendResponse:
     rejected_index: LogIndex
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """Renews leadership; `round` is the ReadIndex round that an answer confirms.
@@ -184,6 +190,7 @@ class Heartbeat:
     truncate_to: LogIndex
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class HeartbeatResponse:
     """Answer to a `Heartbeat`; repeats its round."""
@@ -213,6 +220,7 @@ RaftMessage = (
 )
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class GroupMessage:
     """A Raft message and the group that it belongs to."""
@@ -250,6 +258,7 @@ class PeerHello:
     incarnation: Incarnation
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """What the host receives from a peer: who sent it, as which store and incarnation, and the messages."""

@@ -20,6 +20,7 @@ from typing import Any
 import msgpack
 
 from isochrone.ids import ClusterId, GroupId, KeyspaceId, NodeId, Term
+from isochrone.records import quickly_made
 from isochrone.wire.codec import FRAME_BYTES_MAX, MalformedFrame
 from isochrone.wire.pack import pack
 
@@ -81,6 +82,7 @@ class DirectoryResponse:
     routes: tuple[KeyspaceRoute, ...]
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class WriteRequest:
     """A command for a group's leader. `command` is encoded by `wire.commands`."""
@@ -94,6 +96,7 @@ class WriteRequest:
     command: bytes
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
     """A linearizable query for a group's leader. `query` is encoded by `wire.commands`."""
@@ -105,6 +108,7 @@ class ReadRequest:
     query: bytes
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A result, and the replica and revision that it comes from."""

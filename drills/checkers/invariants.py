@@ -151,7 +151,9 @@ class Invariants:
     def wrote(self, group: GroupId, node: NodeId, log: LogWrite) -> None:
         """A change to a group's log is on the node's disk."""
         state = self._group(group)
-        disk = state.disks.setdefault(node, _Disk())
+        disk = state.disks.get(node)
+        if disk is None:
+            disk = state.disks[node] = _Disk()
         if log.hard_state is not None:
             self._check_hard_state(group, node, disk.hard_state, log.hard_state)
             disk.hard_state = log.hard_state
@@ -310,7 +312,7 @@ class Invariants:
         the same write may go on to replace what the message tells of, in a later term; the message then leaves as late
         as the network might have delivered it. So of a log that was replaced since, nothing can be asked.
         """
-        disk = self._group(group).disks.setdefault(node, _Disk())
+        disk = self._group(group).disks.get(node) or _Disk()
         stored = disk.hard_state
         match message:
             case VoteRequest():

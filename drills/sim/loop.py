@@ -31,6 +31,7 @@ T = TypeVar("T")
 START_S = 1_000.0
 """Virtual time at the start. Not 0, so that "never" and "at the start" differ."""
 _RUNS, _PAUSED, _KILLED = 0, 1, 2
+"""States of a group. Only one that runs is false."""
 _STEPS_OF_AN_END_MAX = 100_000
 """Callbacks that the tasks which are left may take to end when the loop is closed."""
 
@@ -252,21 +253,26 @@ class SimLoop(WithoutOutside):
             self._rng.shuffle(batch)
             ready.clear()
             ready.extend(batch)
-        root = self.root
-        self.steps += len(ready)
-        for _ in range(len(ready)):
+        count = len(ready)
+        self.steps += count
+        for _ in range(count):
             handle = ready.popleft()
             group = handle.group
-            if group.state != _RUNS:
+            if group.state:
                 if group.state == _PAUSED:
                     group.parked.append(handle.run)
                 continue
             self._current = group
             try:
-                handle.run()
+                # What `SimHandle.run` does, without a call: this is the innermost loop of every simulation.
+                if not handle._cancelled:
+                    if handle._context is None:
+                        handle._callback(*handle._args)
+                    else:
+                        handle._context.run(handle._callback, *handle._args)
             except Exception as error:
                 self.failures.append(Failure(group.name, "a callback raised", error))
-        self._current = root
+        self._current = self.root
         if self.steps > self._steps_max:
             raise SimulationStuck(f"more than {self._steps_max} steps were taken\n" + "\n".join(self.tasks()))
 

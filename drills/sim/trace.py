@@ -7,7 +7,8 @@ time. The hash is over small packed numbers, not over texts: a run of a minute h
 import hashlib
 import struct
 
-_RECORD = struct.Struct("<dBHHqq")
+_pack = struct.Struct("<dBHHqq").pack
+_BUFFER_BYTES = 1 << 16
 
 
 class Trace:
@@ -18,15 +19,14 @@ class Trace:
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=16)
         self._buffer = bytearray()
-        self.events = 0
 
     def note(self, now_s: float, kind: int, where: int = 0, other: int = 0, first: int = 0, second: int = 0) -> None:
         """Take an event in. `where` and `other` number nodes and clients; the last two say what happened."""
-        self.events += 1
-        self._buffer += _RECORD.pack(now_s, kind, where, other, first, second)
-        if len(self._buffer) > 1 << 16:
-            self._hash.update(self._buffer)
-            self._buffer.clear()
+        buffer = self._buffer
+        buffer += _pack(now_s, kind, where, other, first, second)
+        if len(buffer) > _BUFFER_BYTES:
+            self._hash.update(buffer)
+            buffer.clear()
 
     def text(self, now_s: float, kind: int, text: str) -> None:
         """Take in an event that numbers do not tell."""

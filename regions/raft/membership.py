@@ -99,9 +99,7 @@ def _append(state: RaftState, configuration: Configuration, now: Nanos) -> LogIn
 
 
 def follow_up(state: RaftState, now: Nanos) -> None:
-    """Do what the configuration in force asks of a leader once it is committed."""
-    if not state.is_leader:
-        return
+    """On the leader: do what the configuration in force asks of it once it is committed."""
     logged = state.configurations[-1]
     if state.departing:
         _let_go(state, logged.index, now)

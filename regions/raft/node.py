@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from isochrone.errors import NotLeader, check
+from isochrone.errors import InvariantViolation, NotLeader, check
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
 from isochrone.ports import StoredGroup
 from isochrone.probes import probe
@@ -51,6 +51,8 @@ from isochrone.wire.messages import (
     VoteRequest,
     VoteResponse,
 )
+
+_ANSWERS = (VoteResponse, AppendResponse, HeartbeatResponse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +220,11 @@ class RaftNode:
         Requests are taken from anyone: their sender may have joined by an entry that this replica does not hold yet.
         """
         state = self._state
-        answer = isinstance(message, VoteResponse | AppendResponse | HeartbeatResponse)
         heard = sender in state.members or (state.is_leader and sender in state.progress)
-        # A leader needs nobody to tell it who leads in its term.
-        needless = (answer or (state.is_leader and message.term == state.term)) and not heard
-        if sender == state.node or needless:
+        # Answers are for who asked; and a leader needs nobody to tell it who leads in its term.
+        if sender == state.node or (
+            not heard and (isinstance(message, _ANSWERS) or (state.is_leader and message.term == state.term))
+        ):
             state.event(EventName.STALE_MESSAGE, peer=sender)
             return
         if state.quiescent and sender in state.progress:
@@ -264,10 +266,8 @@ class RaftNode:
                 if state.office is Office.FOLLOWER and state.role is ReplicaRole.FULL and state.may_campaign:
                     state.asked_by_full = transfer.is_full_voter(state, sender)
                     election.campaign_for_real(state, now, transfer=True)
-        if state.is_relay:
-            relay.hand_over(state, now)
-        elif state.is_leader:
-            transfer.advance(state, now)
+        if state.is_leader:
+            relay.hand_over(state, now) if state.is_relay else transfer.advance(state, now)
 
     def _settle_term(self, sender: NodeId, message: RaftMessage, now: Nanos) -> bool:
         """Compare terms, once for all messages. Returns whether the message is to be handled any further."""
@@ -305,7 +305,8 @@ class RaftNode:
 
     def _heard_leader(self, leader: NodeId, now: Nanos) -> None:
         state = self._state
-        check(not state.is_leader, f"{leader} leads group {state.config.group} in term {state.term}, and so do we")
+        if state.is_leader:
+            raise InvariantViolation(f"{leader} leads group {state.config.group} in term {state.term}, and so do we")
         if state.leader != leader or state.office is not Office.FOLLOWER:
             election.become_follower(state, state.term, leader, now)
         else:
@@ -340,7 +341,8 @@ class RaftNode:
     def ready(self, now: Nanos) -> Ready:
         """Everything that has gathered. May be called at any time; empty when there is nothing to do."""
         state = self._state
-        membership.follow_up(state, now)
+        if state.is_leader:
+            membership.follow_up(state, now)
         if state.is_leader:
             hand_back.look(state, now)
             quiescence.look_for_work(state, now)

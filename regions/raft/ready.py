@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from isochrone.ids import KeyspaceId, LogIndex, Nanos, NodeId, Term, Timestamp
+from isochrone.records import quickly_made
 from isochrone.wire.messages import Entry, HardState, RaftMessage
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """A message and whom it is for."""
@@ -20,6 +22,7 @@ class Outgoing:
     message: RaftMessage
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class AppendToken:
     """Names one `AppendWork` when it has ended."""
@@ -32,6 +35,7 @@ class AppendToken:
     """Of the log; a report under an older epoch was overtaken."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class AppendWork:
     """Something to make durable, and the messages that may leave only then."""
@@ -55,6 +59,7 @@ class Fetch:
     bytes_max: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class ReadReady:
     """The reads named by `contexts` may be answered from state that reflects the log up to `index`."""
@@ -107,6 +112,7 @@ class Event:
     peer: NodeId | None = None
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Ready:
     """Everything that has gathered since the last call."""
@@ -143,6 +149,7 @@ class Slumber:
     soon as one of them hears that, it disagrees."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """Commands to append as one entry."""

@@ -30,6 +30,10 @@ class Office(StrEnum):
     LEADER = "leader"
 
 
+_LEADER = Office.LEADER
+"""Looked up once: looking up a member of an enumeration is slow, and `is_leader` is asked all the time."""
+
+
 @dataclass(slots=True)
 class WaitingRead:
     """Reads that wait for a heartbeat round to be confirmed by a quorum."""
@@ -185,7 +189,7 @@ class RaftState:
     @property
     def is_leader(self) -> bool:
         """Whether this replica leads, be it as a relay."""
-        return self.office is Office.LEADER
+        return self.office is _LEADER
 
     @property
     def is_relay(self) -> bool:

@@ -15,6 +15,7 @@ from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, Queu
 from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Revision, Timestamp
 from isochrone.ports import Row
 from isochrone.probes import probe
+from isochrone.records import quickly_made
 from isochrone.regions.state import kv
 from isochrone.regions.state.model import (
     TABLE_GROUP,
@@ -55,6 +56,7 @@ _NO_KEYSPACE = KeyspaceId("")
 _REVISION_KEY = b"revision"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What one entry did."""

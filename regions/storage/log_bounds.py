@@ -61,8 +61,8 @@ def advance(groups: Mapping[GroupId, StoredGroup], batch: WriteBatch) -> dict[Gr
         check(applied >= group.applied, f"{name}: applied index falls from {group.applied} to {applied}")
         check(applied <= group.last_index, f"{name}: applied {applied} is beyond the last entry {group.last_index}")
         changed[name] = replace(group, applied=applied)
-    for row in batch.rows:
-        check(row.group in groups, f"row of group {row.group}, which this store does not hold")
+    foreign = [row.group for row in batch.rows if row.group not in groups]
+    check(not foreign, f"row of group {foreign[:1]}, which this store does not hold")
     return changed
 
 

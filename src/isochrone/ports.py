@@ -19,6 +19,7 @@ from isochrone.ids import (
     StoreId,
     Term,
 )
+from isochrone.records import quickly_made
 from isochrone.wire.messages import Configuration, Entry, Envelope, HardState, PeerMessage
 
 
@@ -53,6 +54,7 @@ class Transport(Protocol):
         """Begin to deliver: `receive` is called in the loop's thread, and must not block."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Row:
     """A write to the state of a group: `value` None deletes. Rows are kept by group, keyspace and table."""
@@ -65,6 +67,7 @@ class Row:
     value: bytes | None
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class LogWrite:
     """A change to one group's log and hard state."""
@@ -77,6 +80,7 @@ class LogWrite:
     """Drop entries up to and including this one."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class WriteBatch:
     """What one durable commit holds: the work of every group of the node."""
@@ -105,6 +109,7 @@ class LoggedConfiguration:
     configuration: Configuration
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class StoredGroup:
     """What a store holds of one group."""

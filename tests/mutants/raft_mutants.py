@@ -282,8 +282,8 @@ REPLICATION_MUTANTS = (
     Mutant(
         name="a leader takes entries of a second leader of its term",
         file=NODE,
-        old="        check(not state.is_leader, ",
-        new="        check(True, ",
+        old='            raise InvariantViolation(f"{leader} leads group',
+        new='            str(f"{leader} leads group',
         test=_REPLICATION + "two_leaders_of_one_term_are_noticed",
     ),
 )

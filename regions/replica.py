@@ -157,6 +157,7 @@ class Replica:
             last=status.last,
             match=status.match,
             relay=status.relay,
+            last_timestamp=status.last_timestamp,
             members=_member_statuses(status),
             joint=status.configuration.joint,
             configuration_committed=status.configuration_committed,
@@ -430,7 +431,14 @@ def _member_statuses(status: RaftStatus) -> tuple[MemberStatus, ...]:
     roles = {member.node: member.role for member in status.configuration.members}
     outgoing = {member.node: member.role for member in status.configuration.outgoing}
     return tuple(
-        MemberStatus(node, member.store, roles.get(node), outgoing.get(node), status.match.get(node))
+        MemberStatus(
+            node,
+            member.store,
+            roles.get(node),
+            outgoing.get(node),
+            status.match.get(node),
+            status.peers[node].match_timestamp if node in status.peers else None,
+        )
         for node, member in all_members(status.configuration).items()
     )
 

@@ -3,7 +3,18 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, RegionId, ReplicaRole, StoreId, Term, ZoneId
+from isochrone.ids import (
+    GroupId,
+    Incarnation,
+    LogIndex,
+    NodeId,
+    RegionId,
+    ReplicaRole,
+    StoreId,
+    Term,
+    Timestamp,
+    ZoneId,
+)
 from isochrone.wire.messages import MAJORITY, QuorumSizes
 
 
@@ -19,6 +30,8 @@ class MemberStatus:
     """What it votes as in the outgoing half of a joint configuration; None: it does not."""
     match: LogIndex | None
     """On the leader: the highest index known to be durable there. A learner lags by what it lacks of `last`."""
+    match_timestamp: Timestamp | None = None
+    """On the leader: the last timestamp of the entry at `match`, if memory held that when it was acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,9 @@ class GroupStatus:
     """On the leader: the highest index known to be durable on each replica, itself included. Empty elsewhere."""
     relay: bool
     """A witness that leads to feed a full replica and hand over."""
+    last_timestamp: Timestamp
+    """The largest timestamp that its log has held; 0 for an empty log. Timestamps rise along the log, so by how much
+    this one is smaller than the leader's is how far the replica is behind in time."""
     members: tuple[MemberStatus, ...] = ()
     """In order of name."""
     joint: bool = False

@@ -52,12 +52,14 @@ def status_command(directory: Path, output: str) -> None:
     """Show every replica of every group, as its node tells it. Asks the nodes, not Ray.
 
     State: a replica leads, follows, elects (it knows no leader), or is silent (its node does not answer).
-    Lag is how many log entries a replica has to apply to reach the highest commit index that any replica reports.
+    Lag is how many log entries a replica has to apply to reach the highest commit index that any replica reports. Of a
+    learner it is told in time, too: how much older its newest entry is than the newest one that any replica reports.
 
     \b
     Examples:
       isochrone status
       isochrone status -o json | jq .addresses
+      isochrone status -o json | jq '.replicas[] | select(.role == "learner") | {node, group, lag, lag_ms}'
       isochrone status -o json | jq '.nodes[].groups[] | select(.leader == null)'
     """
     deployment = attach(directory)

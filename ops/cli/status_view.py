@@ -1,14 +1,14 @@
 """A deployment's status as tables and as plain data. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from isochrone.ids import GroupId, LogIndex, NodeId, RegionId, ReplicaRole, Term, ZoneId
+from isochrone.ids import NS_PER_MS, GroupId, LogIndex, NodeId, RegionId, ReplicaRole, Term, Timestamp, ZoneId
 from isochrone.ops.cli.tables import heading, make_table
 from isochrone.topology import Topology
 from isochrone.wire.status import GroupStatus, NodeStatus, status_to_plain
@@ -23,13 +23,18 @@ class ReplicaRow:
     region: RegionId
     zone: ZoneId
     role: ReplicaRole
+    """As the replica says; the topology's while its node is silent."""
     state: str
     """`leads`, `follows`, `elects` (knows no leader) or `silent` (its node does not answer)."""
     term: Term | None
-    """This and what follows are None when the node is silent."""
+    """This, `commit` and `applied` are None when the node is silent."""
     commit: LogIndex | None
     applied: LogIndex | None
     lag: int | None
+    """Entries that it has to apply to reach the highest commit index told. Of a silent node: what it has not
+    acknowledged of that, by its leader's word; None if the leader has not heard it either."""
+    lag_ms: float | None
+    """How much older the newest entry in its log is than the newest one told. Of a silent node likewise."""
 
     @property
     def leads(self) -> bool:
@@ -42,25 +47,43 @@ def replica_rows(topology: Topology, statuses: Iterable[NodeStatus]) -> list[Rep
     told = {(status.node, group.group): group for status in statuses for group in status.groups}
     rows = []
     for group in topology.groups:
-        commit = max((each.commit for (_, name), each in told.items() if name == group.id), default=LogIndex(0))
+        replicas = {node: each for (node, name), each in told.items() if name == group.id}
         for replica in group.replicas:
             spec = topology.node(replica.node)
-            own = told.get((replica.node, group.id))
+            own = replicas.get(replica.node)
+            lag, lag_ms = _lag(spec.id, replicas)
             rows.append(
                 ReplicaRow(
                     group=group.id,
                     node=spec.id,
                     region=spec.region,
                     zone=spec.zone,
-                    role=replica.role,
+                    role=replica.role if own is None else own.role,
                     state=_state(own, spec.id),
                     term=None if own is None else own.term,
                     commit=None if own is None else own.commit,
                     applied=None if own is None else own.applied,
-                    lag=None if own is None else commit - own.applied,
+                    lag=lag,
+                    lag_ms=lag_ms,
                 )
             )
     return rows
+
+
+def _lag(node: NodeId, replicas: Mapping[NodeId, GroupStatus]) -> tuple[int | None, float | None]:
+    """How far a replica is behind in entries and in milliseconds, by what the replicas of its group tell."""
+    commit = max((each.commit for each in replicas.values()), default=LogIndex(0))
+    newest = max((each.last_timestamp for each in replicas.values()), default=Timestamp(0))
+    own = replicas.get(node)
+    if own is not None:
+        return commit - own.applied, (newest - own.last_timestamp) / NS_PER_MS
+    leaders = [each for leader, each in replicas.items() if each.leader == leader]
+    leader = max(leaders, key=lambda each: each.term, default=None)
+    known = next((each for each in leader.members if each.node == node), None) if leader else None
+    if known is None or not known.match:
+        return None, None
+    timestamp = known.match_timestamp
+    return max(0, commit - known.match), None if timestamp is None else (newest - timestamp) / NS_PER_MS
 
 
 def _state(own: GroupStatus | None, node: NodeId) -> str:
@@ -80,6 +103,17 @@ def render(topology: Topology, statuses: Sequence[NodeStatus]) -> Iterator[Rende
         leader = max((row for row in own if row.leads), key=lambda row: row.term or 0, default=None)
         yield heading(f"{group.id}: " + (f"led by {leader.node}" if leader else "no leader"))
         yield _table(own)
+        yield from (Text(_lag_in_words(row)) for row in own if row.role is ReplicaRole.LEARNER)
+
+
+def _lag_in_words(row: ReplicaRow) -> str:
+    """How far a learner is behind, which nobody waits for."""
+    silent = " (by its leader's word: its node does not answer)" if row.term is None else ""
+    if row.lag is None:
+        return f"learner {row.node} in {row.region}: its lag is not known: neither its node nor a leader tells it"
+    entries = f"{row.lag} {'entry' if row.lag == 1 else 'entries'}"
+    lag = entries if row.lag_ms is None else f"{entries}, {row.lag_ms:.0f} ms"
+    return f"learner {row.node} in {row.region}: lags by {lag}{silent}"
 
 
 def _table(rows: Sequence[ReplicaRow]) -> Table:
@@ -92,11 +126,12 @@ def _table(rows: Sequence[ReplicaRow]) -> Table:
 
 
 def to_plain(topology: Topology, statuses: Sequence[NodeStatus], addresses: Mapping[NodeId, str]) -> dict[str, Any]:
-    """The status as plain data: where the nodes are, all that they tell, and which of them do not answer."""
+    """The status as plain data: where the nodes are, all that they tell, the replicas and their lag, who is silent."""
     answering = {status.node for status in statuses}
     return {
         "topology": topology.name,
         "addresses": {spec.id: addresses[spec.id] for spec in topology.nodes},
         "nodes": [status_to_plain(status) for status in statuses],
+        "replicas": [asdict(row) for row in replica_rows(topology, statuses)],
         "unreachable": [spec.id for spec in topology.nodes if spec.id not in answering],
     }

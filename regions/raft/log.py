@@ -19,7 +19,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from isochrone.errors import check
-from isochrone.ids import LogIndex, Term
+from isochrone.ids import LogIndex, Term, Timestamp
 from isochrone.ports import StoredGroup, TermRun
 from isochrone.probes import probe
 from isochrone.wire.messages import Entry
@@ -70,6 +70,11 @@ class RaftLog:
         if not self.truncated_index < index <= self.last_index:
             return None
         return self._run_terms[bisect_right(self._run_firsts, index) - 1]
+
+    def cached_timestamp(self, index: LogIndex) -> Timestamp | None:
+        """Last timestamp of the entry at `index`, or None if memory does not hold it."""
+        held = self._cache_first <= index <= self.last_index
+        return self._cache[index - self._cache_first].last_timestamp if held else None
 
     def is_up_to_date(self, last_index: LogIndex, last_term: Term) -> bool:
         """Whether a log that ends at (last_index, last_term) is at least as new as this one."""

@@ -64,6 +64,8 @@ class PeerStatus:
     next: LogIndex
     inflight: int
     """Unacknowledged requests with entries."""
+    match_timestamp: Timestamp | None
+    """See `Progress.match_timestamp`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class RaftStatus:
     applied: LogIndex
     first: LogIndex
     last: LogIndex
+    last_timestamp: Timestamp
+    """The largest timestamp that this log has held."""
     match: dict[NodeId, LogIndex]
     """On the leader: how far each replica is known to be durable, itself included."""
     peers: dict[NodeId, PeerStatus]
@@ -490,9 +494,10 @@ class RaftNode:
             applied=state.applied,
             first=state.log.first_index,
             last=state.log.last_index,
+            last_timestamp=state.last_timestamp,
             match=match_,
             peers={
-                node: PeerStatus(peer.feed, peer.match, peer.next, len(peer.inflight))
+                node: PeerStatus(peer.feed, peer.match, peer.next, len(peer.inflight), peer.match_timestamp)
                 for node, peer in state.progress.items()
             },
             relay=state.is_relay,

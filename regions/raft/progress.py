@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from isochrone.ids import LogIndex, Nanos
+from isochrone.ids import LogIndex, Nanos, Timestamp
 
 
 class Feed(StrEnum):
@@ -27,6 +27,8 @@ class Progress:
     """When the peer last answered in this term; before its first answer, when this leader took office."""
     match: LogIndex = LogIndex(0)
     """Highest index known to be durable on the peer."""
+    match_timestamp: Timestamp | None = None
+    """The last one of the entry at `match`; None if memory did not hold that any more when the peer acknowledged it."""
     feed: Feed = Feed.PROBE
     probing: bool = False
     """In PROBE: a request is out; wait for its answer or for a heartbeat's."""

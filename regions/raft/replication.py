@@ -196,6 +196,7 @@ def on_append_response(state: RaftState, sender: NodeId, response: AppendRespons
     if response.accepted:
         check(response.index <= state.log.last_index, f"{sender} acknowledges entries that were never sent")
         if progress.accepted(response.index):
+            progress.match_timestamp = state.log.cached_timestamp(progress.match)
             maybe_commit(state)
     else:
         hint = state.log.last_index_with_term_at_most(response.index, response.hint_term)

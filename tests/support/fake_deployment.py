@@ -87,7 +87,17 @@ class FakeDeployment:
         behind = 1 if self.never_heals and node != state.leader else 0
         index = LogIndex(state.index - behind)
         return GroupStatus(
-            group.id, role, state.leader, Term(state.term), index, index, LogIndex(1), LogIndex(state.index), {}, False
+            group.id,
+            role,
+            state.leader,
+            Term(state.term),
+            index,
+            index,
+            LogIndex(1),
+            LogIndex(state.index),
+            {},
+            relay=False,
+            last_timestamp=Timestamp(index),
         )
 
     async def kill_node(self, node: NodeId) -> None:

@@ -3,7 +3,18 @@
 from dataclasses import replace
 
 from isochrone.drills.convergence import leader_of, mismatch
-from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, RegionId, ReplicaRole, StoreId, Term, ZoneId
+from isochrone.ids import (
+    GroupId,
+    Incarnation,
+    LogIndex,
+    NodeId,
+    RegionId,
+    ReplicaRole,
+    StoreId,
+    Term,
+    Timestamp,
+    ZoneId,
+)
 from isochrone.topology import ClockSpec, Group, NodeSpec, Ordering, Replica, SurvivalGoal, Topology
 from isochrone.wire.status import GroupStatus, NodeStatus
 
@@ -33,7 +44,17 @@ TOPOLOGY = Topology(
 
 def status(node: NodeId, **changes: object) -> NodeStatus:
     group = GroupStatus(
-        GROUP, ReplicaRole.FULL, NODES[0], Term(3), LogIndex(9), LogIndex(9), LogIndex(1), LogIndex(9), {}, False
+        GROUP,
+        ReplicaRole.FULL,
+        NODES[0],
+        Term(3),
+        LogIndex(9),
+        LogIndex(9),
+        LogIndex(1),
+        LogIndex(9),
+        {},
+        relay=False,
+        last_timestamp=Timestamp(9),
     )
     return NodeStatus(
         node,

@@ -4,7 +4,18 @@ from pathlib import Path
 
 from small_topology import write_topology
 
-from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, RegionId, ReplicaRole, StoreId, Term, ZoneId
+from isochrone.ids import (
+    GroupId,
+    Incarnation,
+    LogIndex,
+    NodeId,
+    RegionId,
+    ReplicaRole,
+    StoreId,
+    Term,
+    Timestamp,
+    ZoneId,
+)
 from isochrone.node.deployment_ray import leaderless_groups
 from isochrone.topology import load_topology
 from isochrone.wire.status import GroupStatus, NodeStatus
@@ -16,7 +27,9 @@ def node_status(node: str, leader: str | None) -> NodeStatus:
     """A node with one replica that names a leader."""
     known = None if leader is None else NodeId(leader)
     zero = LogIndex(0)
-    group = GroupStatus(GROUP, ReplicaRole.FULL, known, Term(1), zero, zero, zero, zero, {}, relay=False)
+    group = GroupStatus(
+        GROUP, ReplicaRole.FULL, known, Term(1), zero, zero, zero, zero, {}, relay=False, last_timestamp=Timestamp(0)
+    )
     zone = ZoneId("us-east-1a")
     return NodeStatus(NodeId(node), RegionId("us-east-1"), zone, StoreId("s"), Incarnation(1), 1, (group,), {})
 

@@ -1,6 +1,7 @@
 """The status table: one row per replica that the topology names, whether its node answers or not."""
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from isochrone.ids import (
     ReplicaRole,
     StoreId,
     Term,
+    Timestamp,
     ZoneId,
 )
 from isochrone.ops.cli.status_view import render, replica_rows, to_plain
 from isochrone.topology import Topology, load_topology
-from isochrone.wire.status import GroupStatus, NodeStatus
+from isochrone.wire.status import GroupStatus, MemberStatus, NodeStatus
 
 SHIPPED = Path(__file__).parents[3] / "deploy" / "topologies"
 GROUP = GroupId("us-east-1.zone")
@@ -47,6 +49,7 @@ def status_of_group(commit: int, applied: int) -> GroupStatus:
         last=LogIndex(commit),
         match={},
         relay=False,
+        last_timestamp=Timestamp(commit * 7_000_000),
     )
 
 
@@ -66,6 +69,60 @@ def test_lag_is_what_a_replica_has_to_apply_up_to_the_highest_commit(topology: T
         (SILENT, False, None, None, None, None),
     ]
     assert {(row.group, row.region, row.role) for row in rows} == {(GROUP, "us-east-1", ReplicaRole.FULL)}
+
+
+COPY, COPIED = NodeId("eu-west-1a-1"), GroupId("us-east-1.zone.copy-eu-west-1")
+
+
+@pytest.fixture
+def copied() -> Topology:
+    """Two regions, each with a learner in the other one."""
+    return load_topology(SHIPPED / "async-copies.yaml")
+
+
+def copied_status(node: NodeId, commit: int, match: int | None = None) -> NodeStatus:
+    """A node with one replica of the group with a learner: entries are 7 ms apart. `match`: what it knows of that."""
+    role = ReplicaRole.LEARNER if node == COPY else ReplicaRole.FULL
+    store = StoreId("s")
+    stamped = None if match is None or match < 10 else Timestamp(match * 7_000_000)
+    members = () if match is None else (MemberStatus(COPY, store, role, None, LogIndex(match), stamped),)
+    group = replace(status_of_group(commit, commit), group=COPIED, role=role, members=members)
+    return replace(node_status(node, 0, 0), groups=(group,))
+
+
+@pytest.mark.parametrize(
+    ("leader", "copy", "shown"),
+    [
+        ((100, 88), 90, "lags by 10 entries, 70 ms"),
+        ((100, 88), 100, "lags by 0 entries, 0 ms"),
+        ((100, 99), None, "lags by 1 entry, 7 ms (by its leader's word: its node does not answer)"),
+        ((100, 9), None, "lags by 91 entries (by its leader's word: its node does not answer)"),
+        ((100, 0), None, "its lag is not known: neither its node nor a leader tells it"),
+        (None, 90, "lags by 0 entries, 0 ms"),
+        (None, None, "its lag is not known: neither its node nor a leader tells it"),
+    ],
+)
+def test_the_lag_of_a_learner_is_told_by_itself_or_else_by_its_leader(
+    copied: Topology, leader: tuple[int, int] | None, copy: int | None, shown: str
+) -> None:
+    statuses = [] if leader is None else [copied_status(LEADER, *leader)]
+    statuses += [] if copy is None else [copied_status(COPY, copy)]
+    assert f"learner eu-west-1a-1 in eu-west-1: {shown}" in printed(copied, statuses, 200)
+
+
+def test_the_lag_of_a_learner_is_told_where_nobody_leads(copied: Topology) -> None:
+    follower = copied_status(FOLLOWER, 100)
+    follower = replace(follower, groups=(replace(follower.groups[0], leader=None),))
+    (row,) = [each for each in replica_rows(copied, [follower, copied_status(COPY, 95)]) if each.node == COPY][:1]
+    assert (row.role, row.state, row.lag, row.lag_ms) == (ReplicaRole.LEARNER, "follows", 5, 35.0)
+
+
+def test_a_deposed_leader_does_not_tell_the_lag(copied: Topology) -> None:
+    """Its word is old; the one of the newer term counts."""
+    old, new = copied_status(LEADER, 60, 60), copied_status(FOLLOWER, 100, 80)
+    new = replace(new, groups=(replace(new.groups[0], leader=FOLLOWER, term=Term(8)),))
+    rows = [row for row in replica_rows(copied, [old, new]) if row.node == COPY]
+    assert (rows[0].state, rows[0].lag, rows[0].lag_ms) == ("silent", 20, 140.0)
 
 
 def printed(topology: Topology, statuses: list[NodeStatus], width: int) -> list[str]:
@@ -92,7 +149,7 @@ def test_a_group_that_nobody_leads_says_so(topology: Topology) -> None:
     assert "us-east-1.zone: no leader" in printed(topology, [node_status(FOLLOWER, 5, 5)], 80)
 
 
-@pytest.mark.parametrize("name", ["three-regions", "two-regions-and-witness", "five-sites"])
+@pytest.mark.parametrize("name", ["three-regions", "two-regions-and-witness", "five-sites", "async-copies"])
 def test_no_name_is_broken_at_80_columns(name: str) -> None:
     shipped = load_topology(SHIPPED / f"{name}.yaml")
     words = {word for line in printed(shipped, [], 80) for word in line.split()}
@@ -106,3 +163,8 @@ def test_plain_data_holds_all_that_nodes_tell_and_who_is_silent(topology: Topolo
     assert plain["addresses"][FOLLOWER] == "127.0.0.1:7002"
     assert plain["unreachable"] == [SILENT]
     assert plain["nodes"][1]["groups"][0]["applied"] == 4
+    assert [(row["node"], row["lag"], row["lag_ms"]) for row in json.loads(json.dumps(plain))["replicas"]] == [
+        (LEADER, 0, 0.0),
+        (FOLLOWER, 1, 0.0),
+        (SILENT, None, None),
+    ]

@@ -2,14 +2,25 @@
 
 import msgpack
 
-from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, RegionId, ReplicaRole, StoreId, Term, ZoneId
+from isochrone.ids import (
+    GroupId,
+    Incarnation,
+    LogIndex,
+    NodeId,
+    RegionId,
+    ReplicaRole,
+    StoreId,
+    Term,
+    Timestamp,
+    ZoneId,
+)
 from isochrone.wire.messages import QuorumSizes
 from isochrone.wire.pack import pack
 from isochrone.wire.status import GroupStatus, MemberStatus, NodeStatus, status_from_plain, status_to_plain
 
 
 def test_a_status_is_read_back_with_the_members_of_a_joint_configuration() -> None:
-    leaving = MemberStatus(NodeId("a"), StoreId("s"), None, ReplicaRole.WITNESS, LogIndex(3))
+    leaving = MemberStatus(NodeId("a"), StoreId("s"), None, ReplicaRole.WITNESS, LogIndex(3), Timestamp(5))
     joining = MemberStatus(NodeId("b"), StoreId("t"), ReplicaRole.LEARNER, None, None)
     index = LogIndex(7)
     group = GroupStatus(
@@ -23,6 +34,7 @@ def test_a_status_is_read_back_with_the_members_of_a_joint_configuration() -> No
         index,
         match={NodeId("a"): index},
         relay=False,
+        last_timestamp=Timestamp(9),
         members=(leaving, joining),
         joint=True,
         configuration_committed=False,

@@ -1,4 +1,4 @@
-"""What operators do to a world: hand leadership over, and take full voters out of groups and put them back.
+"""What operators do to a world: hand leadership over, and take voters out of groups and put them back.
 
 An operator asks the leader of the moment and takes no for an answer; whatever was asked may still come about, or half
 of it. So the world asks again, in the liveness phase, until every group is as its topology has it.
@@ -49,19 +49,20 @@ class Operator:
         return self._put(group, "demote", Member(member.node, member.store, ReplicaRole.LEARNER))
 
     def remove(self, group: GroupId, node: NodeId) -> bool:
-        """Ask that a full voter leave the group."""
+        """Ask that a voter leave the group."""
         member = self._member(group, node)
-        if member is None or member.role is not ReplicaRole.FULL:
+        if member is None or member.role is ReplicaRole.LEARNER:
             return False
         self._changed[group] = None
         return self._ask(group, "remove", lambda host, done: host.change_membership(group, remove=[node], done=done))
 
     def restore(self) -> str | None:
         """Ask for the next step towards the members of the topology; what is still to do, or None."""
-        waits = [reason for group in list(self._changed) if (reason := self._restore(group)) is not None]
+        waits = [reason for group in list(self._changed) if (reason := self.restore_group(group)) is not None]
         return waits[0] if waits else None
 
-    def _restore(self, group: GroupId) -> str | None:
+    def restore_group(self, group: GroupId) -> str | None:
+        """As `restore`, for one group."""
         leader = self.leader_of(group)
         if leader is None or leader.process is None:
             return f"group {group} has no leader to put its members back"
@@ -70,7 +71,8 @@ class Operator:
             found = current.get(member.node)
             if found == member:
                 continue
-            role = member.role if found is not None else ReplicaRole.LEARNER
+            joins_as = ReplicaRole.LEARNER if member.role is ReplicaRole.FULL else member.role
+            role = member.role if found is not None else joins_as
             self._put(group, "restore", Member(member.node, member.store, role))
             return f"{member.node} is not back in group {group} as {member.role}"
         return None

@@ -90,7 +90,7 @@ class Injector:
             case FaultKind.SWIZZLE:
                 return self._swizzle(fault)
             case FaultKind.TRANSFER | FaultKind.DEMOTE | FaultKind.REMOVE:
-                return _nothing if self._operate(fault) else None
+                return self._operate(fault)
             case FaultKind.LOSE_REGION:
                 return self._lose_region(fault.targets[0])
             case FaultKind.CRASH_LEADER | FaultKind.PAUSE_LEADER | FaultKind.CUT_LEADER:
@@ -99,15 +99,16 @@ class Injector:
             case _:
                 return self._on_node(fault, self._machines[NodeId(fault.targets[0])])
 
-    def _operate(self, fault: Fault) -> bool:
-        group, node = GroupId(fault.targets[0]), NodeId(fault.targets[1])
-        match fault.kind:
-            case FaultKind.TRANSFER:
-                return self._operator.transfer(group, node)
-            case FaultKind.DEMOTE:
-                return self._operator.demote(group, node)
-            case _:
-                return self._operator.remove(group, node)
+    def _operate(self, fault: Fault) -> End | None:
+        operator, group, node = self._operator, GroupId(fault.targets[0]), NodeId(fault.targets[1])
+        if fault.kind is FaultKind.TRANSFER:
+            return _nothing if operator.transfer(group, node) else None
+        asked = operator.demote(group, node) if fault.kind is FaultKind.DEMOTE else operator.remove(group, node)
+
+        def put_back() -> None:
+            operator.restore_group(group)
+
+        return put_back if asked else None
 
     # ---- nodes
 

@@ -98,6 +98,8 @@ def campaign(state: RaftState, now: Nanos) -> None:
     """Start with a pre-vote."""
     if not is_voter(state.halves, state.node):
         probe("raft.campaign_of_one_removed_by_an_uncommitted_entry")
+    if state.role is ReplicaRole.WITNESS and _may_be_unknown(state):
+        probe("raft.witness_campaigned_unasked")
     state.wake_up()
     state.office = Office.PRE_CANDIDATE
     state.transferring = False

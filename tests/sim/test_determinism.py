@@ -11,26 +11,29 @@ from isochrone.drills.sim.options import Mode
 from isochrone.drills.sim.run_os import draw_case, run_case
 
 REPOSITORY = Path(__file__).parents[2]
-SEEDS = (3, 9, 14)
+CASES = ((Mode.SWARM, 3), (Mode.SWARM, 14), (Mode.SWARM, 27), (Mode.LITE, 4), (Mode.LITE, 8), (Mode.PERF, 1))
+DURATION_MS = 8_000
 PROGRAM = """
 import sys
 for name in sys.argv[1].split(","):
     __import__(name)
 from isochrone.drills.sim.options import Mode
 from isochrone.drills.sim.run_os import draw_case, run_case
-for seed in map(int, sys.argv[2:]):
-    case = draw_case(seed, Mode.SWARM, duration_ms=8_000)
+for word in sys.argv[3:]:
+    mode, seed = word.split("-")
+    case = draw_case(int(seed), Mode(mode), duration_ms=int(sys.argv[2]))
     print(run_case(case.options, case.schedule).trace_hash)
 """
 
 
 def hashes_here() -> list[str]:
-    cases = [draw_case(seed, Mode.SWARM, duration_ms=8_000) for seed in SEEDS]
+    cases = [draw_case(seed, mode, duration_ms=DURATION_MS) for mode, seed in CASES]
     return [run_case(case.options, case.schedule).trace_hash for case in cases]
 
 
 def hashes_elsewhere(hash_seed: str, imports: str) -> list[str]:
-    command = [sys.executable, "-c", PROGRAM, imports, *map(str, SEEDS)]
+    words = [f"{mode}-{seed}" for mode, seed in CASES]
+    command = [sys.executable, "-c", PROGRAM, imports, str(DURATION_MS), *words]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     return subprocess.run(
         command, capture_output=True, text=True, check=True, env=environment, cwd=REPOSITORY
@@ -42,8 +45,15 @@ def expected() -> list[str]:
     return hashes_here()
 
 
+def test_the_cases_have_faults_of_many_kinds() -> None:
+    """Else equal hashes would say little."""
+    schedules = [draw_case(seed, mode, duration_ms=DURATION_MS).schedule for mode, seed in CASES]
+    kinds = {fault.kind for schedule in schedules for fault in schedule}
+    assert len(kinds) >= 6, "draw other seeds"
+
+
 def test_again_in_one_process(expected: list[str]) -> None:
-    assert len(set(expected)) == len(SEEDS)
+    assert len(set(expected)) == len(CASES)
     assert hashes_here() == expected
 
 

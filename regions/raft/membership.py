@@ -85,8 +85,10 @@ def _append(state: RaftState, configuration: Configuration, now: Nanos) -> LogIn
     configuration_log.log_changed(state, (entry,))
     farewell = Nanos(now + _FAREWELL_TIMEOUTS * state.config.election_timeout_ns)
     for node in state.progress:
-        if node not in state.members:
-            state.departing.setdefault(node, farewell)
+        if node not in state.members and node not in state.departing:
+            state.departing[node] = farewell
+            # Whoever answers to its name from now on may have another store: what was known of it is forgotten.
+            state.progress[node] = Progress(entry.index, last_contact=now, retried=now)
     for node in state.members:
         # Who comes back while it is still fed may come with another store, of which nothing is known.
         returned = state.departing.pop(node, None) is not None

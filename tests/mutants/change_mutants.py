@@ -139,6 +139,13 @@ MEMBERSHIP_MUTANTS = (
         test=_MEMBERSHIP + "a_node_removed_by_an_uncommitted_entry_campaigns_while_it_holds_the_longest_log",
     ),
     Mutant(
+        name="what was known of a removed store is believed of its successor",
+        file=MEMBERSHIP,
+        old="            state.departing[node] = farewell\n",
+        new="            state.departing[node] = farewell\n            continue\n",
+        test="tests/unit/regions/test_replaced_store.py::test_a_node_with_a_new_store_is_heard_joins_and_counts",
+    ),
+    Mutant(
         name="a witness that became a learner is taken for a copy",
         file="regions/raft/state.py",
         old="        return not self.keeps_state and self.role is not ReplicaRole.WITNESS",

@@ -21,7 +21,7 @@ from isochrone.node.service import ClientService
 from isochrone.regions.host import GroupSettings, Host
 from isochrone.regions.state.kv import HANDLERS
 from isochrone.wire.messages import Envelope, PeerMessage
-from isochrone.wire.session import KeyspaceRoute, NodeHello, SessionMessage
+from isochrone.wire.session import KeyspaceRoute, NodeHello, ReadRequest, SessionMessage
 from isochrone.wire.status import NodeStatus
 
 
@@ -134,6 +134,8 @@ class Process:
         """A client has sent."""
         if stream in self._streams:
             self._loop.run_in(self.group, self._serve, stream, messages)
+            if self._machine.stalls and any(isinstance(message, ReadRequest) for message in messages):
+                self._machine.stall()
 
     def _serve(self, stream: Stream, messages: list[SessionMessage]) -> None:
         for message in messages:
@@ -174,6 +176,8 @@ class Machine:
         self.disk = disk
         self.clock = clock
         self.process: Process | None = None
+        self.stalls = False
+        """The process is to be stopped in the midst of its next turn that serves a read."""
         self.zombies: list[Process] = []
         """Processes that were replaced and go on."""
         self.peers: dict[NodeId, Machine] = {}
@@ -193,6 +197,7 @@ class Machine:
         if self.process is not None:
             return
         self._starts += 1
+        self.clock.release()
         group = Group(f"{self.name}/{self._starts}")
         try:
             store = self.loop.call_as(self._last.group if self._last else group, self.disk.open)
@@ -226,6 +231,21 @@ class Machine:
         """SIGCONT."""
         if self.process is not None:
             self.loop.resume(self.process.group)
+
+    def stall(self) -> None:
+        """Stop the process as `pause` does, in the midst of the turn that it is about to have, if there is one.
+
+        What that turn is to serve has arrived, and nothing that arrives later comes before it; so it does no harm that
+        it really runs when the process goes on, if only its first look at the clock shows the time of the stop.
+        """
+        if self.process is not None and self.loop.is_ready(self.process.group) and self.pause():
+            self.stalls = False
+            self.clock.hold()
+
+    def end_stall(self) -> None:
+        """End a stall, or the wait for one."""
+        self.stalls = False
+        self.resume()
 
     def replace(self) -> None:
         """A new process takes disk and address over; the old one goes on without."""

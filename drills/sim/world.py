@@ -34,6 +34,7 @@ from isochrone.drills.sim.options import SimOptions, rng_for
 from isochrone.drills.sim.schedule import Schedule, changes_members, lost_nodes, unrecoverable
 from isochrone.drills.sim.sessions import SimConnector
 from isochrone.drills.sim.trace import Trace
+from isochrone.drills.sim.variants import preferred_one
 from isochrone.drills.sim.watch import Watch
 from isochrone.drills.workload import KeyValueClient, Recorder, run_clients, run_together
 from isochrone.errors import IsochroneError
@@ -130,6 +131,8 @@ class World:
         groups: dict[GroupId, GroupSettings] = {}
         for group in topology.groups:
             settings = group_settings(topology, spec.id, group)
+            if self.options.prefers_one:
+                settings = replace(settings, raft=replace(settings.raft, preferred_leaders=(preferred_one(group),)))
             if self.options.small_limits:
                 settings = replace(settings, raft=with_small_limits(settings.raft))
             groups[group.id] = settings

@@ -82,7 +82,7 @@ class RaftStatus:
     first: LogIndex
     last: LogIndex
     last_timestamp: Timestamp
-    """The largest timestamp that this log has held."""
+    """Of the last entry; if memory does not hold it, the largest that this log has held."""
     match: dict[NodeId, LogIndex]
     """On the leader: how far each replica is known to be durable, itself included."""
     peers: dict[NodeId, PeerStatus]
@@ -494,7 +494,7 @@ class RaftNode:
             applied=state.applied,
             first=state.log.first_index,
             last=state.log.last_index,
-            last_timestamp=state.last_timestamp,
+            last_timestamp=state.log.cached_timestamp(state.log.last_index) or state.last_timestamp,
             match=match_,
             peers={
                 node: PeerStatus(peer.feed, peer.match, peer.next, len(peer.inflight), peer.match_timestamp)

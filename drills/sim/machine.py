@@ -6,6 +6,7 @@ that stops for any other reason has found, or is, a fault in Isochrone.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
@@ -182,6 +183,8 @@ class Machine:
         """Processes that were replaced and go on."""
         self.peers: dict[NodeId, Machine] = {}
         """All other machines."""
+        self.counters: Counter[str] = Counter()
+        """Those of the hosts that have ended."""
         self._network = network
         self._rng = rng
         self._watcher = watcher
@@ -217,8 +220,12 @@ class Machine:
         process, self.process = self.process, None
         if process is not None:
             self.disk.keep = keep
-            self.loop.kill(process.group)
+            self._end(process)
             process.reset_streams()
+
+    def _end(self, process: Process) -> None:
+        self.loop.kill(process.group)
+        self.counters.update(process.host.counters)
 
     def pause(self) -> bool:
         """SIGSTOP; returns whether there was a process to stop."""
@@ -259,7 +266,7 @@ class Machine:
         """Kill those that were replaced."""
         zombies, self.zombies = self.zombies, []
         for process in zombies:
-            self.loop.kill(process.group)
+            self._end(process)
 
     def resume_disk(self) -> None:
         """The disk hangs no more."""
@@ -279,7 +286,7 @@ class Machine:
 
     def ended(self, process: Process, error: BaseException) -> None:
         """A process has stopped by itself."""
-        self.loop.kill(process.group)
+        self._end(process)
         if process is self.process:
             self.process = None
             process.reset_streams()

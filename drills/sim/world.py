@@ -295,15 +295,14 @@ class World:
     # ---- after the run
 
     def counters(self) -> dict[str, int]:
-        """What happened, in numbers."""
+        """What happened, in numbers; those of hosts count once they have ended."""
         network = self.network
         found: Counter[str] = Counter(self.watch.counters)
         found.update({f"fault_{kind}": count for kind, count in self.injector.counters.items()})
         found.update(Counter(f"operations_{operation.outcome.value}" for operation in self.outline.operations))
         found.update({f"operator_{what}": count for what, count in self.operator.counters.items()})
         for machine in self.machines.values():
-            if machine.process is not None:
-                found.update(machine.process.host.counters)
+            found.update(machine.counters)
         found["frames_delivered"] = network.delivered
         found["frames_lost"] = network.lost
         found["frames_repeated"] = network.repeated

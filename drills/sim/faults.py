@@ -131,7 +131,7 @@ class Injector:
             case FaultKind.PAUSE:
                 return machine.resume if machine.pause() else None
             case FaultKind.ZOMBIE if machine.process is not None:
-                machine.replace()
+                machine.replace(hangs=bool(fault.amount))
                 return machine.end_zombies
             case FaultKind.FLAP:
                 return self._flap(machine, fault)

@@ -254,10 +254,11 @@ class Machine:
         self.stalls = False
         self.resume()
 
-    def replace(self) -> None:
-        """A new process takes disk and address over; the old one goes on without."""
+    def replace(self, *, hangs: bool) -> None:
+        """A new process takes disk and address over; the old one goes on without, until it writes or even then."""
         if self.process is not None:
             old, self.process = self.process, None
+            old.store.hangs_once_lost = hangs
             self.zombies.append(old)
             old.reset_streams()
             self.start()

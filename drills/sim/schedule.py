@@ -28,7 +28,7 @@ class FaultKind(StrEnum):
     """A node's process is stopped; what is sent to it waits. Resumed at the end."""
     ZOMBIE = "zombie"
     """A new process takes a node's disk and address over, and the old one goes on beside it until the end: it hears
-    peers and sends to them, but it has no disk and no clients."""
+    peers and sends to them, but it has no disk and no clients. `amount` 1: its writes never return; 0: they fail."""
     FLAP = "flap"
     """A node crashes and starts again every `amount` milliseconds."""
     CRASH_LEADER = "crash-leader"
@@ -155,7 +155,7 @@ def _places(topology: Topology) -> list[list[str]]:
 
 def _draw_amount(kind: FaultKind, rng: random.Random) -> float:
     match kind:
-        case FaultKind.CRASH | FaultKind.CRASH_LEADER | FaultKind.FAIL_SYNC:
+        case FaultKind.CRASH | FaultKind.CRASH_LEADER | FaultKind.FAIL_SYNC | FaultKind.ZOMBIE:
             return float(rng.randrange(2))
         case FaultKind.FLAP:
             return float(rng.choice((100, 500, 1_500)))

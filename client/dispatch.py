@@ -6,7 +6,8 @@ answer, a refusal, news of a leader, a link up or down, a timer) is told to the 
 does what that wants next. Nothing polls.
 
 A group is *used* from the first call to it. Then the client keeps links to all its replicas, witnesses too: they tell
-who leads, so that a lost leader's successor is known as soon as it is known anywhere.
+who leads, so that a lost leader's successor is known as soon as it is known anywhere. With it they tell whether they
+know newer replicas of the group than the client, which then asks for them: so it follows a group from node to node.
 """
 
 import asyncio
@@ -196,8 +197,10 @@ class Dispatcher:
                 self._refused(request, message)
             case LeaderChanged(group):
                 self._leader_changed(node, group, message)
+                if self._directory.is_outdated(message):
+                    link.ask_directory()
             case DirectoryResponse(_, routes):
-                self._learn(Directory(routes))
+                self._learn(self._directory.updated(routes))
                 if not self._directory_source.done():
                     self._directory_source.set_result(link)
             case _:

@@ -198,7 +198,7 @@ class Link:
             self._pings_unanswered = 0
             self._pinged_at = self._loop.time()
             self._directory_known = False
-            self._ask_directory()
+            self.ask_directory()
             self._timer = self._loop.call_later(TICK_S, self._tick)
             self._events.link_up(self, node)
             for message in stream.early:
@@ -267,7 +267,8 @@ class Link:
             self._pings_unanswered += 1
             self.send(Ping(self._ping))
         if not self._directory_known:
-            self._ask_directory()
+            self.ask_directory()
 
-    def _ask_directory(self) -> None:
+    def ask_directory(self) -> None:
+        """Ask the node for the directory. The question may get lost, as may the answer."""
         self.send(DirectoryRequest(next(self._requests)))

@@ -1,6 +1,7 @@
 """Where a key lives, and who leads its group.
 
-The directory maps key ranges to groups; prefixes never overlap, so at most one holds a key. A client's view of a
+The directory maps key ranges to groups; prefixes never overlap, so at most one holds a key. Members of a group come and
+go: its nodes tell by a version which of them knows the newest, and a client asks who does. A client's view of a
 group's leader is made of `LeaderChanged` messages from any of the group's nodes, which arrive in any order.
 
 Invariants of a view:
@@ -44,14 +45,28 @@ class Route:
     prefix: bytes
     group: GroupId
     replicas: tuple[Replica, ...]
+    version: int
+    """Higher is newer; see `KeyspaceRoute`."""
 
 
 class Directory:
-    """The routes of all keyspaces, as one node told them."""
+    """The routes of all keyspaces: those that one node told, save where another one has told newer ones."""
 
     def __init__(self, routes: Iterable[KeyspaceRoute]) -> None:
-        self._routes = sorted((_route(route) for route in routes), key=lambda route: route.prefix)
+        self._told = tuple(routes)
+        self._routes = sorted((_route(route) for route in self._told), key=lambda route: route.prefix)
         self._prefixes = [route.prefix for route in self._routes]
+        self._versions = {route.group: route.version for route in self._told}
+
+    def updated(self, routes: Iterable[KeyspaceRoute]) -> "Directory":
+        """What a node has told now, but for the keyspaces of which this directory knows a newer route."""
+        known = {route.keyspace: route for route in self._told}
+        pairs = ((route, known.get(route.keyspace, route)) for route in routes)
+        return Directory(max(pair, key=lambda route: route.version) for pair in pairs)
+
+    def is_outdated(self, change: LeaderChanged) -> bool:
+        """Whether who told this knows newer replicas of a group that keyspaces use."""
+        return change.group in self._versions and change.version > self._versions[change.group]
 
     def find(self, key: bytes) -> Route:
         """The route of a key.
@@ -109,7 +124,7 @@ def _route(route: KeyspaceRoute) -> Route:
         Replica(node, address, RegionId(region), ZoneId(zone), ReplicaRole(role))
         for node, address, region, zone, role in route.replicas
     )
-    return Route(route.keyspace, route.prefix, route.group, replicas)
+    return Route(route.keyspace, route.prefix, route.group, replicas, route.version)
 
 
 def _text(data: bytes) -> str:

@@ -1,15 +1,21 @@
 """What a node does for its clients: answers session messages from the host, and tells clients who leads.
 
+Routes follow the members of the groups that have a replica here: each is as of the last configuration that this replica
+knows to be final, with its index for a version. A replica that was removed tells who belongs to the group instead. Of
+other groups a node only knows what the topology says.
+
 A driver without tasks of its own: everything happens in callbacks of the session streams and of the host.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from isochrone.errors import InvalidRequest, IsochroneError, NotLeader, Unavailable
 from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Nanos, NodeId, Revision, Term
 from isochrone.regions.host import Host
+from isochrone.regions.raft.changes import all_members
 from isochrone.regions.replica import Outcome
 from isochrone.wire.commands import KEY_BYTES_MAX, VALUE_BYTES_MAX
 from isochrone.wire.session import (
@@ -19,6 +25,7 @@ from isochrone.wire.session import (
     KeyspaceRoute,
     LeaderChanged,
     Ping,
+    Place,
     Pong,
     ReadRequest,
     Refusal,
@@ -51,11 +58,22 @@ class ClientSession(Protocol):
 class ClientService:
     """Serves every session of one node."""
 
-    def __init__(self, node: NodeId, routes: Iterable[KeyspaceRoute]) -> None:
-        """`attach` the host before the first session opens."""
+    def __init__(
+        self, node: NodeId, routes: Iterable[KeyspaceRoute], places: Mapping[NodeId, Place] | None = None
+    ) -> None:
+        """Serve these keyspaces; `attach` the host before the first session opens.
+
+        Args:
+            node: this one.
+            routes: as of the bootstrap.
+            places: of all nodes that may come to hold a replica; those of the routes if not given.
+        """
         self._node = node
         self._routes = tuple(routes)
         self._group_of: dict[KeyspaceId, GroupId] = {route.keyspace: route.group for route in self._routes}
+        replicas = [replica for route in self._routes for replica in route.replicas]
+        of_routes = {node: (address, region, zone) for node, address, region, zone, _ in replicas}
+        self._places: Mapping[NodeId, Place] = of_routes if places is None else places
         self._sessions: dict[int, ClientSession] = {}
         self._host: Host | None = None
 
@@ -72,8 +90,9 @@ class ClientService:
 
     def leader_changed(self, group: GroupId, term: Term, leader: NodeId | None) -> None:
         """Tell every client."""
+        news = LeaderChanged(group, term, leader, self._version(group))
         for session in self._sessions.values():
-            session.send(LeaderChanged(group, term, leader))
+            session.send(news)
 
     def opened(self, session: ClientSession) -> None:
         """A client has connected: tell it who leads."""
@@ -92,7 +111,7 @@ class ClientService:
             case ReadRequest():
                 self._read(session, message)
             case DirectoryRequest(request):
-                session.send(DirectoryResponse(request, self._routes))
+                session.send(DirectoryResponse(request, self.routes()))
             case Ping(request):
                 self._tell_leaders(session)
                 session.send(Pong(request))
@@ -101,7 +120,26 @@ class ClientService:
 
     def _tell_leaders(self, session: ClientSession) -> None:
         for group, term, leader in self.host.leaders():
-            session.send(LeaderChanged(group, term, leader))
+            session.send(LeaderChanged(group, term, leader, self._version(group)))
+
+    def _version(self, group: GroupId) -> int:
+        found = self.host.committed_configuration(group)
+        return 0 if found is None else found.index
+
+    def routes(self) -> tuple[KeyspaceRoute, ...]:
+        """The routes of all keyspaces, as far as this node knows them."""
+        return tuple(self._current(route) for route in self._routes)
+
+    def _current(self, route: KeyspaceRoute) -> KeyspaceRoute:
+        found = self.host.committed_configuration(route.group)
+        if found is None or found.index == 0:
+            return route
+        replicas = tuple(
+            (member.node, *self._places[member.node], member.role.value)
+            for member in all_members(found.configuration).values()
+            if member.node in self._places
+        )
+        return replace(route, replicas=replicas, version=found.index)
 
     def _write(self, session: ClientSession, request: WriteRequest) -> None:
         done = partial(self._answer, session, request.request)

@@ -10,7 +10,7 @@ from isochrone.regions.host import GroupSettings
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.topology import Group, Topology
 from isochrone.wire.messages import Configuration, Member
-from isochrone.wire.session import KeyspaceRoute
+from isochrone.wire.session import KeyspaceRoute, Place
 
 
 def group_settings(topology: Topology, node: NodeId, group: Group) -> GroupSettings:
@@ -32,25 +32,21 @@ def group_settings(topology: Topology, node: NodeId, group: Group) -> GroupSetti
     )
 
 
+def places(topology: Topology, addresses: Mapping[NodeId, str]) -> dict[NodeId, Place]:
+    """Where every node is, and how clients reach it."""
+    return {node.id: (addresses[node.id], node.region, node.zone) for node in topology.nodes}
+
+
 def routes(topology: Topology, addresses: Mapping[NodeId, str]) -> tuple[KeyspaceRoute, ...]:
-    """The directory as clients see it: static, from the topology."""
-    nodes = {node.id: node for node in topology.nodes}
+    """The directory as of the bootstrap, from the topology."""
+    known = places(topology, addresses)
     groups = {group.id: group for group in topology.groups}
     return tuple(
         KeyspaceRoute(
             keyspace.id,
             keyspace.prefix,
             keyspace.group,
-            tuple(
-                (
-                    replica.node,
-                    addresses[replica.node],
-                    nodes[replica.node].region,
-                    nodes[replica.node].zone,
-                    replica.role,
-                )
-                for replica in groups[keyspace.group].replicas
-            ),
+            tuple((replica.node, *known[replica.node], replica.role) for replica in groups[keyspace.group].replicas),
         )
         for keyspace in topology.keyspaces
     )

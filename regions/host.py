@@ -55,7 +55,7 @@ from isochrone.ids import (
     Term,
     Timestamp,
 )
-from isochrone.ports import Clock, Row, Store, Transport, WriteBatch
+from isochrone.ports import Clock, LoggedConfiguration, Row, Store, Transport, WriteBatch
 from isochrone.regions.deadlines import Deadlines
 from isochrone.regions.intake import Intake
 from isochrone.regions.loading import check_new_replica, check_same_kind, fetch_entries, load_replica
@@ -328,7 +328,9 @@ class Host:
             done(Outcome(b"", replica.revision if replica else Revision(0), Unavailable("the node is stopping")))
             return None
         if replica is None:
-            done(Outcome(b"", Revision(0), InvalidRequest(f"this node has no replica of group {group}")))
+            known = group in self._settings  # Then another node has one: whoever asked shall look there.
+            text = f"the topology has no group {group}"
+            done(Outcome(b"", Revision(0), NotLeader(group, None) if known else InvalidRequest(text)))
         return replica
 
     @property
@@ -340,6 +342,11 @@ class Host:
     def incarnations(self) -> Mapping[NodeId, Incarnation]:
         """Highest incarnation seen of each peer; an older process is a zombie and must not be heard."""
         return self._intake.incarnations
+
+    def committed_configuration(self, group: GroupId) -> LoggedConfiguration | None:
+        """The newest final configuration of a group that the replica here knows; None without a replica."""
+        replica = self.replicas.get(group)
+        return None if replica is None else replica.core.committed_configuration
 
     def leaders(self) -> list[tuple[GroupId, Term, NodeId | None]]:
         """For each group: the term and the leader that clients can use, as known here."""

@@ -43,6 +43,8 @@ class LeaderChanged:
     group: GroupId
     term: Term
     leader: NodeId | None
+    version: int = 0
+    """Of the group's route at that node (`KeyspaceRoute.version`). A client that knows an older one asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ class NodeHello:
     zone: str
 
 
+Place = tuple[str, str, str]
+"""Address (`host:port`), region and zone of a node."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyspaceRoute:
     """Where the keys of one keyspace live: its group and the group's replicas with their addresses."""
@@ -65,6 +71,9 @@ class KeyspaceRoute:
     group: GroupId
     replicas: tuple[tuple[NodeId, str, str, str, str], ...]
     """(node, address, region, zone, role) of each replica."""
+    version: int = 0
+    """A log index as of which the replicas are those of the group's last final configuration; a higher one is newer.
+    0: those of the topology."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +176,7 @@ _NODE_OR_NONE = (str, type(None))
 _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     1: (ClientHello, (int, str, str, str)),
     2: (NodeHello, (int, str, str, str, str)),
-    3: (LeaderChanged, (str, int, _NODE_OR_NONE)),
+    3: (LeaderChanged, (str, int, _NODE_OR_NONE, int)),
     4: (DirectoryRequest, (int,)),
     5: (DirectoryResponse, (int, tuple)),
     6: (WriteRequest, (int, str, str, int, bytes, bytes)),
@@ -178,7 +187,7 @@ _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     11: (Pong, (int,)),
 }
 """Class and types of the fields by tag. Tags are never given a second meaning."""
-_ROUTE_FORM = (str, bytes, str, tuple)
+_ROUTE_FORM = (str, bytes, str, tuple, int)
 _REPLICA_FORM = (str, str, str, str, str)
 
 
@@ -227,8 +236,8 @@ def _pack(message: SessionMessage) -> tuple[object, ...]:
             return (7, request, group, keyspace, timeout_ms, query)
         case Refusal(request, node, error, text, leader):
             return (9, request, node, error, text, leader)
-        case LeaderChanged(group, term, leader):
-            return (3, group, term, leader)
+        case LeaderChanged(group, term, leader, version):
+            return (3, group, term, leader, version)
         case Ping(request):
             return (10, request)
         case Pong(request):
@@ -236,11 +245,15 @@ def _pack(message: SessionMessage) -> tuple[object, ...]:
         case DirectoryRequest(request):
             return (4, request)
         case DirectoryResponse(request, routes):
-            return (5, request, [(route.keyspace, route.prefix, route.group, route.replicas) for route in routes])
+            return (5, request, [_pack_route(route) for route in routes])
         case ClientHello(protocol_version, region, zone, client):
             return (1, protocol_version, region, zone, client)
         case NodeHello(protocol_version, cluster, node, region, zone):
             return (2, protocol_version, cluster, node, region, zone)
+
+
+def _pack_route(route: KeyspaceRoute) -> tuple[object, ...]:
+    return (route.keyspace, route.prefix, route.group, route.replicas, route.version)
 
 
 def _unpack(tag: int, *fields: Any) -> SessionMessage:

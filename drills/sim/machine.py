@@ -6,7 +6,6 @@ that stops for any other reason has found, or is, a fault in Isochrone.
 """
 
 import random
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
@@ -22,7 +21,7 @@ from isochrone.node.service import ClientService
 from isochrone.regions.host import GroupSettings, Host
 from isochrone.regions.state.kv import HANDLERS
 from isochrone.wire.messages import Envelope, PeerMessage
-from isochrone.wire.session import KeyspaceRoute, NodeHello, ReadRequest, SessionMessage
+from isochrone.wire.session import KeyspaceRoute, NodeHello, Place, SessionMessage
 from isochrone.wire.status import NodeStatus
 
 
@@ -32,6 +31,7 @@ class NodeSettings:
 
     hello: NodeHello
     routes: tuple[KeyspaceRoute, ...]
+    places: Mapping[NodeId, Place]
     groups: Mapping[GroupId, GroupSettings]
     offset_max_ns: int
 
@@ -71,7 +71,7 @@ class Process:
         self._receive: Callable[[Envelope], None] | None = None
         self._streams: dict[Stream, None] = {}
         self._started = False
-        self.service = ClientService(machine.name, settings.routes)
+        self.service = ClientService(machine.name, settings.routes, settings.places)
         self.host = Host(
             store,
             self,
@@ -135,8 +135,6 @@ class Process:
         """A client has sent."""
         if stream in self._streams:
             self._loop.run_in(self.group, self._serve, stream, messages)
-            if self._machine.stalls and any(isinstance(message, ReadRequest) for message in messages):
-                self._machine.stall()
 
     def _serve(self, stream: Stream, messages: list[SessionMessage]) -> None:
         for message in messages:
@@ -177,14 +175,10 @@ class Machine:
         self.disk = disk
         self.clock = clock
         self.process: Process | None = None
-        self.stalls = False
-        """The process is to be stopped in the midst of its next turn that serves a read."""
         self.zombies: list[Process] = []
         """Processes that were replaced and go on."""
         self.peers: dict[NodeId, Machine] = {}
         """All other machines."""
-        self.counters: Counter[str] = Counter()
-        """Those of the hosts that have ended."""
         self._network = network
         self._rng = rng
         self._watcher = watcher
@@ -200,7 +194,6 @@ class Machine:
         if self.process is not None:
             return
         self._starts += 1
-        self.clock.release()
         group = Group(f"{self.name}/{self._starts}")
         try:
             store = self.loop.call_as(self._last.group if self._last else group, self.disk.open)
@@ -220,12 +213,8 @@ class Machine:
         process, self.process = self.process, None
         if process is not None:
             self.disk.keep = keep
-            self._end(process)
+            self.loop.kill(process.group)
             process.reset_streams()
-
-    def _end(self, process: Process) -> None:
-        self.loop.kill(process.group)
-        self.counters.update(process.host.counters)
 
     def pause(self) -> bool:
         """SIGSTOP; returns whether there was a process to stop."""
@@ -239,26 +228,10 @@ class Machine:
         if self.process is not None:
             self.loop.resume(self.process.group)
 
-    def stall(self) -> None:
-        """Stop the process as `pause` does, in the midst of the turn that it is about to have, if there is one.
-
-        What that turn is to serve has arrived, and nothing that arrives later comes before it; so it does no harm that
-        it really runs when the process goes on, if only its first look at the clock shows the time of the stop.
-        """
-        if self.process is not None and self.loop.is_ready(self.process.group) and self.pause():
-            self.stalls = False
-            self.clock.hold()
-
-    def end_stall(self) -> None:
-        """End a stall, or the wait for one."""
-        self.stalls = False
-        self.resume()
-
-    def replace(self, *, hangs: bool) -> None:
-        """A new process takes disk and address over; the old one goes on without, until it writes or even then."""
+    def replace(self) -> None:
+        """A new process takes disk and address over; the old one goes on without."""
         if self.process is not None:
             old, self.process = self.process, None
-            old.store.hangs_once_lost = hangs
             self.zombies.append(old)
             old.reset_streams()
             self.start()
@@ -267,7 +240,7 @@ class Machine:
         """Kill those that were replaced."""
         zombies, self.zombies = self.zombies, []
         for process in zombies:
-            self._end(process)
+            self.loop.kill(process.group)
 
     def resume_disk(self) -> None:
         """The disk hangs no more."""
@@ -287,7 +260,7 @@ class Machine:
 
     def ended(self, process: Process, error: BaseException) -> None:
         """A process has stopped by itself."""
-        self._end(process)
+        self.loop.kill(process.group)
         if process is self.process:
             self.process = None
             process.reset_streams()

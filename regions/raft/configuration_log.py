@@ -56,6 +56,11 @@ def configuration_at(state: RaftState, index: LogIndex) -> Configuration:
     return [logged for logged in state.configurations if logged.index <= index][-1].configuration
 
 
+def last_committed(state: RaftState) -> LoggedConfiguration:
+    """The newest configuration that is known to be committed, and an index as of which it holds."""
+    return [logged for logged in state.configurations if logged.index <= state.commit][-1]
+
+
 def is_committed(state: RaftState) -> bool:
     """Whether the configuration in force is known to be committed."""
     return state.configurations[-1].index <= state.commit

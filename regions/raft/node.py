@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from isochrone.errors import InvariantViolation, NotLeader, check
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
-from isochrone.ports import StoredGroup
+from isochrone.ports import LoggedConfiguration, StoredGroup
 from isochrone.probes import probe
 from isochrone.regions.raft import (
     configuration_log,
@@ -82,7 +82,7 @@ class RaftStatus:
     first: LogIndex
     last: LogIndex
     last_timestamp: Timestamp
-    """Of the last entry; if memory does not hold it, the largest that this log has held."""
+    """The largest timestamp that this log has held."""
     match: dict[NodeId, LogIndex]
     """On the leader: how far each replica is known to be durable, itself included."""
     peers: dict[NodeId, PeerStatus]
@@ -476,6 +476,11 @@ class RaftNode:
         return self._state.configuration
 
     @property
+    def committed_configuration(self) -> LoggedConfiguration:
+        """The newest configuration that is known here to be final. Its index never falls."""
+        return configuration_log.last_committed(self._state)
+
+    @property
     def applied_index(self) -> LogIndex:
         """Up to where the log is applied; on a witness, committed."""
         return self._state.applied
@@ -494,7 +499,7 @@ class RaftNode:
             applied=state.applied,
             first=state.log.first_index,
             last=state.log.last_index,
-            last_timestamp=state.log.cached_timestamp(state.log.last_index) or state.last_timestamp,
+            last_timestamp=state.last_timestamp,
             match=match_,
             peers={
                 node: PeerStatus(peer.feed, peer.match, peer.next, len(peer.inflight), peer.match_timestamp)

@@ -33,7 +33,7 @@ from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.state.kv import HANDLERS
 from isochrone.regions.storage.memory import MemoryStore
 from isochrone.wire.messages import Configuration, Envelope, Member, PeerMessage
-from isochrone.wire.session import ClientHello, KeyspaceRoute, NodeHello, SessionMessage
+from isochrone.wire.session import ClientHello, KeyspaceRoute, NodeHello, Place, SessionMessage
 
 GROUP = GroupId("g")
 KEYSPACE = KeyspaceId("k/")
@@ -145,6 +145,10 @@ class _Answering:
         self._stream.push(message)
 
 
+def place_of(node: NodeId) -> Place:
+    return node, "r", f"z-{node}"
+
+
 class HostCluster:
     """See the module. Use inside `run_virtual`."""
 
@@ -176,9 +180,10 @@ class HostCluster:
                 KEYSPACE,
                 KEYSPACE.encode(),
                 GROUP,
-                tuple((member.node, member.node, "r", f"z-{member.node}", member.role) for member in members),
+                tuple((member.node, *place_of(member.node), member.role) for member in members),
             ),
         )
+        self.places = {member.node: place_of(member.node) for member in members}
         self.processes = {
             member.node: Process(
                 MemoryStore(
@@ -194,6 +199,7 @@ class HostCluster:
     def new_process(self, name: str) -> Member:
         """A node that has no replica of the group yet; returns the learner that it may become. `start` it."""
         member = Member(NodeId(name), StoreId(f"s-{name}"), ReplicaRole.LEARNER)
+        self.places[member.node] = place_of(member.node)
         store = MemoryStore(StoreIdentity(CLUSTER, member.node, member.store, Incarnation(1)), {})
         self.processes[member.node] = Process(store, VirtualClock())
         return member
@@ -205,7 +211,7 @@ class HostCluster:
         process = self.processes[node]
         assert process.host is None
         process.transport = LinkedTransport(self, process.store.identity)
-        process.service = ClientService(node, self.routes)
+        process.service = ClientService(node, self.routes, self.places)
         process.host = Host(
             process.store,
             process.transport,

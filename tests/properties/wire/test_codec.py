@@ -119,12 +119,12 @@ PEER_MESSAGES = st.lists(
 FRAMES = st.lists(st.tuples(NUMBERS.map(Incarnation), PEER_MESSAGES), min_size=1, max_size=3)
 
 REPLICAS = st.lists(st.tuples(NAMES, NAMES, NAMES, NAMES, NAMES), max_size=3).map(tuple)
-ROUTES = st.lists(st.builds(session.KeyspaceRoute, NAMES, BLOBS, NAMES, REPLICAS), max_size=3).map(tuple)
+ROUTES = st.lists(st.builds(session.KeyspaceRoute, NAMES, BLOBS, NAMES, REPLICAS, NUMBERS), max_size=3).map(tuple)
 SESSION_MESSAGES = st.lists(
     st.one_of(
         st.builds(session.ClientHello, NUMBERS, NAMES, NAMES, NAMES),
         st.builds(session.NodeHello, NUMBERS, NAMES, NAMES, NAMES, NAMES),
-        st.builds(session.LeaderChanged, NAMES, NUMBERS, NAMES_OR_NONE),
+        st.builds(session.LeaderChanged, NAMES, NUMBERS, NAMES_OR_NONE, NUMBERS),
         st.builds(session.DirectoryRequest, NUMBERS),
         st.builds(session.DirectoryResponse, NUMBERS, ROUTES),
         st.builds(session.WriteRequest, NUMBERS, NAMES, NAMES, NUMBERS, BLOBS, BLOBS),

@@ -91,3 +91,35 @@ def test_old_news_leave_the_view_as_it_is():
     view = LeaderView().observe(changed(3, "a"), NodeId("a"))
     for news in (changed(3, "a"), changed(2, "b"), changed(3, None)):
         assert view.observe(news, NodeId("b")) is view
+
+
+def route(prefix, version, *nodes):
+    replicas = tuple((NodeId(node), f"{node}:1", "r", "z", "full") for node in nodes)
+    return KeyspaceRoute(KeyspaceId(prefix), prefix.encode(), GroupId(f"g-{prefix}"), replicas, version)
+
+
+def nodes_of(routes, key):
+    return [replica.node for replica in routes.find(key).replicas]
+
+
+def test_the_newest_replicas_of_each_group_are_kept_whoever_tells_in_whatever_order():
+    first = (route("a", 0, "x"), route("b", 9, "x", "y"))
+    second = (route("a", 4, "z"), route("b", 0, "x"))
+    for told in ((first, second), (second, first), (first, second, first)):
+        routes = Directory(())
+        for each in told:
+            routes = routes.updated(each)
+        assert (nodes_of(routes, b"a"), nodes_of(routes, b"b")) == (["z"], ["x", "y"])
+
+
+def test_a_keyspace_that_is_gone_or_new_is_as_told_last():
+    routes = Directory([route("a", 5, "x")]).updated([route("b", 0, "y")])
+    assert nodes_of(routes, b"b") == ["y"]
+    with pytest.raises(InvalidRequest):
+        routes.find(b"a")
+
+
+@pytest.mark.parametrize(("group", "version", "expected"), [("g-a", 5, False), ("g-a", 6, True), ("g-b", 6, False)])
+def test_only_news_of_newer_replicas_of_a_known_group_are_asked_for(group, version, expected):
+    news = LeaderChanged(GroupId(group), Term(1), None, version)
+    assert Directory([route("a", 5, "x")]).is_outdated(news) is expected

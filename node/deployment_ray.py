@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, final
 from isochrone.errors import DeadlineExceeded, StorageError, Unavailable
 from isochrone.ids import GroupId, NodeId, RegionId, ZoneId
 from isochrone.node.bootstrap_os import BootstrapRecord, bootstrap, check_unused, write_configs
+from isochrone.node.clusters_os import Cluster
 from isochrone.node.files_os import load_links, load_served_topology, locked, write_durably
 from isochrone.node.head_ray import head_address, new_ray_directory, start_head
 from isochrone.node.layout import Layout
@@ -39,7 +40,6 @@ from isochrone.wire.status import NodeStatus
 if TYPE_CHECKING:
     from isochrone.node.supervisor_ray import SupervisorState
 
-ADMIN_TIMEOUT_S = 1.0
 LINKS_TIMEOUT_S = 3.0
 """A live node that has not taken new links by then is too slow for a drill to mean anything."""
 PROCESS_TIMEOUT_S = 20.0
@@ -146,8 +146,7 @@ class RayDeployment:
 
     async def status(self) -> tuple[NodeStatus, ...]:
         """See `Deployment`."""
-        statuses = await asyncio.gather(*(_status(address) for address in self._in_order().values()))
-        return tuple(each for each in statuses if each is not None)
+        return await Cluster(self.topology, self.addresses).statuses()
 
     async def kill_node(self, node: NodeId) -> None:
         """See `Deployment`."""
@@ -318,9 +317,6 @@ class RayDeployment:
         if links and await self._send_links([node], links):
             raise Unavailable(f"node {node} did not take its links in {LINKS_TIMEOUT_S:g} s")
 
-    def _in_order(self) -> dict[NodeId, str]:
-        return {spec.id: self.addresses[spec.id] for spec in self.topology.nodes}
-
 
 def _absolute(directory: Path) -> Path:
     return Path(os.path.abspath(directory))
@@ -353,14 +349,6 @@ def leaderless_groups(topology: Topology, statuses: Iterable[NodeStatus]) -> lis
     """Groups that no node claims to lead."""
     led = {group.group for status in statuses for group in status.groups if group.leader == status.node}
     return [group.id for group in topology.groups if group.id not in led]
-
-
-async def _status(address: str) -> NodeStatus | None:
-    try:
-        async with AdminClient(address) as admin:
-            return await admin.status(ADMIN_TIMEOUT_S)
-    except (Unavailable, DeadlineExceeded):
-        return None
 
 
 async def _set_links(address: str, links: Mapping[tuple[ZoneId, ZoneId], LinkShape]) -> bool:

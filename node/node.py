@@ -17,8 +17,9 @@ from isochrone.errors import ClockUnsynchronized, InvalidRequest
 from isochrone.ids import NS_PER_MS, NodeId
 from isochrone.node.config import NodeConfig, check_fits
 from isochrone.node.files_os import load_links, load_served_topology
+from isochrone.node.operations import operate
 from isochrone.node.service import ClientService
-from isochrone.node.settings import group_settings, routes
+from isochrone.node.settings import group_settings, places, routes
 from isochrone.regions.host import Host
 from isochrone.regions.state.kv import HANDLERS
 from isochrone.regions.storage.directory_os import open_store
@@ -27,6 +28,7 @@ from isochrone.topology import ClockSpec, Topology
 from isochrone.wire.admin_grpc import Links
 from isochrone.wire.handshake import peer_refusal
 from isochrone.wire.messages import FEATURE_LEVEL, PROTOCOL_VERSION, PeerHello
+from isochrone.wire.operations import Operation
 from isochrone.wire.peers_grpc import GrpcTransport, PeerAddress
 from isochrone.wire.server_grpc import NodeServer
 from isochrone.wire.session import NodeHello
@@ -104,7 +106,7 @@ class Node:
             accept=lambda peer: peer_refusal(hello, peer, host.stores, host.incarnations),
             rng=rng,
         )
-        service = ClientService(config.node, routes(topology, config.addresses))
+        service = ClientService(config.node, routes(topology, config.addresses), places(topology, config.addresses))
         host = Host(
             store,
             transport,
@@ -180,6 +182,10 @@ class Node:
             counters=counters,
         )
 
+    async def operate(self, operation: Operation) -> None:
+        """Do what an operator asks of a group. Raises why it was not done."""
+        await operate(self._host, operation)
+
     def set_links(self, links: Links) -> None:
         """Change how frames that this node sends are shaped. Raises `InvalidRequest` outside local mode."""
         if not self._config.local:
@@ -199,6 +205,9 @@ class _Admin:
 
     def status(self) -> NodeStatus:
         return self.node.status()
+
+    async def operate(self, operation: Operation) -> None:
+        await self.node.operate(operation)
 
     def set_links(self, links: Links) -> None:
         self.node.set_links(links)

@@ -1,8 +1,9 @@
-"""The admin channel: status, link changes and an orderly stop, as unary calls. It is never shaped.
+"""The admin channel, as unary calls: status, operations on groups, link changes, an orderly stop. It is never shaped.
 
 Requests and answers are msgpack values.
 """
 
+import asyncio
 import math
 from collections.abc import Mapping
 from typing import Any, Protocol, Self, cast, final
@@ -11,8 +12,16 @@ import grpc
 import grpc.aio
 import msgpack
 
-from isochrone.errors import DeadlineExceeded, InvalidRequest, IsochroneError, Unavailable, status_of
+from isochrone.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    InvalidRequest,
+    IsochroneError,
+    Unavailable,
+    status_of,
+)
 from isochrone.ids import ZoneId
+from isochrone.wire.operations import Operation, decode_operation, decode_outcome, encode_operation, encode_outcome
 from isochrone.wire.pack import pack
 from isochrone.wire.shaping import LinkShape
 from isochrone.wire.status import NodeStatus, status_from_plain, status_to_plain
@@ -26,6 +35,13 @@ class AdminHandler(Protocol):
 
     def status(self) -> NodeStatus:
         """The node's state now."""
+
+    async def operate(self, operation: Operation) -> None:
+        """Do what an operator asks of a group; returns when it is done.
+
+        Raises:
+            IsochroneError: why it was not done; the class says whether something may have happened.
+        """
 
     def set_links(self, links: Links) -> None:
         """Change how the links named are shaped; the others stay as they are."""
@@ -57,6 +73,42 @@ class AdminClient:
     async def status(self, timeout_s: float) -> NodeStatus:
         """What the node says of itself."""
         return status_from_plain(msgpack.unpackb(await self._call("Status", b"", timeout_s)))
+
+    async def operate(self, operation: Operation, timeout_s: float) -> None:
+        """Have an operation done. Raises what the node answers, or:
+
+        Raises:
+            Unavailable: the node cannot be reached; nothing was sent.
+            Indeterminate: the operation was sent, and no answer came; it may have been done, or may yet be.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._connect()
+        except TimeoutError as error:
+            raise Unavailable(f"node at {self._address} does not answer") from error
+        try:
+            async with asyncio.timeout_at(deadline):
+                call = self._channel.unary_unary(f"/{SERVICE}/Operate")
+                data = cast("bytes", await call(encode_operation(operation)))
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"node at {self._address} did not answer within {timeout_s:g} s") from error
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise Unavailable(f"node at {self._address} is of a release without such operations") from error
+            text = f"the connection to the node at {self._address} broke before it answered: {error.details()}"
+            raise ConnectionLost(text) from error
+        if (outcome := decode_outcome(operation.group, data)) is not None:
+            raise outcome
+
+    async def _connect(self) -> None:
+        """Return when the channel is up. Raises `Unavailable` when nobody listens at the address."""
+        state = self._channel.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.READY:
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                raise Unavailable(f"node at {self._address} does not answer")
+            await self._channel.wait_for_state_change(state)
+            state = self._channel.get_state(try_to_connect=True)
 
     async def set_links(self, links: Links, timeout_s: float) -> None:
         """Change how frames that the node sends are shaped, on the links named; the others stay as they are."""
@@ -119,6 +171,14 @@ class AdminService:
     async def status(self, _: bytes, context: Any) -> bytes:
         """Handler of `Status`."""
         return pack(status_to_plain(self._handler.status()))
+
+    async def operate(self, request: bytes, _: Any) -> bytes:
+        """Handler of `Operate`."""
+        try:
+            await self._handler.operate(decode_operation(request))
+        except IsochroneError as error:
+            return encode_outcome(error)
+        return encode_outcome(None)
 
     async def set_links(self, request: bytes, context: Any) -> bytes:
         """Handler of `SetLinks`."""

@@ -28,8 +28,8 @@ _Plain = tuple[tuple[_PlainMember, ...], tuple[_PlainMember, ...], _PlainSizes, 
 def configuration_to_plain(configuration: Configuration) -> tuple[object, ...]:
     """A configuration as plain types."""
     return (
-        _plain_members(configuration.members),
-        _plain_members(configuration.outgoing),
+        members_to_plain(configuration.members),
+        members_to_plain(configuration.outgoing),
         (configuration.quorums.commit, configuration.quorums.election),
         (configuration.outgoing_quorums.commit, configuration.outgoing_quorums.election),
         configuration.auto_leave,
@@ -43,7 +43,11 @@ def configuration_from_plain(plain: object) -> Configuration:
         if type(auto_leave) is not bool:
             raise ValueError("auto_leave")
         return Configuration(
-            _members(members), _members(outgoing), _sizes(quorums), _sizes(outgoing_quorums), auto_leave
+            members_from_plain(members),
+            members_from_plain(outgoing),
+            _sizes(quorums),
+            _sizes(outgoing_quorums),
+            auto_leave,
         )
     except (TypeError, ValueError) as error:
         raise ValueError("not the form of a configuration") from error
@@ -63,15 +67,18 @@ def decode_configuration(data: bytes) -> Configuration:
     return configuration_from_plain(plain)
 
 
-def _plain_members(members: Sequence[Member]) -> tuple[_PlainMember, ...]:
+def members_to_plain(members: Sequence[Member]) -> tuple[_PlainMember, ...]:
+    """Members as plain types."""
     return tuple((member.node, member.store, member.role.value) for member in members)
 
 
-def _members(plain: Sequence[_PlainMember]) -> tuple[Member, ...]:
-    for fields in plain:
+def members_from_plain(plain: object) -> tuple[Member, ...]:
+    """Back from `members_to_plain`. Raises `TypeError` or `ValueError` for anything else."""
+    members = cast("Sequence[_PlainMember]", plain)
+    for fields in members:
         if tuple(map(type, fields)) != (str, str, str):
             raise ValueError("a member")
-    return tuple(Member(NodeId(node), StoreId(store), ReplicaRole(role)) for node, store, role in plain)
+    return tuple(Member(NodeId(node), StoreId(store), ReplicaRole(role)) for node, store, role in members)
 
 
 def _sizes(plain: _PlainSizes) -> QuorumSizes:

@@ -70,6 +70,7 @@ class NodeServer:
                 "Peer": grpc.stream_stream_rpc_method_handler(self._transport.serve),
                 "Session": grpc.stream_stream_rpc_method_handler(self._sessions.serve),
                 "Status": grpc.unary_unary_rpc_method_handler(self._admin.status),
+                "Operate": grpc.unary_unary_rpc_method_handler(self._admin.operate),
                 "SetLinks": grpc.unary_unary_rpc_method_handler(self._admin.set_links),
                 "Stop": grpc.unary_unary_rpc_method_handler(self._admin.stop),
             },

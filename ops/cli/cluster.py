@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from isochrone.node.deployment_ray import RayDeployment, attach, bring_up, take_down
+from isochrone.node.clusters_os import find_cluster
+from isochrone.node.deployment_ray import RayDeployment, bring_up, take_down
 from isochrone.ops.cli.signals_os import Interrupted, run_until_signal
 from isochrone.ops.cli.status_view import render, to_plain
 from isochrone.ops.cli.tables import counted, print_parts
@@ -49,7 +50,8 @@ def up_command(topology: Path, directory: Path, foreground: bool) -> None:
 @directory_option
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def status_command(directory: Path, output: str) -> None:
-    """Show every replica of every group, as its node tells it. Asks the nodes, not Ray.
+    """Show every replica of every group, as its node tells it. Asks the nodes, not Ray: --dir may also name the
+    directory of a cluster of plain processes (isochrone bootstrap).
 
     State: a replica leads, follows, elects (it knows no leader), or is silent (its node does not answer).
     Lag is how many log entries a replica has to apply to reach the highest commit index that any replica reports. Of a
@@ -62,12 +64,12 @@ def status_command(directory: Path, output: str) -> None:
       isochrone status -o json | jq '.replicas[] | select(.role == "learner") | {node, group, lag, lag_ms}'
       isochrone status -o json | jq '.nodes[].groups[] | select(.leader == null)'
     """
-    deployment = attach(directory)
-    statuses = asyncio.run(deployment.status())
+    cluster = find_cluster(directory)
+    statuses = asyncio.run(cluster.statuses())
     if output == "json":
-        click.echo(json.dumps(to_plain(deployment.topology, statuses, deployment.addresses), indent=2))
+        click.echo(json.dumps(to_plain(cluster.topology, statuses, cluster.addresses), indent=2))
     else:
-        print_parts(render(deployment.topology, statuses))
+        print_parts(render(cluster.topology, statuses))
 
 
 @click.command("down")

@@ -20,6 +20,8 @@ _COMMANDS = {
     "up": ("isochrone.ops.cli.cluster", "up_command", "Bring a deployment up on this machine, on a Ray of its own."),
     "status": ("isochrone.ops.cli.cluster", "status_command", "Show every replica: leader, term, commit, lag."),
     "down": ("isochrone.ops.cli.cluster", "down_command", "Take the deployment down; its data stays."),
+    "member": ("isochrone.ops.cli.member", "member_group", "Show and change who belongs to a group."),
+    "move-leader": ("isochrone.ops.cli.member", "move_leader_command", "Hand a group's leadership to another node."),
     "drill": ("isochrone.ops.cli.drill", "drill_group", "Break a deployment on purpose and judge what happens."),
     "sim": ("isochrone.ops.cli.sim", "sim_group", "Run the production code in a simulated world, from a seed."),
     "topology": ("isochrone.ops.cli.topology", "topology_group", "Check and explain topology files."),

@@ -1,6 +1,6 @@
 """A deployment's status as tables and as plain data. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ from rich.text import Text
 
 from isochrone.ids import NS_PER_MS, GroupId, LogIndex, NodeId, RegionId, ReplicaRole, Term, Timestamp, ZoneId
 from isochrone.ops.cli.tables import heading, make_table
-from isochrone.topology import Topology
+from isochrone.ops.members import view_group
+from isochrone.topology import Group, Topology
 from isochrone.wire.status import GroupStatus, NodeStatus, status_to_plain
 
 
@@ -42,15 +43,15 @@ class ReplicaRow:
         return self.state == "leads"
 
 
-def replica_rows(topology: Topology, statuses: Iterable[NodeStatus]) -> list[ReplicaRow]:
-    """One row for each replica that the topology names, in its order."""
+def replica_rows(topology: Topology, statuses: Sequence[NodeStatus]) -> list[ReplicaRow]:
+    """One row for each member of each group; where nobody tells the members, for those that the topology names."""
     told = {(status.node, group.group): group for status in statuses for group in status.groups}
     rows = []
     for group in topology.groups:
         replicas = {node: each for (node, name), each in told.items() if name == group.id}
-        for replica in group.replicas:
-            spec = topology.node(replica.node)
-            own = replicas.get(replica.node)
+        for node, role in _members(topology, statuses, group):
+            spec = topology.node(node)
+            own = replicas.get(node)
             lag, lag_ms = _lag(spec.id, replicas)
             rows.append(
                 ReplicaRow(
@@ -58,7 +59,7 @@ def replica_rows(topology: Topology, statuses: Iterable[NodeStatus]) -> list[Rep
                     node=spec.id,
                     region=spec.region,
                     zone=spec.zone,
-                    role=replica.role if own is None else own.role,
+                    role=role,
                     state=_state(own, spec.id),
                     term=None if own is None else own.term,
                     commit=None if own is None else own.commit,
@@ -68,6 +69,15 @@ def replica_rows(topology: Topology, statuses: Iterable[NodeStatus]) -> list[Rep
                 )
             )
     return rows
+
+
+def _members(topology: Topology, statuses: Sequence[NodeStatus], group: Group) -> list[tuple[NodeId, ReplicaRole]]:
+    """In the topology's order: by the configuration in force, as far as the topology knows the nodes."""
+    members = view_group(topology, statuses, group.id).members
+    roles = {each.node: role for each in members if (role := each.role or each.outgoing_role) is not None}
+    if not roles:
+        return [(replica.node, replica.role) for replica in group.replicas]
+    return [(spec.id, roles[spec.id]) for spec in topology.nodes if spec.id in roles]
 
 
 def _lag(node: NodeId, replicas: Mapping[NodeId, GroupStatus]) -> tuple[int | None, float | None]:

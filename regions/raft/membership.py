@@ -71,13 +71,19 @@ def _require_caught_up(state: RaftState, node: NodeId, now: Nanos) -> None:
     progress = state.progress[node]
     bound = replication.truncation_bound(state)
     if progress.match < bound:
-        raise Unavailable(f"{node} holds the log up to {progress.match} only, and witnesses drop it up to {bound}")
+        raise Unavailable(
+            f"can only promote a learner member which is in sync with leader: {node} holds the log up to "
+            f"{progress.match} only, and witnesses drop it up to {bound}; try again"
+        )
     behind = progress.feed is not Feed.REPLICATE or progress.next <= state.commit
     # While the group sleeps nobody is asked; the nodes of those who do so too watch each other.
     asleep = state.quiescent and node not in state.slept_without
     silent = not asleep and now - progress.last_contact >= state.config.election_timeout_ns
     if behind or silent:
-        raise Unavailable(f"{node} has not caught up: it holds {progress.match} of {state.commit}; try again")
+        raise Unavailable(
+            f"can only promote a learner member which is in sync with leader: {node} holds {progress.match} of "
+            f"{state.commit}; try again"
+        )
 
 
 def _append(state: RaftState, configuration: Configuration, now: Nanos) -> LogIndex:

@@ -3,13 +3,14 @@
 import asyncio
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from isochrone.ids import ClusterId, Incarnation, NodeId, RegionId, StoreId, Term, ZoneId
 from isochrone.wire.handshake import peer_refusal
 from isochrone.wire.messages import FEATURE_LEVEL, PROTOCOL_VERSION, Envelope, PeerHello
+from isochrone.wire.operations import Operation
 from isochrone.wire.peers_grpc import GrpcTransport, PeerAddress
 from isochrone.wire.server_grpc import NodeServer
 from isochrone.wire.session import Answer, NodeHello, SessionMessage, WriteRequest
@@ -75,6 +76,7 @@ class WireNode:
     received: list[Envelope] = field(default_factory=list)
     highest_seen: dict[NodeId, Incarnation] = field(default_factory=dict)
     on_stop: Callable[[], None] = lambda: None
+    on_operation: Callable[[Operation], Awaitable[None]] | None = None
 
     def accept(self, hello: PeerHello) -> str | None:
         refusal = peer_refusal(self.hello, hello, {}, self.highest_seen)
@@ -94,6 +96,10 @@ class WireNode:
             groups=(),
             counters=counters,
         )
+
+    async def operate(self, operation: Operation) -> None:
+        assert self.on_operation is not None
+        await self.on_operation(operation)
 
     def set_links(self, links: Mapping[tuple[ZoneId, ZoneId], LinkShape]) -> None:
         self.shaper.set_links(links)

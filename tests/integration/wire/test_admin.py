@@ -6,9 +6,10 @@ import socket
 import pytest
 from wire_nodes import free_addresses, peer_hello, until, wire_node
 
-from isochrone.errors import DeadlineExceeded, InvalidRequest, Unavailable
-from isochrone.ids import ZoneId
+from isochrone.errors import ConnectionLost, DeadlineExceeded, InvalidRequest, NotLeader, Unavailable
+from isochrone.ids import GroupId, NodeId, ZoneId
 from isochrone.wire.admin_grpc import AdminClient, decode_links, encode_links
+from isochrone.wire.operations import MoveLeader, Operation
 from isochrone.wire.shaping import LinkShape
 
 LINK = (ZoneId("a"), ZoneId("b"))
@@ -83,5 +84,54 @@ def test_a_stopped_node_is_noticed_at_the_deadline() -> None:
             async with AdminClient(address) as admin:
                 with pytest.raises(DeadlineExceeded, match=rf"node at {address} did not answer Status within 0\.1 s"):
                     await admin.status(0.1)
+
+    asyncio.run(scenario())
+
+
+OPERATION = MoveLeader(GroupId("g"), NodeId("b"))
+
+
+def test_an_operation_arrives_whole_and_its_error_comes_back_as_it_was() -> None:
+    asked: list[Operation] = []
+
+    async def refuse(operation: Operation) -> None:
+        asked.append(operation)
+        if len(asked) == 2:
+            raise NotLeader(operation.group, NodeId("c"))
+
+    async def scenario() -> None:
+        async with wire_node(peer_hello("a"), {}) as node, AdminClient(node.address) as admin:
+            node.on_operation = refuse
+            await admin.operate(OPERATION, 5)
+            with pytest.raises(NotLeader) as refused:
+                await admin.operate(OPERATION, 5)
+            assert refused.value.leader == "c"
+
+    asyncio.run(scenario())
+    assert asked == [OPERATION, OPERATION]
+
+
+def test_an_operation_that_was_never_sent_is_rejected_and_one_without_an_answer_is_indeterminate() -> None:
+    async def scenario() -> None:
+        (nobody,) = free_addresses(1)
+        async with AdminClient(nobody) as admin:
+            with pytest.raises(Unavailable, match="does not answer"):
+                await admin.operate(OPERATION, 5)
+        began = asyncio.Event()
+
+        async def never(_: Operation) -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        async with wire_node(peer_hello("a"), {}) as node, AdminClient(node.address) as admin:
+            node.on_operation = never
+            with pytest.raises(DeadlineExceeded, match=r"did not answer within 0\.2 s"):
+                await admin.operate(OPERATION, 0.2)
+            began.clear()
+            answer = asyncio.create_task(admin.operate(OPERATION, 20))
+            await began.wait()
+            await node.server.stop()
+            with pytest.raises(ConnectionLost, match="broke before it answered"):
+                await answer
 
     asyncio.run(scenario())

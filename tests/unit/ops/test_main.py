@@ -12,7 +12,7 @@ from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, Stor
 from isochrone.ops.cli import main as main_module
 from isochrone.ops.cli.main import cli, main
 
-COMMANDS = ("up", "status", "down", "drill", "sim", "topology", "bootstrap", "node")
+COMMANDS = ("up", "status", "down", "member", "move-leader", "drill", "sim", "topology", "bootstrap", "node")
 
 
 def test_help_names_every_command_and_imports_none() -> None:

@@ -85,7 +85,7 @@ def copied_status(node: NodeId, commit: int, match: int | None = None) -> NodeSt
     role = ReplicaRole.LEARNER if node == COPY else ReplicaRole.FULL
     store = StoreId("s")
     stamped = None if match is None or match < 10 else Timestamp(match * 7_000_000)
-    members = () if match is None else (MemberStatus(COPY, store, role, None, LogIndex(match), stamped),)
+    members = () if match is None else (MemberStatus(COPY, store, ReplicaRole.LEARNER, None, LogIndex(match), stamped),)
     group = replace(status_of_group(commit, commit), group=COPIED, role=role, members=members)
     return replace(node_status(node, 0, 0), groups=(group,))
 
@@ -167,4 +167,18 @@ def test_plain_data_holds_all_that_nodes_tell_and_who_is_silent(topology: Topolo
         (LEADER, 0, 0.0),
         (FOLLOWER, 1, 0.0),
         (SILENT, None, None),
+    ]
+
+
+def test_who_has_joined_is_shown_and_who_has_left_is_not(copied: Topology) -> None:
+    leader = node_status(LEADER, 100, 100)
+    members = tuple(
+        MemberStatus(node, StoreId("s"), role, None, None)
+        for node, role in ((LEADER, ReplicaRole.FULL), (COPY, ReplicaRole.LEARNER))
+    )
+    told = replace(leader.groups[0], group=COPIED, members=members)
+    rows = replica_rows(copied, [replace(leader, groups=(told,))])
+    assert [(row.node, row.role) for row in rows if row.group == COPIED] == [
+        (LEADER, ReplicaRole.FULL),
+        (COPY, ReplicaRole.LEARNER),
     ]

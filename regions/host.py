@@ -2,7 +2,7 @@
 
 **Theory of operation.** Whatever happens asks for a turn; one turn serves all that has happened since the last one. It
 
-1. takes what has come in: finished writes, messages of peers (`intake`), entries read for peers that are behind;
+1. takes what has come in: finished writes, messages of peers (`intake`), what was read from the store (`store_reads`);
 2. ticks the groups whose deadline has passed, and proposes the commands that have gathered;
 3. collects from every group that changed: messages leave, writes join one batch, committed entries are applied and
    their requests answered;
@@ -58,14 +58,16 @@ from isochrone.ids import (
 from isochrone.ports import Clock, LoggedConfiguration, Row, Store, Transport, WriteBatch
 from isochrone.regions.deadlines import Deadlines
 from isochrone.regions.intake import Intake
-from isochrone.regions.loading import check_new_replica, check_same_kind, fetch_entries, load_replica
+from isochrone.regions.loading import check_new_replica, check_same_kind, load_replica
 from isochrone.regions.raft.config import RaftConfig
-from isochrone.regions.raft.ready import EventName, Fetch, Outgoing
+from isochrone.regions.raft.ready import EventName, Outgoing
 from isochrone.regions.replica import Done, Outcome, Read, Release, Replica, Turn, Write
 from isochrone.regions.sleepers import Sleepers
+from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
+from isochrone.regions.store_reads import StoreReads
 from isochrone.regions.turns import AT_ONCE, Turns
-from isochrone.wire.messages import Configuration, Entry, Envelope, GroupMessage, Member, NodeHeartbeat, QuorumSizes
+from isochrone.wire.messages import Configuration, Envelope, GroupMessage, Member, NodeHeartbeat, QuorumSizes
 from isochrone.wire.status import GroupStatus
 
 logger = logging.getLogger(__name__)
@@ -134,14 +136,14 @@ class Host:
         self._intake = Intake(store.incarnations, clock, self._hlc, self.counters)
         self._sleepers = Sleepers(store.identity.node, self.replicas, self._mark)
         self._finished: deque[_WriteUnderWay] = deque()
-        self._fetched: deque[tuple[GroupId, NodeId, tuple[Entry, ...]]] = deque()
+        self._turns = Turns(clock, self._take_turn)
+        self._reads = StoreReads(store, self.replicas, self._new_machine, self._spawn, self._turns.wake)
         self._turn = Turn()
         self._rows: dict[tuple[GroupId, KeyspaceId, int, bytes], Row] = {}
         self._writing = False
         self._stopping = False
         self._dirty: dict[GroupId, None] = {}
         self._deadlines = Deadlines()
-        self._turns = Turns(clock, self._take_turn)
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: asyncio.Future[None] | None = None
 
@@ -166,6 +168,9 @@ class Host:
         return await load_replica(
             self._store, settings.raft, settings.keyspaces, self._handlers, self._hlc, self._rng, monotonic
         )
+
+    def _new_machine(self, group: GroupId) -> GroupState:
+        return GroupState(group, self._settings[group].keyspaces, self._handlers)
 
     def _serve(self, replica: Replica) -> None:
         self.replicas[replica.group] = replica
@@ -409,11 +414,10 @@ class Host:
             self._transport.send(node, [heartbeat])
         if turn.events:
             self._note_events()
-        if turn.fetches:
-            self._start_fetches()
-        for row in turn.rows:
-            self._rows[row.group, row.keyspace, row.table, row.key] = row
-        turn.rows = []
+        if turn.asks_for_reads:
+            self._reads.start(turn)
+        if turn.rows or turn.replaced:
+            self._keep_rows(turn)
         if not self._writing:
             self._begin_write()
 
@@ -423,9 +427,7 @@ class Host:
             self._intake.persisted(write.batch.incarnations)
             self._sleepers.restarted(write.batch.incarnations, now)
             self._end_write(write.releases, now)
-        while self._fetched:
-            group, peer, entries = self._fetched.popleft()
-            self.replicas[group].core.fetched(peer, entries)
+        for group in self._reads.hand_out(now):
             self._dirty[group] = None
 
     def _end_write(self, releases: list[Release], now: Nanos) -> None:
@@ -484,6 +486,15 @@ class Host:
 
     # ---- storage
 
+    def _keep_rows(self, turn: Turn) -> None:
+        for row in turn.rows:
+            self._rows[row.group, row.keyspace, row.table, row.key] = row
+        turn.rows = []
+        for group in turn.replaced:
+            self._rows = {key: row for key, row in self._rows.items() if key[0] != group}
+            turn.applied.pop(group, None)
+        turn.replaced = []
+
     def _begin_write(self) -> None:
         turn = self._turn
         fresh = self._intake.not_durable()
@@ -503,14 +514,4 @@ class Host:
         await self._store.write(write.batch)
         self._writing = False
         self._finished.append(write)
-        self._turns.wake()
-
-    def _start_fetches(self) -> None:
-        fetches, self._turn.fetches = self._turn.fetches, []
-        for group, fetch in fetches:
-            self._spawn(self._fetch(group, fetch))
-
-    async def _fetch(self, group: GroupId, fetch: Fetch) -> None:
-        entries = await fetch_entries(self._store, self.replicas[group], fetch)
-        self._fetched.append((group, fetch.peer, entries))
         self._turns.wake()

@@ -28,9 +28,11 @@ from isochrone.wire.messages import (
     Envelope,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshot,
     Member,
     NodeHeartbeat,
     PeerMessage,
+    SnapshotResponse,
     VoteResponse,
 )
 
@@ -38,6 +40,7 @@ INBOX_MAX = 65_536
 """Most peer messages that wait for a turn; beyond, new ones are dropped."""
 
 _NONE = Incarnation(0)
+_ANSWERS = (AppendResponse, HeartbeatResponse, SnapshotResponse, VoteResponse)
 
 
 class Intake:
@@ -119,7 +122,7 @@ class Intake:
         if members is None:
             return False
         member = members.get(envelope.sender)
-        if member is None and isinstance(item.message, AppendResponse | HeartbeatResponse | VoteResponse):
+        if member is None and isinstance(item.message, _ANSWERS):
             member = self._former[item.group].get(envelope.sender)
             return member is not None and member.store == envelope.store
         if member is None:
@@ -167,6 +170,8 @@ class Intake:
         match item.message:
             case AppendRequest(entries=entries) if entries:
                 timestamp = entries[-1].last_timestamp
+            case InstallSnapshot(chunk=chunk):
+                timestamp = chunk.timestamp
             case Heartbeat() if item.group in self._ahead and self._ahead[item.group][0] == sender:
                 timestamp = self._ahead[item.group][1]
             case _:
@@ -174,7 +179,7 @@ class Intake:
         try:
             latest = self._clock.now().latest
         except ClockUnsynchronized:
-            return isinstance(item.message, AppendRequest)
+            return isinstance(item.message, AppendRequest | InstallSnapshot)
         try:
             self._hlc.observe(timestamp, latest)
         except ClockUnsynchronized:

@@ -7,20 +7,23 @@ from collections.abc import Callable, Sequence
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import InvalidRequest, StorageError
-from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, ReplicaRole
-from isochrone.ports import Store, StoreIdentity
+from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, ReplicaRole, Timestamp
+from isochrone.ports import Row, Store, StoreIdentity
 from isochrone.regions.raft.changes import all_members, keeps_state
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
-from isochrone.regions.raft.ready import Fetch
 from isochrone.regions.replica import Replica
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
 from isochrone.wire.configurations import check_configuration
 from isochrone.wire.messages import Configuration, Entry
+from isochrone.wire.rows import decode_rows
 
 _UNCUT = 1 << 62
 """Bytes: more than any log has. A replica needs the whole tail of its log in memory, whatever its size."""
+
+_LOADED_BYTES = 1 << 20
+"""Bytes of rows that are loaded at once while the node serves."""
 
 
 async def load_replica(
@@ -55,19 +58,27 @@ async def load_replica(
     if keeps:
         machine = GroupState(group, keyspaces, handlers)
         machine.restore(await store.read_rows(group))
-    if tail:
-        hlc.restore(tail[-1].last_timestamp)
+    hlc.restore(max(stored.base_timestamp, tail[-1].last_timestamp if tail else Timestamp(0)))
     return Replica(group, RaftNode(raft, stored, tail, rng=rng, now=monotonic()), machine, hlc, monotonic)
 
 
-async def fetch_entries(store: Store, replica: Replica, fetch: Fetch) -> tuple[Entry, ...]:
-    """Entries for a peer; none if they were dropped meanwhile, so that this replica leads no more."""
+async def load_snapshot(store: Store, group: GroupId, machine: GroupState) -> LogIndex | None:
+    """Fill an empty state machine with the rows that are in the store, piece by piece, while other groups go on.
+
+    Returns the index up to which they reflect the log; None if other rows took their place meanwhile.
+    """
+    reader = await store.open_snapshot(group)
     try:
-        return await store.read_entries(replica.group, fetch.first, fetch.last, fetch.bytes_max)
-    except StorageError:
-        if replica.core.status().first <= fetch.first:
-            raise
-        return ()
+        last = False
+        while not last:
+            part = await reader.read(_LOADED_BYTES)
+            if part is None:
+                return None
+            data, last = part
+            machine.restore([Row(group, *row) for row in decode_rows(data)])
+    finally:
+        reader.close()
+    return reader.index
 
 
 def check_new_replica(group: GroupId, configuration: Configuration, identity: StoreIdentity) -> ReplicaRole:

@@ -14,8 +14,19 @@ from isochrone.ports import LogWrite, Row
 from isochrone.probes import probe
 from isochrone.records import quickly_made
 from isochrone.regions.raft.changes import all_members, changed_members
-from isochrone.regions.raft.node import RaftNode, RaftStatus
-from isochrone.regions.raft.ready import AppendToken, Event, EventName, Fetch, Outgoing, Proposal, ReadReady
+from isochrone.regions.raft.node import RaftNode
+from isochrone.regions.raft.ready import (
+    AppendToken,
+    AppendWork,
+    Event,
+    EventName,
+    Fetch,
+    Outgoing,
+    Proposal,
+    ReadReady,
+    SnapshotRead,
+)
+from isochrone.regions.raft.status import RaftStatus
 from isochrone.regions.state.machine import GroupState
 from isochrone.wire.commands import encode_batch
 from isochrone.wire.configurations import decode_configuration
@@ -83,7 +94,17 @@ class Turn:
     rows: list[Row] = field(default_factory=list)
     applied: dict[GroupId, LogIndex] = field(default_factory=dict)
     fetches: list[tuple[GroupId, Fetch]] = field(default_factory=list)
+    snapshot_reads: list[tuple[GroupId, SnapshotRead]] = field(default_factory=list)
+    snapshot_ends: list[tuple[GroupId, int]] = field(default_factory=list)
+    loads: list[GroupId] = field(default_factory=list)
+    replaced: list[GroupId] = field(default_factory=list)
+    """A snapshot takes the place of all rows of these groups; what their old state still had to write is void."""
     events: list[tuple[GroupId, Event]] = field(default_factory=list)
+
+    @property
+    def asks_for_reads(self) -> bool:
+        """Whether something is to be read from the store."""
+        return bool(self.fetches or self.snapshot_reads or self.snapshot_ends or self.loads)
 
 
 @dataclass(slots=True)
@@ -155,6 +176,7 @@ class Replica:
             applied=status.applied,
             first=status.first,
             last=status.last,
+            retained_bytes=status.retained_bytes,
             match=status.match,
             relay=status.relay,
             last_timestamp=status.last_timestamp,
@@ -285,10 +307,12 @@ class Replica:
             for event in ready.events:
                 self._note(event, turn)
             if ready.append is not None:
-                work = ready.append
-                if work.hard_state or work.entries or work.truncate_to is not None:
-                    turn.logs.append(LogWrite(self.group, work.hard_state, work.entries, work.truncate_to))
-                turn.releases.append(Release(self.group, work.token, work.release))
+                self._store(ready.append, turn)
+            if ready.snapshot_reads or ready.snapshot_ends:
+                turn.snapshot_reads.extend([(self.group, read) for read in ready.snapshot_reads])
+                turn.snapshot_ends.extend([(self.group, attempt) for attempt in ready.snapshot_ends])
+            if ready.load:
+                turn.loads.append(self.group)
             if ready.refused_reads:
                 self._refuse_reads(ready.refused_reads)
             if ready.reads:
@@ -298,6 +322,21 @@ class Replica:
             asked_again = self._answer_reads() if self._ready_reads else False
             if not (ready.committed or asked_again):
                 return
+
+    def _store(self, work: AppendWork, turn: Turn) -> None:
+        chunk = work.chunk
+        if work.hard_state or work.entries or chunk or work.truncate_to is not None:
+            log = LogWrite(self.group, work.hard_state, work.entries, work.truncate_to, chunk, work.discard_staged)
+            turn.logs.append(log)
+        turn.releases.append(Release(self.group, work.token, work.release))
+        if chunk is not None and chunk.last:
+            self._clock.restore(chunk.timestamp)
+            turn.replaced.append(self.group)
+
+    def loaded(self, machine: GroupState, index: LogIndex) -> None:
+        """`machine` holds the snapshot that was installed here, up to `index`."""
+        self.machine = machine
+        self.core.snapshot_loaded(index)
 
     def _note(self, event: Event, turn: Turn) -> None:
         turn.events.append((self.group, event))

@@ -16,8 +16,13 @@ from typing import Any
 import msgpack
 
 from isochrone.errors import InvalidRequest
-from isochrone.ids import ClusterId, GroupId, Incarnation, NodeId, StoreId
-from isochrone.wire.configurations import check_configuration, decode_configuration
+from isochrone.ids import ClusterId, GroupId, Incarnation, LogIndex, NodeId, StoreId, Term, Timestamp
+from isochrone.wire.configurations import (
+    check_configuration,
+    configuration_from_plain,
+    configuration_to_plain,
+    decode_configuration,
+)
 from isochrone.wire.entries import decode_entry
 from isochrone.wire.messages import (
     AppendRequest,
@@ -26,16 +31,21 @@ from isochrone.wire.messages import (
     GroupMessage,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshot,
     NodeHeartbeat,
     PeerHello,
     PeerMessage,
     Quiesce,
     RaftMessage,
+    SnapshotChunk,
+    SnapshotId,
+    SnapshotResponse,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
 )
 from isochrone.wire.pack import pack
+from isochrone.wire.rows import decode_rows
 
 _FORMS: dict[int, tuple[type[Any], tuple[type, ...]]] = {
     1: (VoteRequest, (int, int, int, bool, bool)),
@@ -47,6 +57,8 @@ _FORMS: dict[int, tuple[type[Any], tuple[type, ...]]] = {
     7: (TimeoutNow, (int,)),
     8: (Quiesce, (int, int)),
     9: (NodeHeartbeat, (int, int, bool)),
+    10: (InstallSnapshot, (int, int, int, int, int, list, int, bool, int, bytes, int, bool)),
+    11: (SnapshotResponse, (int, int, int)),
 }
 """Class and types of the fields by tag. Tags are never given a second meaning."""
 _TAG_BY_TYPE = {cls: tag for tag, (cls, _) in _FORMS.items()}
@@ -145,6 +157,26 @@ def _pack_raft(group: GroupId, message: RaftMessage) -> tuple[Any, ...]:
             return (tag, group, term)
         case Quiesce(term, last_index):
             return (tag, group, term, last_index)
+        case InstallSnapshot(term, chunk):
+            return (tag, group, term, *_pack_chunk(chunk))
+        case SnapshotResponse(term, attempt, position):
+            return (tag, group, term, attempt, position)
+
+
+def _pack_chunk(chunk: SnapshotChunk) -> tuple[Any, ...]:
+    return (
+        chunk.id.term,
+        chunk.id.attempt,
+        chunk.id.index,
+        chunk.id.index_term,
+        configuration_to_plain(chunk.configuration),
+        chunk.timestamp,
+        chunk.with_state,
+        chunk.position,
+        chunk.data,
+        chunk.checksum,
+        chunk.last,
+    )
 
 
 def _unpack(tag: int, group: str, *fields: Any) -> PeerMessage:
@@ -159,7 +191,41 @@ def _unpack(tag: int, group: str, *fields: Any) -> PeerMessage:
         request = AppendRequest(term, previous_index, previous_term, decoded, commit, truncate_to)
         _check_entries(request)
         return GroupMessage(GroupId(group), request)
+    if cls is InstallSnapshot:
+        return GroupMessage(GroupId(group), InstallSnapshot(fields[0], _unpack_chunk(*fields[1:])))
     return GroupMessage(GroupId(group), cls(*fields))
+
+
+def _unpack_chunk(
+    term: int,
+    attempt: int,
+    index: int,
+    index_term: int,
+    plain: object,
+    timestamp: int,
+    with_state: bool,
+    position: int,
+    data: bytes,
+    checksum: int,
+    last: bool,
+) -> SnapshotChunk:
+    """Raise `ValueError` or `InvalidRequest` for a chunk that no leader can have made."""
+    configuration = configuration_from_plain(plain)
+    check_configuration(configuration)
+    if not with_state and (position or data or not last):
+        raise ValueError("a snapshot without state has rows")
+    for _ in decode_rows(data):
+        pass  # whole and well-formed, or it raises
+    return SnapshotChunk(
+        SnapshotId(Term(term), attempt, LogIndex(index), Term(index_term)),
+        configuration,
+        Timestamp(timestamp),
+        with_state,
+        position,
+        data,
+        checksum,
+        last,
+    )
 
 
 def _in_range(field: object) -> bool:

@@ -155,7 +155,7 @@ class AppendRequest:
     entries: tuple[Entry, ...]
     commit: LogIndex
     truncate_to: LogIndex
-    """No witness needs entries up to and including this index: every full voter has them durably."""
+    """Entries up to and including this index may be dropped: committed, and durable on every full voter."""
 
 
 @quickly_made
@@ -215,8 +215,76 @@ class Quiesce:
     """Of the leader's log; all of it is committed."""
 
 
+@dataclass(frozen=True, slots=True)
+class SnapshotId:
+    """One attempt to send one snapshot. No two attempts share an id, so their chunks never mix."""
+
+    term: Term
+    """Of the leader that sends it. There is one leader in a term, and it leads once."""
+    attempt: int
+    """Rises with each attempt of that leader."""
+    index: LogIndex
+    """The snapshot reflects the log up to here."""
+    index_term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunk:
+    """A piece of a snapshot, with all that is needed to install it once its last piece is there."""
+
+    id: SnapshotId
+    configuration: Configuration
+    """As of `id.index`."""
+    timestamp: Timestamp
+    """No timestamp in the log up to `id.index` is larger."""
+    with_state: bool
+    """False: for a witness, which gets index, term and configuration only."""
+    position: int
+    """Bytes of the snapshot before this chunk."""
+    data: bytes
+    """Whole rows (`wire.rows`)."""
+    checksum: int
+    """CRC32C of the snapshot from its beginning to the end of this chunk."""
+    last: bool
+
+    @property
+    def end(self) -> int:
+        """Bytes of the snapshot up to the end of this chunk."""
+        return self.position + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshot:
+    """A chunk for a replica that needs entries which the leader's log no longer holds.
+
+    When all of the snapshot is durable, or if it tells nothing new, the answer is an accepting `AppendResponse`.
+    """
+
+    term: Term
+    chunk: SnapshotChunk
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotResponse:
+    """Answer to a chunk that is not the last one, or that does not follow what the receiver holds."""
+
+    term: Term
+    attempt: int
+    position: int
+    """Bytes of the snapshot that the receiver holds durably."""
+
+
 RaftMessage = (
-    VoteRequest | VoteResponse | AppendRequest | AppendResponse | Heartbeat | HeartbeatResponse | TimeoutNow | Quiesce
+    VoteRequest
+    | VoteResponse
+    | AppendRequest
+    | AppendResponse
+    | Heartbeat
+    | HeartbeatResponse
+    | TimeoutNow
+    | Quiesce
+    | InstallSnapshot
+    | SnapshotResponse
 )
 
 

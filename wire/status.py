@@ -49,6 +49,8 @@ class GroupStatus:
     first: LogIndex
     """First index still held in the log."""
     last: LogIndex
+    retained_bytes: int
+    """Encoded bytes of the log entries held; at the group's log cap, proposals are refused."""
     match: dict[NodeId, LogIndex]
     """On the leader: the highest index known to be durable on each replica, itself included. Empty elsewhere."""
     relay: bool

@@ -28,6 +28,7 @@ from isochrone.wire.messages import (
     EntryKind,
     HardState,
     RaftMessage,
+    SnapshotChunk,
     VoteRequest,
     VoteResponse,
 )
@@ -157,6 +158,8 @@ class Invariants:
         if log.hard_state is not None:
             self._check_hard_state(group, node, disk.hard_state, log.hard_state)
             disk.hard_state = log.hard_state
+        if log.chunk is not None and log.chunk.last:
+            self._install(group, node, disk, log.chunk)
         if log.entries:
             self._write_entries(group, node, disk, log.entries)
         if log.truncate_to is not None:
@@ -222,6 +225,21 @@ class Invariants:
             self._note(Invariant.DISK_KEEPS_WHAT_IT_HOLDS, group, node, text)
         del disk.terms[: index - disk.truncated_index]
         disk.truncated_index, disk.truncated_term = index, term
+
+    def _install(self, group: GroupId, node: NodeId, disk: _Disk, chunk: SnapshotChunk) -> None:
+        """A snapshot takes the place of state and log; what follows in the log stays only after the very same entry."""
+        index, term, chain = chunk.id.index, chunk.id.index_term, self._group(group).chain
+        known = chain[index - 1][0].term if index <= len(chain) else None
+        if known != term and (known is not None or chunk.with_state):
+            text = f"a snapshot up to entry {index} of term {term} was installed; applied there was one of term {known}"
+            self._note(Invariant.APPLIED_PREFIX, group, node, text)
+        if disk.truncated_index < index and disk.term_at(index) == term:
+            del disk.terms[: index - disk.truncated_index]
+        else:
+            disk.terms.clear()
+        disk.truncated_index, disk.truncated_term = index, term
+        if chunk.with_state:
+            self._life(group, node).applied = index
 
     def _check_kept(self, group: GroupId, node: NodeId, known: _Disk, found: _Disk) -> None:
         """A restart must find what the disk holds. The commit index may be raised to what is applied."""

@@ -49,10 +49,35 @@ class RaftConfig:
     apply_bytes_max: int = 4 << 20
     """Most entry bytes handed out at once to be applied."""
     truncate_entries_min: int = 1024
-    """A witness drops its prefix once this many entries can go."""
+    """A replica drops its prefix once this many entries can go, or `truncate_bytes_min`."""
+    truncate_bytes_min: int = 4 << 20
+    """See `truncate_entries_min`."""
+    keep_entries: int = 8192
+    """A replica with state keeps this many of its last entries, as far as they fit into `keep_bytes`.
+
+    A learner that was away for as long is fed from the log; one that was away for longer gets a snapshot.
+    """
+    keep_bytes: int = 16 << 20
+    """See `keep_entries`."""
+    snapshot_chunk_bytes: int = 1 << 20
+    """Most bytes of rows in one chunk of a snapshot (one row may exceed it).
+
+    One chunk is under way to a peer at a time, so this over the round trip bounds the throughput.
+    """
+    log_bytes_max: int = 4 << 30
+    """The log cap: most encoded bytes that a leader's log may retain for a full voter that is behind.
+
+    At the cap the group refuses proposals until that voter returns or is removed: what it needs is never dropped.
+    Larger: a voter may be down for longer under load. Smaller: less disk, and less to send when it returns.
+    """
 
     def __post_init__(self) -> None:
         """Refuse relations that cannot work; a fault of whoever built the configuration."""
+        kept_bytes = self.keep_bytes + self.truncate_bytes_min
+        if self.log_bytes_max <= kept_bytes:
+            raise ValueError(
+                f"a log cap of {self.log_bytes_max} bytes leaves no room beside {kept_bytes} bytes that are kept anyway"
+            )
         if not 0 < self.heartbeat_ns < self.election_timeout_ns:
             raise ValueError(
                 f"heartbeat of {self.heartbeat_ns} ns must be positive and below the election timeout of "

@@ -51,6 +51,13 @@ def prefix_dropped(state: RaftState) -> None:
         del state.configurations[0]
 
 
+def snapshot_installed(state: RaftState, index: LogIndex, configuration: Configuration, *, keeps_suffix: bool) -> None:
+    """A snapshot has taken the place of the log up to `index`, and of the rest unless that is kept."""
+    later = [logged for logged in state.configurations if logged.index > index] if keeps_suffix else []
+    state.configurations = [LoggedConfiguration(index, configuration), *later]
+    _put_in_force(state)
+
+
 def configuration_at(state: RaftState, index: LogIndex) -> Configuration:
     """The configuration as of an entry that is not below the truncation point."""
     return [logged for logged in state.configurations if logged.index <= index][-1].configuration

@@ -22,7 +22,7 @@ Rules (Ongaro's thesis, sections 3.4, 4.2.3, 6.4 and 9.6; etcd's published refin
 from isochrone.errors import check
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term
 from isochrone.probes import probe
-from isochrone.regions.raft import hand_back, lease, replication
+from isochrone.regions.raft import hand_back, lease, replication, snapshots
 from isochrone.regions.raft.progress import Progress
 from isochrone.regions.raft.quorum import VoteOutcome, agreed_value, is_voter, vote_outcome
 from isochrone.regions.raft.ready import EventName
@@ -245,7 +245,7 @@ def _become_leader(state: RaftState, now: Nanos) -> None:
     state.progress = {
         node: Progress(start, last_contact=now, retried=now) for node in state.members if node != state.node
     }
-    state.uncommitted_bytes = replication.bytes_between(state, state.commit, state.log.last_index)
+    state.uncommitted_bytes = state.log.bytes_between(state.commit, state.log.last_index)
     state.round = 0
     state.handed_over.clear()
     state.departing.clear()
@@ -267,6 +267,7 @@ def _leave_leadership(state: RaftState) -> None:
     state.waiting_reads.clear()
     state.new_reads.clear()
     state.leased_reads.clear()
+    snapshots.end_all(state)
     state.progress.clear()
     state.transfer = None
     state.departing.clear()

@@ -1,22 +1,25 @@
 """A replica's view of its log: what is durable, what is on its way to disk, and recent entries in memory.
 
 The whole log is known by its term runs (one record for each change of term), so the term of any index is known
-without I/O. Entries themselves are kept from `cache_first` on; older ones are read from storage by the host
-when a peer needs them.
+without I/O, and so are the sizes of all entries (eight bytes for each). Entries themselves are kept from `cache_first`
+on; older ones are read from storage by the host when a peer needs them.
 
 Invariants:
 1. truncated_index <= durable_index <= last_index, and durable_index <= handed_index <= last_index.
 2. Term runs are contiguous, with rising terms, and cover exactly truncated_index + 1 … last_index.
 3. Entries above `handed_index` have not been given to storage yet. Entries above `durable_index` are always in
    the cache: what is not durable cannot be read back.
-4. `epoch` rises whenever a suffix is replaced, so that a late report of a write that was overtaken is recognised:
+4. `epoch` rises whenever a suffix is replaced, and with a snapshot, so that a late report of a write that was
+   overtaken is recognised:
    1. entry 5 of term 2 is on its way to disk; 2. a leader of term 3 replaces it; 3. a leader of term 4 brings
    entry 5 of term 2 back. The first write's report then names an entry equal to the present one, while the disk
    is about to hold term 3's. Counting it as durable would let a majority forget it.
 """
 
-from bisect import bisect_right
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from isochrone.errors import check
 from isochrone.ids import LogIndex, Term, Timestamp
@@ -41,7 +44,12 @@ class RaftLog:
         self._run_terms: list[Term] = [run.term for run in stored.term_runs]
         self._cache: list[Entry] = list(tail)
         self._cache_first = LogIndex(tail[0].index if tail else stored.last_index + 1)
+        self._start_bytes = 0
+        self._end_bytes = array("Q", accumulate(stored.entry_bytes))
+        """Where each entry held ends, and `_start_bytes` where the first begins, counted in bytes of the whole log."""
         check(not tail or tail[-1].index == stored.last_index, "the tail in memory must reach the end of the log")
+        held = stored.last_index - stored.truncated_index
+        check(len(self._end_bytes) == held, f"{len(self._end_bytes)} sizes are given for {held} entries")
 
     @property
     def first_index(self) -> LogIndex:
@@ -57,6 +65,25 @@ class RaftLog:
     def last_term(self) -> Term:
         """Term of the last entry."""
         return self._run_terms[-1] if self._run_terms else self.truncated_term
+
+    @property
+    def retained_bytes(self) -> int:
+        """Encoded bytes of all entries held, in memory or in storage."""
+        return self._position(self.last_index) - self._start_bytes
+
+    def bytes_between(self, low: LogIndex, high: LogIndex) -> int:
+        """Encoded bytes of the entries above `low` up to `high`, all of them held."""
+        return self._position(high) - self._position(low)
+
+    def newest_within(self, bytes_max: int) -> LogIndex:
+        """The lowest index such that the entries above it take no more than `bytes_max`."""
+        lowest = self._position(self.last_index) - bytes_max
+        if lowest <= self._start_bytes:
+            return self.truncated_index
+        return LogIndex(self.first_index + bisect_left(self._end_bytes, lowest))
+
+    def _position(self, index: LogIndex) -> int:
+        return self._end_bytes[index - self.first_index] if index > self.truncated_index else self._start_bytes
 
     @property
     def term_runs(self) -> tuple[TermRun, ...]:
@@ -118,6 +145,7 @@ class RaftLog:
                 self._run_firsts.append(entry.index)
                 self._run_terms.append(entry.term)
             self._cache.append(entry)
+            self._end_bytes.append(self._position(self.last_index) + len(entry.encoded))
             self.last_index = entry.index
             self.cached_bytes += len(entry.encoded)
 
@@ -130,6 +158,7 @@ class RaftLog:
     def _drop_suffix(self, first: LogIndex) -> None:
         check(first > self.truncated_index, "a truncated entry cannot be replaced")
         self.epoch += 1
+        del self._end_bytes[first - self.first_index :]
         self.last_index = LogIndex(first - 1)
         self.durable_index = min(self.durable_index, self.last_index)
         self.handed_index = min(self.handed_index, self.last_index)
@@ -163,6 +192,8 @@ class RaftLog:
         if index <= self.truncated_index or term is None:
             return
         self._drop_head(index + 1 - self._cache_first)
+        self._start_bytes = self._position(index)
+        del self._end_bytes[: index - self.truncated_index]
         self.truncated_index, self.truncated_term = index, term
         position = bisect_right(self._run_firsts, index + 1) - 1
         del self._run_firsts[:position], self._run_terms[:position]
@@ -171,6 +202,29 @@ class RaftLog:
             self._run_terms.clear()
         elif self._run_firsts[0] <= index:
             self._run_firsts[0] = index + 1
+
+    def install(self, index: LogIndex, term: Term) -> bool:
+        """A snapshot takes the place of everything up to `index`; returns whether what follows is kept.
+
+        It is kept if the entry at `index` is held, with this very `term`. Everything up to `index` counts as durable,
+        as whatever follows from that is made durable after the snapshot.
+        """
+        kept = self.truncated_index < index and self.term_at(index) == term
+        self.epoch += 1
+        if kept:
+            self.durable_index = max(self.durable_index, index)
+            self.handed_index = max(self.handed_index, index)
+            self.truncate_prefix(index)
+            return True
+        self.truncated_index, self.truncated_term = index, term
+        self.last_index = self.durable_index = self.handed_index = index
+        self.cached_bytes = self._start_bytes = 0
+        self._end_bytes = array("Q")
+        self._run_firsts.clear()
+        self._run_terms.clear()
+        self._cache.clear()
+        self._cache_first = LogIndex(index + 1)
+        return False
 
     def evict(self, index: LogIndex) -> None:
         """Drop entries up to and including `index` from memory only, as far as storage can give them back.

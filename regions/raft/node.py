@@ -4,7 +4,7 @@ The host feeds messages, proposals and time in, and takes a `Ready` out: message
 entries to apply, reads to answer. `next_deadline` says when `tick` is needed next; nothing happens in between.
 
 Dispatch stands here and nowhere else, and so does the handling of terms (`_settle_term`). What a message then
-does is in `election`, `replication`, `reading`, `lease`, `transfer`, `quiescence` and `relay`.
+does is in `election`, `replication`, `reading`, `lease`, `snapshots`, `transfer`, `quiescence` and `relay`.
 
 Source: Diego Ongaro, "Consensus: Bridging Theory and Practice" (2014); the surface follows etcd's raft library,
 with time as an argument and durability as a type.
@@ -12,13 +12,13 @@ with time as an argument and durability as a type.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from isochrone.errors import InvariantViolation, NotLeader, check
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
 from isochrone.ports import LoggedConfiguration, StoredGroup
 from isochrone.probes import probe
 from isochrone.regions.raft import (
+    compaction,
     configuration_log,
     election,
     hand_back,
@@ -28,13 +28,23 @@ from isochrone.regions.raft import (
     reading,
     relay,
     replication,
+    snapshots,
     transfer,
 )
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.log import RaftLog
-from isochrone.regions.raft.progress import Feed
-from isochrone.regions.raft.ready import NOTHING_READY, AppendToken, AppendWork, EventName, Proposal, Ready, Slumber
+from isochrone.regions.raft.ready import (
+    NOTHING_READY,
+    AppendToken,
+    AppendWork,
+    EventName,
+    Proposal,
+    Ready,
+    Slumber,
+    SnapshotPart,
+)
 from isochrone.regions.raft.state import Office, Outbox, new_state
+from isochrone.regions.raft.status import RaftStatus, status_of
 from isochrone.wire.messages import (
     MAJORITY,
     AppendRequest,
@@ -43,56 +53,18 @@ from isochrone.wire.messages import (
     Entry,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshot,
     Member,
     Quiesce,
     QuorumSizes,
     RaftMessage,
+    SnapshotResponse,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
 )
 
-_ANSWERS = (VoteResponse, AppendResponse, HeartbeatResponse)
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStatus:
-    """How a leader feeds one peer."""
-
-    feed: Feed
-    match: LogIndex
-    next: LogIndex
-    inflight: int
-    """Unacknowledged requests with entries."""
-    match_timestamp: Timestamp | None
-    """See `Progress.match_timestamp`."""
-
-
-@dataclass(frozen=True, slots=True)
-class RaftStatus:
-    """A snapshot of one replica."""
-
-    role: ReplicaRole
-    office: Office
-    leader: NodeId | None
-    term: Term
-    vote: NodeId | None
-    commit: LogIndex
-    applied: LogIndex
-    first: LogIndex
-    last: LogIndex
-    last_timestamp: Timestamp
-    """The largest timestamp that this log has held."""
-    match: dict[NodeId, LogIndex]
-    """On the leader: how far each replica is known to be durable, itself included."""
-    peers: dict[NodeId, PeerStatus]
-    """On the leader: how every other member is fed."""
-    relay: bool
-    configuration: Configuration
-    """The one in force."""
-    configuration_committed: bool
-    """Whether that is known to be final."""
-    quiescent: bool
+_ANSWERS = (VoteResponse, AppendResponse, HeartbeatResponse, SnapshotResponse)
 
 
 class RaftNode:
@@ -138,10 +110,11 @@ class RaftNode:
         Raises:
             NotLeader: this replica does not lead, or leads only as a relay.
             QueueFull: too many bytes are uncommitted.
-            Unavailable: the leadership is being handed over.
+            Unavailable: the leadership is being handed over, or the log is at its cap: says for which replica.
         """
         self._require_leader()
         transfer.refuse_while_under_way(self._state)
+        compaction.check_cap(self._state, proposals)
         return replication.propose(self._state, proposals)
 
     def read_index(self, context: int, *, leased: bool = True) -> None:
@@ -240,11 +213,13 @@ class RaftNode:
                 self._heard_leader(sender, now)
                 configuration = state.configuration
                 replication.on_append_request(state, sender, message)
+                compaction.truncate(state, message.truncate_to)
                 if state.configuration is not configuration:
                     election.reset_election_timer(state, now)
             case Heartbeat():
                 self._heard_leader(sender, now)
                 replication.on_heartbeat(state, sender, message)
+                compaction.truncate(state, message.truncate_to)
                 if message.round:
                     state.reply(sender, HeartbeatResponse(state.term, message.round))
             case Quiesce():
@@ -266,6 +241,16 @@ class RaftNode:
                     lease.note_answer(progress, message.round)
                     replication.on_heartbeat_response(state, sender, now)
                     reading.release_confirmed(state)
+            case InstallSnapshot():
+                self._heard_leader(sender, now)
+                configuration = state.configuration
+                snapshots.on_install(state, sender, message.chunk)
+                if state.configuration is not configuration:
+                    election.reset_election_timer(state, now)
+            case SnapshotResponse():
+                if state.is_leader and sender in state.progress:
+                    state.progress[sender].last_contact = now
+                    snapshots.on_response(state, sender, state.progress[sender], message, now)
             case TimeoutNow():
                 if state.office is Office.FOLLOWER and state.role is ReplicaRole.FULL and state.may_campaign:
                     state.asked_by_full = transfer.is_full_voter(state, sender)
@@ -285,7 +270,7 @@ class RaftNode:
         if message.term > state.term:
             if isinstance(message, VoteResponse) and message.pre and message.granted:
                 return True  # It repeats the term that we asked about; it is nobody's term yet.
-            leader = sender if isinstance(message, AppendRequest | Heartbeat | Quiesce) else None
+            leader = sender if isinstance(message, AppendRequest | Heartbeat | Quiesce | InstallSnapshot) else None
             election.become_follower(state, message.term, leader, now)
         elif message.term < state.term:
             state.event(EventName.STALE_MESSAGE, peer=sender)
@@ -300,6 +285,8 @@ class RaftNode:
             case AppendRequest():
                 hint = AppendResponse(state.term, False, LogIndex(0), Term(0), message.previous_index)
                 state.reply(sender, hint)
+            case InstallSnapshot():
+                state.reply(sender, AppendResponse(state.term, False, LogIndex(0), Term(0), message.chunk.id.index))
             case Heartbeat():
                 state.reply(sender, HeartbeatResponse(state.term, message.round))
             case VoteRequest():
@@ -326,6 +313,7 @@ class RaftNode:
             if transfer.expire(state, now):
                 hand_back.given_up(state)
             if now >= state.heartbeat_deadline and not state.quiescent and not quiescence.fall_asleep(state, now):
+                snapshots.give_up_stuck(state, now)
                 reading.start_round(state, now)
         elif state.election_deadline is not None and now >= state.election_deadline:
             election.timed_out(state, now)
@@ -351,6 +339,7 @@ class RaftNode:
             hand_back.look(state, now)
             quiescence.look_for_work(state, now)
             replication.flush(state)
+            compaction.truncate_leader(state, now)
             reading.flush(state, now)
         append = self._append_work()
         committed = self._take_committed()
@@ -366,6 +355,9 @@ class RaftNode:
             refused_reads=tuple(out.refused_reads),
             fetches=tuple(out.fetches),
             events=tuple(out.events),
+            snapshot_reads=tuple(out.snapshot_reads),
+            snapshot_ends=tuple(out.snapshot_ends),
+            load=out.load,
         )
 
     def _append_work(self) -> AppendWork | None:
@@ -374,7 +366,7 @@ class RaftNode:
         must_store = state.term != state.stored.term or state.vote != state.stored.vote
         # A replica that forgot that it is no voter any more would ask for votes for ever, and nobody would tell it.
         must_store |= not state.may_campaign and state.stored.commit < state.configurations[-1].index <= state.commit
-        stores = bool(entries) or must_store or out.truncate_to is not None
+        stores = bool(entries) or must_store or out.truncate_to is not None or out.chunk is not None
         if not stores and not out.when_durable:
             return None
         # A risen commit index alone is not worth a write; it goes along with the next one.
@@ -382,12 +374,20 @@ class RaftNode:
         changed = stores and hard_state != state.stored
         if changed:
             state.stored = hard_state
+        obsolete = stores and state.staged is not None and state.staged.id.index <= state.commit
+        if obsolete:
+            state.staged = None
+        token = AppendToken(state.term, state.log.last_index, state.log.epoch)
+        if out.chunk is not None and out.chunk.last:
+            state.installed = token
         return AppendWork(
-            AppendToken(state.term, state.log.last_index, state.log.epoch),
+            token,
             hard_state if changed else None,
             entries,
             out.truncate_to,
             tuple(out.when_durable),
+            out.chunk,
+            obsolete,
         )
 
     def _take_committed(self) -> tuple[Entry, ...]:
@@ -396,7 +396,7 @@ class RaftNode:
             state.applied = state.handed_to_apply = state.commit
             self._trim_cache()
             return ()
-        if state.handed_to_apply >= state.commit:
+        if state.handed_to_apply >= state.commit or state.loading is not None:
             return ()
         first = LogIndex(state.handed_to_apply + 1)
         entries = state.log.cached_up_to(first, state.commit, state.config.apply_bytes_max)
@@ -410,6 +410,9 @@ class RaftNode:
             probe("raft.stale_write_report")
             state.event(EventName.STALE_WRITE_REPORT, token.last_index)
         state.durable_term = max(state.durable_term, token.term)
+        if token == state.installed:
+            state.installed = None
+            state.out.load = state.loading is not None
         self._trim_cache()
         if token.term != state.term:
             return
@@ -430,6 +433,15 @@ class RaftNode:
         """The entries of a `Fetch` have been read; empty if they are gone."""
         if self._state.is_leader:
             replication.on_fetched(self._state, peer, entries)
+
+    def snapshot_read(self, attempt: int, part: SnapshotPart | None, now: Nanos) -> None:
+        """The rows of a `SnapshotRead` have been read; None if the store cannot give the snapshot any more."""
+        if self._state.is_leader:
+            snapshots.on_read(self._state, attempt, part, now)
+
+    def snapshot_loaded(self, index: LogIndex) -> None:
+        """The state machine has been loaded anew, from rows that reflect the log up to `index`."""
+        snapshots.loaded(self._state, index)
 
     def _trim_cache(self) -> None:
         """Forget applied entries beyond the bytes allowed, in steps, keeping all that peers are likely to ask for."""
@@ -487,26 +499,4 @@ class RaftNode:
 
     def status(self) -> RaftStatus:
         """A snapshot for people and tests."""
-        state = self._state
-        match_ = {node: replication.match_of(state, node) for node in state.members} if state.is_leader else {}
-        return RaftStatus(
-            role=state.role,
-            office=state.office,
-            leader=state.leader,
-            term=state.term,
-            vote=state.vote,
-            commit=state.commit,
-            applied=state.applied,
-            first=state.log.first_index,
-            last=state.log.last_index,
-            last_timestamp=state.last_timestamp,
-            match=match_,
-            peers={
-                node: PeerStatus(peer.feed, peer.match, peer.next, len(peer.inflight), peer.match_timestamp)
-                for node, peer in state.progress.items()
-            },
-            relay=state.is_relay,
-            configuration=state.configuration,
-            configuration_committed=configuration_log.is_committed(state),
-            quiescent=state.quiescent,
-        )
+        return status_of(self._state)

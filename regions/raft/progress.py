@@ -1,7 +1,8 @@
 """What a leader knows of one peer's log, and how it feeds it.
 
 `PROBE`: one append request at a time, to find where the logs match. `REPLICATE`: the match is known; requests are
-pipelined, `next` runs ahead, and a window of messages and bytes bounds what is unacknowledged.
+pipelined, `next` runs ahead, and a window of messages and bytes bounds what is unacknowledged. `SNAPSHOT`: the log no
+longer holds what the peer needs next (`snapshots`); no request goes out until it does.
 """
 
 from collections import deque
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from isochrone.ids import LogIndex, Nanos, Timestamp
+from isochrone.wire.messages import SnapshotChunk
 
 
 class Feed(StrEnum):
@@ -16,6 +18,26 @@ class Feed(StrEnum):
 
     PROBE = "probe"
     REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
+
+
+@dataclass(slots=True)
+class SnapshotFeed:
+    """One attempt to bring a peer a snapshot."""
+
+    attempt: int
+    progressed: Nanos
+    """When the peer last acknowledged a chunk."""
+    sent: Nanos
+    """When the chunk under way was last sent."""
+    index: LogIndex | None = None
+    """The snapshot reflects the log up to here; None until the store has opened it."""
+    chunk: SnapshotChunk | None = None
+    """Under way; None while it is read."""
+    position: int = 0
+    """Bytes that the peer holds durably."""
+    checksum: int = 0
+    """Of these bytes."""
 
 
 @dataclass(slots=True)
@@ -47,10 +69,17 @@ class Progress:
     inflight: deque[tuple[LogIndex, int]] = field(default_factory=deque)
     """(last index, bytes) of each unacknowledged request with entries."""
     inflight_bytes: int = 0
+    snapshot: SnapshotFeed | None = None
+    """In SNAPSHOT: the attempt under way."""
+
+    @property
+    def held(self) -> LogIndex | None:
+        """The peer has everything up to here, or gets it by a snapshot; None: the snapshot's index is not known yet."""
+        return self.match if self.snapshot is None else self.snapshot.index
 
     def can_send(self, messages_max: int, bytes_max: int) -> bool:
         """Whether one more request with entries may go out."""
-        if self.fetching:
+        if self.fetching or self.feed is Feed.SNAPSHOT:
             return False
         if self.feed is Feed.PROBE:
             return not self.probing
@@ -79,6 +108,8 @@ class Progress:
 
     def refused(self, rejected: LogIndex, match_hint: LogIndex) -> bool:
         """Note that the peer does not hold the entry at `rejected`. Returns False for a stale refusal."""
+        if self.feed is Feed.SNAPSHOT:
+            return False
         if self.feed is Feed.REPLICATE:
             if rejected <= self.match:
                 return False
@@ -90,6 +121,19 @@ class Progress:
         self.next = LogIndex(max(self.match, min(match_hint, rejected - 1)) + 1)
         self.probing = False
         return True
+
+    def begin_snapshot(self, feed: SnapshotFeed) -> None:
+        """Stop feeding from the log."""
+        self._become(Feed.SNAPSHOT)
+        self.snapshot = feed
+
+    def end_snapshot(self, feed: Feed) -> None:
+        """Feed from the log again; in PROBE only once the peer is heard again."""
+        self._become(feed)
+        self.snapshot = None
+        self.probing = feed is Feed.PROBE
+        if feed is Feed.REPLICATE:
+            self.next = LogIndex(self.match + 1)
 
     def _become(self, feed: Feed) -> None:
         self.feed = feed

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from isochrone.ids import KeyspaceId, LogIndex, Nanos, NodeId, Term, Timestamp
 from isochrone.records import quickly_made
-from isochrone.wire.messages import Entry, HardState, RaftMessage
+from isochrone.wire.messages import Configuration, Entry, HardState, RaftMessage, SnapshotChunk
 
 
 @quickly_made
@@ -47,6 +47,9 @@ class AppendWork:
     truncate_to: LogIndex | None
     """Drop entries up to and including this one."""
     release: tuple[Outgoing, ...]
+    chunk: SnapshotChunk | None = None
+    """A piece of a snapshot, which comes before everything else in this work; see `ports.LogWrite`."""
+    discard_staged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,28 @@ class Fetch:
     first: LogIndex
     last: LogIndex
     bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRead:
+    """Rows for a peer that needs a snapshot: read the next ones of this attempt, then call `snapshot_read`.
+
+    The first read of an attempt opens a snapshot of the store, which is kept until the attempt ends.
+    """
+
+    attempt: int
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPart:
+    """What such a read gives, and what the snapshot is."""
+
+    index: LogIndex
+    index_term: Term
+    configuration: Configuration
+    data: bytes
+    last: bool
 
 
 @quickly_made
@@ -92,9 +117,13 @@ class EventName(StrEnum):
     TRANSFER_GIVEN_UP = "transfer_given_up"
     HANDED_BACK = "handed_back"
     RELAY_HANDED_OVER = "relay_handed_over"
-    RELAY_CANNOT_FEED = "relay_cannot_feed"
     QUIESCED = "quiesced"
     WOKE = "woke"
+    CANNOT_FEED = "cannot_feed"
+    SNAPSHOT_BEGUN = "snapshot_begun"
+    SNAPSHOT_GIVEN_UP = "snapshot_given_up"
+    SNAPSHOT_INSTALLED = "snapshot_installed"
+    CHUNK_DAMAGED = "chunk_damaged"
     STALE_MESSAGE = "stale_message"
     CONFIGURATION_CHANGED = "configuration_changed"
     CONFIGURATION_ROLLED_BACK = "configuration_rolled_back"
@@ -126,6 +155,11 @@ class Ready:
     """Contexts of reads that can no longer be answered here: this replica does not lead any more."""
     fetches: tuple[Fetch, ...]
     events: tuple[Event, ...]
+    snapshot_reads: tuple[SnapshotRead, ...] = ()
+    snapshot_ends: tuple[int, ...] = ()
+    """Attempts whose snapshot of the store, if one is open, is not needed any more."""
+    load: bool = False
+    """The rows of an installed snapshot are durable: load the state machine anew, then call `snapshot_loaded`."""
 
 
 NOTHING_READY = Ready((), None, (), (), (), (), ())

@@ -1,12 +1,12 @@
-"""Replication: appending, feeding peers, matching logs, committing, and what a witness may drop.
+"""Replication: appending, feeding peers, matching logs, committing, and what replicas may drop.
 
 Rules (Ongaro's thesis, sections 3.5, 3.6 and 10.2.1):
 - A follower replaces entries only on a conflict of terms, never because a request is short or late.
 - It acknowledges an index only when everything up to it is durable. A leader sends entries while its own write is
   under way, and counts itself only when that write is durable.
 - Only entries of the leader's own term are committed by counting; older ones by implication.
-- A witness drops entries only up to `truncate_to`: committed, and durable on every full voter. So whichever full
-  voter survives, the witness can feed it everything that it lacks.
+- Entries are dropped (`compaction`) only up to `truncate_to`: committed, and durable on every full voter. So whichever
+  full voter survives, whoever leads can feed it everything that it lacks.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from isochrone.errors import InvariantViolation, QueueFull, StorageError, check
 from isochrone.ids import KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Timestamp
 from isochrone.probes import probe
-from isochrone.regions.raft import configuration_log
+from isochrone.regions.raft import configuration_log, snapshots
 from isochrone.regions.raft.progress import Feed, Progress
 from isochrone.regions.raft.quorum import agreed_value
 from isochrone.regions.raft.ready import EventName, Fetch, Proposal
@@ -73,7 +73,7 @@ def flush(state: RaftState) -> None:
 
 
 def on_heartbeat(state: RaftState, leader: NodeId, heartbeat: Heartbeat) -> None:
-    """On a follower: learn what is committed, and what witnesses may drop.
+    """On a follower: learn what is committed.
 
     Raises:
         StorageError: the leader knows of this replica that it held more, durably, than it holds now.
@@ -86,7 +86,6 @@ def on_heartbeat(state: RaftState, leader: NodeId, heartbeat: Heartbeat) -> None
             "lost as well: remove this member, and let the node rejoin as a learner with a new store"
         )
     advance_commit(state, heartbeat.commit)
-    apply_truncation(state, heartbeat.truncate_to)
 
 
 def heartbeat_to(state: RaftState, progress: Progress, round_: int, truncate_to: LogIndex) -> Heartbeat:
@@ -102,9 +101,7 @@ def send_entries(state: RaftState, peer: NodeId, progress: Progress, *, even_if_
         if progress.next > state.log.last_index and not (even_if_empty and not sent):
             break
         if progress.next <= state.log.truncated_index:
-            # By the truncation rule only a peer that lost acknowledged entries can be here.
-            probe("raft.relay_cannot_feed")
-            state.event(EventName.RELAY_CANNOT_FEED, progress.next, peer)
+            snapshots.begin(state, peer, progress)
             break
         if progress.next < state.log.cache_first:
             probe("raft.peer_fed_from_storage")
@@ -126,7 +123,8 @@ def on_fetched(state: RaftState, peer: NodeId, entries: Sequence[Entry]) -> None
     if progress is None:
         return
     progress.fetching = False
-    current = bool(entries) and entries[0].index == progress.next
+    # The prefix may have been dropped meanwhile: then not even the entry before these can be named any more.
+    current = bool(entries) and entries[0].index == progress.next > state.log.truncated_index
     if current and all(state.log.term_at(entry.index) == entry.term for entry in entries):
         _send_append(state, peer, progress, list(entries))
     send_entries(state, peer, progress)
@@ -169,7 +167,6 @@ def on_append_request(state: RaftState, sender: NodeId, request: AppendRequest) 
     _store_new_entries(state, request.entries)
     last = LogIndex(request.previous_index + len(request.entries))
     advance_commit(state, min(request.commit, last))
-    apply_truncation(state, request.truncate_to)
     if state.lacks_state():
         return  # what was just stored names it so; an acknowledgement would let it be promoted
     state.send_when_durable(sender, AppendResponse(state.term, True, last, state.term, LogIndex(0)))
@@ -197,6 +194,7 @@ def on_append_response(state: RaftState, sender: NodeId, response: AppendRespons
         check(response.index <= state.log.last_index, f"{sender} acknowledges entries that were never sent")
         if progress.accepted(response.index):
             progress.match_timestamp = state.log.cached_timestamp(progress.match)
+            snapshots.on_match(state, progress)
             maybe_commit(state)
     else:
         hint = state.log.last_index_with_term_at_most(response.index, response.hint_term)
@@ -213,6 +211,9 @@ def on_heartbeat_response(state: RaftState, sender: NodeId, now: Nanos) -> None:
     if now - progress.retried < state.config.heartbeat_ns // 2:
         return
     progress.retried = now
+    if progress.feed is Feed.SNAPSHOT:
+        snapshots.on_contact(state, sender, progress, now)
+        return
     progress.probing = False
     if progress.match < state.log.last_index or progress.feed is Feed.PROBE:
         _reopen_window(state, sender, progress)
@@ -248,31 +249,12 @@ def advance_commit(state: RaftState, index: LogIndex) -> None:
         return
     check(index <= state.log.last_index, "nothing beyond the log is committed")
     if state.is_leader:
-        state.uncommitted_bytes -= bytes_between(state, state.commit, index)
+        state.uncommitted_bytes -= state.log.bytes_between(state.commit, index)
     before, state.commit = state.commit, index
     configuration_log.commit_advanced(state, before)
-
-
-def bytes_between(state: RaftState, low: LogIndex, high: LogIndex) -> int:
-    """Encoded bytes of the entries above `low` up to `high`. Uncommitted entries are always in memory."""
-    return sum(len(entry.encoded) for entry in state.log.cached(LogIndex(low + 1), high))
 
 
 def truncation_bound(state: RaftState) -> LogIndex:
     """On the leader: everything up to here is committed and durable on every full voter of both halves."""
     full = (node for node, member in state.members.items() if member.role is ReplicaRole.FULL)
     return min([state.commit, *(match_of(state, node) for node in full)])
-
-
-def apply_truncation(state: RaftState, bound: LogIndex) -> None:
-    """On a witness: drop what no full voter can need. Full voters keep their log."""
-    state.held_by_full = max(state.held_by_full, bound)
-    if state.role is not ReplicaRole.WITNESS:
-        return
-    # The last entry stays: after a restart its timestamp is the floor for the timestamps that follow.
-    settled = state.applied if state.keeps_state else state.commit
-    target = LogIndex(min(bound, settled, state.log.durable_index, state.log.last_index - 1))
-    if target - state.log.truncated_index >= state.config.truncate_entries_min:
-        state.log.truncate_prefix(target)
-        configuration_log.prefix_dropped(state)
-        state.out.truncate_to = target

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
-from isochrone.ports import LoggedConfiguration, StoredGroup
+from isochrone.ports import LoggedConfiguration, StagedSnapshot, StoredGroup
 from isochrone.regions.raft.changes import all_members, history_of, keeps_state, role_or_former, standing, votes_as
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.log import RaftLog
 from isochrone.regions.raft.progress import Progress
 from isochrone.regions.raft.quorum import Half, voter_halves
-from isochrone.regions.raft.ready import Event, EventName, Fetch, Outgoing, ReadReady
-from isochrone.wire.messages import Configuration, HardState, Member, RaftMessage
+from isochrone.regions.raft.ready import AppendToken, Event, EventName, Fetch, Outgoing, ReadReady, SnapshotRead
+from isochrone.wire.messages import Configuration, HardState, Member, RaftMessage, SnapshotChunk
 
 
 class Office(StrEnum):
@@ -87,12 +87,17 @@ class Outbox:
     refused_reads: list[int] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    snapshot_reads: list[SnapshotRead] = field(default_factory=list)
+    snapshot_ends: list[int] = field(default_factory=list)
+    load: bool = False
     truncate_to: LogIndex | None = None
+    chunk: SnapshotChunk | None = None
 
     @property
     def holds_anything(self) -> bool:
-        """Whether something has gathered besides `when_durable` and `truncate_to`, which always bring a write along."""
-        return bool(self.free or self.reads or self.refused_reads or self.fetches or self.events)
+        """Whether something has gathered besides what always brings a write along."""
+        snapshots = self.snapshot_reads or self.snapshot_ends or self.load
+        return bool(self.free or self.reads or self.refused_reads or self.fetches or self.events or snapshots)
 
 
 @dataclass(slots=True)
@@ -179,6 +184,14 @@ class RaftState:
     """On the leader: the office is being handed over, and nothing is proposed."""
     handed_over: dict[NodeId, Nanos] = field(default_factory=dict)
     """On a relay: when each replica was last told to take over."""
+    snapshot_attempts: int = 0
+    """How many snapshots this replica began to send since it started."""
+    staged: StagedSnapshot | None = None
+    """What is staged of a snapshot, or on its way to be; its generation is known to the store only."""
+    installed: AppendToken | None = None
+    """The write that switches to a snapshot, until it is durable."""
+    loading: LogIndex | None = None
+    """Nothing is handed out to be applied before the snapshot that was installed up to here is loaded."""
     out: Outbox = field(default_factory=Outbox)
 
     @property
@@ -267,6 +280,7 @@ def new_state(
         halves=voter_halves(configuration),
         stored=hard_state,
         durable_term=hard_state.term,
-        last_timestamp=last_timestamp,
+        last_timestamp=max(last_timestamp, stored.base_timestamp),
         held_by_full=stored.truncated_index if role is ReplicaRole.WITNESS else LogIndex(0),
+        staged=stored.staged,
     )

@@ -77,7 +77,7 @@ class GroupState:
         self._keyspaces = {name: KeyspaceState(name, name.encode()) for name in keyspaces}
 
     def restore(self, rows: Sequence[Row]) -> None:
-        """Take over stored rows; once, before the first apply."""
+        """Take over stored rows before the first apply; in pieces, if their order is kept."""
         for row in rows:
             if row.value is None:
                 continue

@@ -12,6 +12,7 @@ may still end the process. It then fails to start, which is what a damaged store
 """
 
 import os
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,17 @@ from typing import TypeAlias, cast
 import lmdb
 
 from isochrone.errors import StorageError
-from isochrone.ids import ClusterId, GroupId, Incarnation, LogIndex, NodeId, StoreId, Term
-from isochrone.ports import LoggedConfiguration, Row, StoredGroup, StoreIdentity, TermRun, WriteBatch
+from isochrone.ids import ClusterId, GroupId, Incarnation, LogIndex, NodeId, StoreId
+from isochrone.ports import Row, StoredGroup, StoreIdentity, WriteBatch
 from isochrone.regions.storage import layout
-from isochrone.regions.storage.log_bounds import commit_at_start, empty_group
-from isochrone.wire.configurations import configuration_from_plain, configuration_to_plain
+from isochrone.regions.storage.log_bounds import ChunkEffect, chunk_effects, commit_at_start, empty_group, lacks_entries
+from isochrone.regions.storage.records import Changes, collect, collect_group, configuration_of, group_from_records
+from isochrone.regions.storage.snapshot_bounds import living_generations
+from isochrone.regions.storage.snapshot_lmdb import DeadRows, Snapshot
+from isochrone.wire.configurations import configuration_to_plain
 from isochrone.wire.entries import CorruptEntry, decode_entry
-from isochrone.wire.messages import Configuration, Entry, HardState
+from isochrone.wire.messages import Configuration, Entry, SnapshotChunk
+from isochrone.wire.rows import decode_rows
 
 DATA_FILE = "data.mdb"
 MAP_BYTES_FIRST = 64 << 20
@@ -39,9 +44,6 @@ Medium = tuple[int, int, int]
 
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 Database: TypeAlias = "lmdb._Database"  # the class has no public name
-
-_Changes = dict[bytes, bytes | None]
-"""Values to put by key; None deletes."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,9 @@ class Image:
     numbers: dict[GroupId, int] = field(default_factory=dict)
     logs: dict[GroupId, Database] = field(default_factory=dict)
     incarnations: dict[NodeId, Incarnation] = field(default_factory=dict)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    """Those that are being read."""
+    dead_rows: DeadRows = field(default_factory=DeadRows)
 
 
 @contextmanager
@@ -114,6 +119,7 @@ def open_image(directory: Path) -> Image:
                 raise StorageError(f"{path} is truncated: it has {file_bytes} bytes of {map_bytes}")
             image = _open_databases(path, environment)
             _complete_groups(image)
+            _find_dead_rows(image)
     except BaseException:
         environment.close()
         raise
@@ -163,25 +169,32 @@ def grow_map(image: Image, map_bytes_max: int) -> bool:
 def put_batches(image: Image, txn: Transaction, *, steps: list[tuple[WriteBatch, dict[GroupId, StoredGroup]]]) -> None:
     """Put batches, each with the groups that it changes as they are after it, into one transaction."""
     before = dict(image.groups)
-    records: _Changes = {}
-    rows: _Changes = {}
+    records: Changes = {}
+    rows: Changes = {}
     for batch, changed in steps:
-        for log in batch.logs:
+        effects = chunk_effects(before, batch)
+        for place, log in enumerate(batch.logs):
+            if log.chunk is not None:
+                _put_chunk(image, txn, rows, log.group, log.chunk, effects[place])
             if log.entries:
                 _put_entries(txn, image.logs[log.group], log.entries)
             if log.truncate_to is not None:
                 _delete_prefix(txn, image.logs[log.group], log.truncate_to)
         for name, group in changed.items():
-            _collect_group(records, image.numbers[name], name, before[name], group)
+            collect_group(records, image.numbers[name], name, before[name], group)
             before[name] = group
         for row in batch.rows:
-            key = layout.row_key(image.numbers[row.group], row)
+            prefix = layout.rows_prefix(image.numbers[row.group], before[row.group].generation)
+            key = layout.row_key(prefix, row.keyspace, row.table, row.key)
             stored = None if row.value is None else layout.encode_row(key, row.value)
             rows[layout.stored_row_key(key)] = stored
         for node, incarnation in batch.incarnations.items():
-            _collect(records, layout.peer_key(node), incarnation)
+            collect(records, layout.peer_key(node), incarnation)
     _put_changes(txn, image.meta, records)
+    for snapshot in image.snapshots:
+        snapshot.save(txn, image.rows, rows)
     _put_changes(txn, image.rows, rows)
+    image.dead_rows.sweep(txn, image.rows)
 
 
 def read_entries(image: Image, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:
@@ -201,6 +214,13 @@ def read_entries(image: Image, group: GroupId, first: LogIndex, last: LogIndex, 
     return tuple(entries)
 
 
+def load_group(image: Image, group: GroupId) -> StoredGroup:
+    """Bounds of a group and the sizes of its entries, which LMDB keeps beside the keys."""
+    bounds = group_of(image, group)
+    with image.environment.begin(db=image.logs[group], buffers=True) as txn, txn.cursor() as cursor:
+        return replace(bounds, entry_bytes=array("Q", map(len, cursor.iternext(keys=False))))
+
+
 def group_of(image: Image, group: GroupId) -> StoredGroup:
     """Bounds of a group; `StorageError` if the store does not hold it."""
     if group not in image.groups:
@@ -211,7 +231,7 @@ def group_of(image: Image, group: GroupId) -> StoredGroup:
 def read_rows(image: Image, group: GroupId) -> list[Row]:
     """All rows of a group, ordered by keyspace, table and key."""
     group_of(image, group)
-    prefix = layout.group_prefix(image.numbers[group])
+    prefix = layout.rows_prefix(image.numbers[group], image.groups[group].generation)
     with image.environment.begin(db=image.rows) as txn:
         found = [layout.decode_row(group, key, stored) for key, stored in _items(txn, prefix)]
     found.sort(key=lambda row: (row.keyspace, row.table, row.key))
@@ -258,8 +278,8 @@ def _open_databases(path: Path, environment: lmdb.Environment) -> Image:
         if key.startswith(b"group/"):
             number = layout.number_of(key)
             name, configuration = cast("tuple[str, object]", value)
-            group = empty_group(_configuration(key, configuration))
-            image.groups[GroupId(name)] = _load_group(number, group, records)
+            group = empty_group(configuration_of(key, configuration))
+            image.groups[GroupId(name)] = group_from_records(number, group, records)
             image.numbers[GroupId(name)] = number
             image.logs[GroupId(name)] = database(layout.log_name(number))
         elif key.startswith(b"peer/"):
@@ -270,47 +290,6 @@ def _open_databases(path: Path, environment: lmdb.Environment) -> Image:
 def _read_records(environment: lmdb.Environment, meta: Database) -> dict[bytes, object]:
     with environment.begin(db=meta) as txn:
         return {key: layout.decode_record(key, stored) for key, stored in _items(txn, b"")}
-
-
-def _load_group(number: int, group: StoredGroup, records: Mapping[bytes, object]) -> StoredGroup:
-    """A group as its records describe it; `_complete_groups` completes it."""
-    hard_state, applied, truncated = group.hard_state, group.applied, (group.truncated_index, group.truncated_term)
-    if found := records.get(layout.hard_state_key(number)):
-        term, vote, commit = cast("tuple[int, str | None, int]", found)
-        hard_state = HardState(Term(term), None if vote is None else NodeId(vote), LogIndex(commit))
-    if found := records.get(layout.applied_key(number)):
-        applied = LogIndex(cast("int", found))
-    if found := records.get(layout.truncated_key(number)):
-        index, term = cast("tuple[int, int]", found)
-        truncated = (LogIndex(index), Term(term))
-    prefix = layout.run_prefix(number)
-    runs = tuple(
-        TermRun(layout.index_of(key[len(prefix) :]), Term(cast("int", value)))
-        for key, value in records.items()
-        if key.startswith(prefix)
-    )
-    prefix = layout.configuration_prefix(number)
-    configurations = tuple(
-        LoggedConfiguration(layout.index_of(key[len(prefix) :]), _configuration(key, value))
-        for key, value in records.items()
-        if key.startswith(prefix)
-    )
-    return replace(
-        group,
-        hard_state=hard_state,
-        applied=applied,
-        truncated_index=truncated[0],
-        truncated_term=truncated[1],
-        term_runs=runs,
-        configurations=configurations,
-    )
-
-
-def _configuration(key: bytes, plain: object) -> Configuration:
-    try:
-        return configuration_from_plain(plain)
-    except ValueError as error:
-        raise StorageError(f"record {key!r} does not hold a configuration") from error
 
 
 def _complete_groups(image: Image) -> None:
@@ -335,12 +314,61 @@ def _complete_groups(image: Image) -> None:
             )
         if any(not first < logged.index <= last for logged in group.configurations):
             raise StorageError(f"group {name}: a configuration belongs to an entry outside of {first + 1} to {last}")
+        if lacks_entries(group):
+            raise StorageError(
+                f"group {name}: the log begins at {group.truncated_index + 1}, its rows reflect only {group.applied}"
+            )
         image.groups[name] = commit_at_start(replace(group, last_index=last))
 
 
-def _identity_records(identity: StoreIdentity, medium: Medium) -> dict[bytes, object]:
-    store = (layout.FORMAT_VERSION, identity.cluster, identity.node, identity.store, *medium)
-    return {layout.STORE_KEY: store, layout.INCARNATION_KEY: identity.incarnation}
+def _find_dead_rows(image: Image) -> None:
+    """Rows of generations that are neither in force nor staged: a crash came before they were deleted."""
+    living = {
+        (image.numbers[name], generation)
+        for name, group in image.groups.items()
+        for generation in living_generations(group)
+    }
+    with image.environment.begin(db=image.rows) as txn, txn.cursor() as cursor:
+        found = cursor.first()
+        while found:
+            number, generation = layout.generation_of(cursor.key())
+            if (number, generation) not in living:
+                image.dead_rows.add(layout.rows_prefix(number, generation))
+            found = cursor.set_range(layout.rows_prefix(number, generation + 1))
+
+
+def note_changes(image: Image, groups: dict[GroupId, StoredGroup]) -> None:
+    """A commit has taken place: these are the groups now. What it left behind dead is to be deleted."""
+    before, image.groups = image.groups, groups
+    for name, group in groups.items():
+        old = before[name]
+        if group.generation == old.generation and group.staged == old.staged:
+            continue
+        begun = range(old.generations + 1, group.generations + 1)
+        for generation in sorted({*living_generations(old), *begun}.difference(living_generations(group))):
+            image.dead_rows.add(layout.rows_prefix(image.numbers[name], generation))
+
+
+def open_snapshot(image: Image, group: GroupId) -> Snapshot:
+    """Begin to read a group's rows as they are now; `close_snapshot` ends it."""
+    bounds = group_of(image, group)
+    snapshot = Snapshot(group, bounds, layout.rows_prefix(image.numbers[group], bounds.generation))
+    image.snapshots.append(snapshot)
+    return snapshot
+
+
+def read_snapshot(image: Image, snapshot: Snapshot, bytes_max: int) -> tuple[bytes, bool] | None:
+    """The next rows of a snapshot, as `ports.SnapshotReader.read` promises."""
+    if snapshot.lost or image.groups[snapshot.group].generation != snapshot.bounds.generation:
+        return None
+    with image.environment.begin(db=image.rows) as txn:
+        return snapshot.read(txn, bytes_max)
+
+
+def close_snapshot(image: Image, snapshot: Snapshot) -> None:
+    """Nobody reads it any more."""
+    if snapshot in image.snapshots:
+        image.snapshots.remove(snapshot)
 
 
 def _items(txn: Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -362,6 +390,19 @@ def _decode(group: GroupId, index: LogIndex, key: bytes, encoded: bytes) -> Entr
     return entry
 
 
+def _put_chunk(
+    image: Image, txn: Transaction, rows: Changes, group: GroupId, chunk: SnapshotChunk, effect: ChunkEffect
+) -> None:
+    prefix = layout.rows_prefix(image.numbers[group], effect.generation)
+    for keyspace, table, row_key, value in decode_rows(chunk.data):
+        key = layout.row_key(prefix, keyspace, table, row_key)
+        rows[layout.stored_row_key(key)] = layout.encode_row(key, value)
+    if chunk.last and effect.keeps_suffix:
+        _delete_prefix(txn, image.logs[group], chunk.id.index)
+    elif chunk.last:
+        txn.drop(image.logs[group], delete=False)
+
+
 def _put_entries(txn: Transaction, log: Database, entries: tuple[Entry, ...]) -> None:
     items = [(layout.index_key(entry.index), entry.encoded) for entry in entries]
     with txn.cursor(log) as cursor:
@@ -379,38 +420,15 @@ def _delete_prefix(txn: Transaction, log: Database, truncate_to: LogIndex) -> No
                 cursor.delete()
 
 
-def _collect_group(records: _Changes, number: int, name: GroupId, before: StoredGroup, after: StoredGroup) -> None:
-    """Add the records that differ between two states of a group."""
-    if after.configuration is not before.configuration:
-        _collect(records, layout.group_key(number), (name, configuration_to_plain(after.configuration)))
-    if after.configurations is not before.configurations:
-        for logged in before.configurations:
-            records[layout.configuration_key(number, logged.index)] = None
-        for logged in after.configurations:
-            key = layout.configuration_key(number, logged.index)
-            _collect(records, key, configuration_to_plain(logged.configuration))
-    if after.hard_state != before.hard_state:
-        hard_state = after.hard_state
-        _collect(records, layout.hard_state_key(number), (hard_state.term, hard_state.vote, hard_state.commit))
-    if after.applied != before.applied:
-        _collect(records, layout.applied_key(number), after.applied)
-    if after.truncated_index != before.truncated_index:
-        _collect(records, layout.truncated_key(number), (after.truncated_index, after.truncated_term))
-    if after.term_runs is not before.term_runs:
-        for gone in set(before.term_runs).difference(after.term_runs):
-            records[layout.run_key(number, gone.first)] = None
-        for run in set(after.term_runs).difference(before.term_runs):
-            _collect(records, layout.run_key(number, run.first), run.term)
-
-
-def _collect(records: _Changes, key: bytes, value: object) -> None:
-    records[key] = layout.encode_record(key, value)
-
-
-def _put_changes(txn: Transaction, database: Database, changes: _Changes) -> None:
+def _put_changes(txn: Transaction, database: Database, changes: Changes) -> None:
     gone = [key for key, stored in changes.items() if stored is None]
     for key in gone:
         txn.delete(key, db=database)
     if len(gone) < len(changes):
         with txn.cursor(database) as cursor:
             cursor.putmulti([(key, stored) for key, stored in changes.items() if stored is not None])
+
+
+def _identity_records(identity: StoreIdentity, medium: Medium) -> dict[bytes, object]:
+    store = (layout.FORMAT_VERSION, identity.cluster, identity.node, identity.store, *medium)
+    return {layout.STORE_KEY: store, layout.INCARNATION_KEY: identity.incarnation}

@@ -5,8 +5,8 @@ One environment holds these databases:
 - `meta`: small records, each a CRC32C (4 bytes, big-endian) and a msgpack value. The key is a kind, then what it is
   about; see the `*_key` functions. The checksum covers the key too, so a record under a wrong key is noticed.
 - `log/N`: entries of group number N, by index (8 bytes, big-endian, so the order of bytes is that of indexes).
-- `rows`: rows by group number, keyspace, table and key, in that order; each a CRC32C and the value. That checksum
-  covers the key, too.
+- `rows`: rows by group number, generation (`snapshot_bounds`), keyspace, table and key, in that order; each a CRC32C
+  and the value. That checksum covers the key, too.
 
 Groups are numbered as they are made. A keyspace ends with 00 01 and a 00 within it is written 00 FF, which keeps the
 order of keyspaces and makes no key the beginning of another keyspace's.
@@ -38,6 +38,7 @@ _CUT = KEY_BYTES_MAX - _DIGEST_BYTES
 
 _NUMBER = struct.Struct(">I")
 _INDEX = struct.Struct(">Q")
+_GENERATION = struct.Struct(">II")
 _CRC = struct.Struct(">I")
 _TAIL = struct.Struct(">H")
 
@@ -78,6 +79,16 @@ def applied_key(number: int) -> bytes:
 def truncated_key(number: int) -> bytes:
     """Record: index and term of the entry before the first one held."""
     return b"truncated/" + _NUMBER.pack(number)
+
+
+def generation_key(number: int) -> bytes:
+    """Record: generation of a group's rows in force, the highest one ever used, and the base timestamp."""
+    return b"generation/" + _NUMBER.pack(number)
+
+
+def staged_key(number: int) -> bytes:
+    """Record: the snapshot that is staged."""
+    return b"staged/" + _NUMBER.pack(number)
 
 
 def run_prefix(number: int) -> bytes:
@@ -123,15 +134,20 @@ def decode_record(key: bytes, stored: bytes) -> object:
     return cast("object", msgpack.unpackb(body, use_list=False))
 
 
-def group_prefix(number: int) -> bytes:
-    """What the keys of a group's rows begin with."""
-    return _NUMBER.pack(number)
+def rows_prefix(number: int, generation: int) -> bytes:
+    """What the keys of one generation of a group's rows begin with."""
+    return _GENERATION.pack(number, generation)
 
 
-def row_key(number: int, row: Row) -> bytes:
-    """The whole key of a row, which may be longer than what LMDB allows."""
-    keyspace = row.keyspace.encode().replace(b"\0", b"\0\xff")
-    return b"%b%b\0\1%c%b" % (_NUMBER.pack(number), keyspace, row.table, row.key)
+def generation_of(stored_key: bytes) -> tuple[int, int]:
+    """Group number and generation of a row."""
+    number, generation = _GENERATION.unpack_from(stored_key)
+    return number, generation
+
+
+def row_key(prefix: bytes, keyspace: KeyspaceId, table: int, key: bytes) -> bytes:
+    """The whole key of a row after its `rows_prefix`. It may be longer than what LMDB allows."""
+    return b"%b%b\0\1%c%b" % (prefix, keyspace.encode().replace(b"\0", b"\0\xff"), table, key)
 
 
 def stored_row_key(key: bytes) -> bytes:
@@ -162,8 +178,8 @@ def decode_row(group: GroupId, stored_key: bytes, stored: bytes) -> Row:
     if len(stored_key) == KEY_BYTES_MAX:
         start = _TAIL.size + _TAIL.unpack_from(body)[0]
         key, value = stored_key[:_CUT] + body[_TAIL.size : start], body[start:]
-    end = key.index(b"\0\1", 4)
-    keyspace = key[4:end].replace(b"\0\xff", b"\0").decode()
+    end = key.index(b"\0\1", _GENERATION.size)
+    keyspace = key[_GENERATION.size : end].replace(b"\0\xff", b"\0").decode()
     return Row(group, KeyspaceId(keyspace), key[end + 2], key[end + 3 :], value)
 
 

@@ -7,25 +7,35 @@ batch that breaks a rule leaves the store as it was. The rules, whose breach is 
 2. nothing committed or truncated is replaced;
 3. the term never falls, a vote is not changed within a term, `commit` never falls and stays within the log;
 4. truncation stays within the log;
-5. `applied` never falls and stays within the log.
+5. `applied` never falls and stays within the log;
+6. where there are rows, nothing is truncated that they do not reflect: no restart could replay it. (A witness has none:
+   it never applied anything.)
+7. a chunk of a snapshot continues what is staged or begins another snapshot, its checksum matches, and the last one
+   brings more than is committed here (`snapshot_bounds`).
 
 The configurations of a group move with its log: an entry that holds one adds it, a replaced suffix takes its own along,
 and a truncated prefix leaves its last one as the group's first.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from isochrone.errors import InvariantViolation, StorageError, check
 from isochrone.ids import GroupId, LogIndex, Term
 from isochrone.ports import LoggedConfiguration, LogWrite, StoredGroup, TermRun, WriteBatch
+from isochrone.regions.storage.snapshot_bounds import stage, switch
 from isochrone.wire.configurations import decode_configuration
-from isochrone.wire.messages import Configuration, Entry, EntryKind, HardState
+from isochrone.wire.messages import Configuration, Entry, EntryKind, HardState, SnapshotChunk
 
 
 def empty_group(configuration: Configuration) -> StoredGroup:
     """A group as it is right after it was made."""
     return StoredGroup(configuration, HardState(), LogIndex(0), Term(0), LogIndex(0), (), LogIndex(0))
+
+
+def lacks_entries(group: StoredGroup) -> bool:
+    """Whether entries are gone that the group's rows do not reflect."""
+    return 0 < group.applied < group.truncated_index
 
 
 def check_creation(groups: Mapping[GroupId, StoredGroup], group: GroupId, configuration: Configuration) -> bool:
@@ -52,22 +62,33 @@ def advance(groups: Mapping[GroupId, StoredGroup], batch: WriteBatch) -> dict[Gr
         InvariantViolation: the batch breaks a rule of this module; a fault of the caller.
     """
     changed: dict[GroupId, StoredGroup] = {}
+    replaced = [log.group for log in batch.logs if log.chunk is not None and log.chunk.last]
     for log in batch.logs:
         check(log.group in groups, f"write to group {log.group}, which this store does not hold")
         changed[log.group] = advance_log(changed.get(log.group) or groups[log.group], log)
     for name, applied in batch.applied.items():
         check(name in groups, f"applied index of group {name}, which this store does not hold")
         group = changed.get(name) or groups[name]
+        check(name not in replaced, f"{name}: a snapshot brings an applied index of its own")
         check(applied >= group.applied, f"{name}: applied index falls from {group.applied} to {applied}")
         check(applied <= group.last_index, f"{name}: applied {applied} is beyond the last entry {group.last_index}")
         changed[name] = replace(group, applied=applied)
+    for name, group in changed.items():
+        if lacks_entries(group):
+            text = f"{name}: entries up to {group.truncated_index} go, but {group.applied} is applied"
+            raise InvariantViolation(text)
     foreign = [row.group for row in batch.rows if row.group not in groups]
     check(not foreign, f"row of group {foreign[:1]}, which this store does not hold")
+    void = [row.group for row in batch.rows if row.group in replaced]
+    check(not void, f"row of group {void[:1]}, whose rows a snapshot replaces in this batch")
     return changed
 
 
 def advance_log(group: StoredGroup, write: LogWrite) -> StoredGroup:
-    """The group after one log write: entries first, then truncation, then hard state."""
+    """The group after one log write: a snapshot's chunk first, then entries, truncation, and hard state."""
+    group = stage(group, write)
+    if write.chunk is not None and write.chunk.last:
+        group = _install(group, write.group, write.chunk)
     if write.entries:
         group = _append(group, write)
     if write.truncate_to is not None and write.truncate_to > group.truncated_index:
@@ -76,6 +97,12 @@ def advance_log(group: StoredGroup, write: LogWrite) -> StoredGroup:
         _check_hard_state(group, write.group, write.hard_state)
         group = replace(group, hard_state=write.hard_state)
     return group
+
+
+def configuration_at(group: StoredGroup, index: LogIndex) -> Configuration:
+    """The configuration as of an entry held, or of the one before the first."""
+    logged = [logged.configuration for logged in group.configurations if logged.index <= index]
+    return logged[-1] if logged else group.configuration
 
 
 def term_at(group: StoredGroup, index: LogIndex) -> Term:
@@ -153,6 +180,46 @@ def _truncate(group: StoredGroup, name: GroupId, index: LogIndex) -> StoredGroup
         term_runs=later,
         configurations=group.configurations[len(gone) :],
     )
+
+
+def _install(group: StoredGroup, name: GroupId, chunk: SnapshotChunk) -> StoredGroup:
+    kept = _keeps_suffix(group, chunk)
+    if kept:
+        group = _truncate(group, name, chunk.id.index)
+    return switch(group, name, chunk, keeps_suffix=kept)
+
+
+def _keeps_suffix(group: StoredGroup, chunk: SnapshotChunk) -> bool:
+    index = chunk.id.index
+    return group.truncated_index < index <= group.last_index and term_at(group, index) == chunk.id.index_term
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkEffect:
+    """What a store has to do for one chunk."""
+
+    generation: int
+    """Under which its rows are kept."""
+    keeps_suffix: bool
+    """If it is the last one: whether the log above the snapshot's index stays."""
+
+
+def chunk_effects(groups: Mapping[GroupId, StoredGroup], batch: WriteBatch) -> dict[int, ChunkEffect]:
+    """The effect of each chunk in a batch that `advance` allowed, by the place of its write among the batch's logs.
+
+    `groups` are as before the batch.
+    """
+    effects: dict[int, ChunkEffect] = {}
+    walked = {log.group: groups[log.group] for log in batch.logs if log.chunk is not None}
+    for place, log in enumerate(batch.logs):
+        group = walked.get(log.group)
+        if group is None:
+            continue
+        staged = stage(group, log).staged
+        if log.chunk is not None and staged is not None:
+            effects[place] = ChunkEffect(staged.generation, _keeps_suffix(group, log.chunk))
+        walked[log.group] = advance_log(group, log)
+    return effects
 
 
 def _check_hard_state(group: StoredGroup, name: GroupId, new: HardState) -> None:

@@ -6,18 +6,32 @@ Everything happens in the caller's thread, and without `hold` no call suspends.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from array import array
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Self
 
 from isochrone.errors import InvariantViolation, StorageError
 from isochrone.ids import GroupId, Incarnation, KeyspaceId, LogIndex, NodeId
-from isochrone.ports import LogWrite, Row, StoredGroup, StoreIdentity, WriteBatch
-from isochrone.regions.storage.log_bounds import advance, check_creation, commit_at_start, empty_group
-from isochrone.wire.messages import Configuration, Entry
+from isochrone.ports import LogWrite, Row, SnapshotReader, StoredGroup, StoreIdentity, WriteBatch
+from isochrone.regions.storage.log_bounds import (
+    ChunkEffect,
+    advance,
+    check_creation,
+    chunk_effects,
+    commit_at_start,
+    configuration_at,
+    empty_group,
+    term_at,
+)
+from isochrone.regions.storage.snapshot_bounds import living_generations
+from isochrone.wire.messages import Configuration, Entry, SnapshotChunk
+from isochrone.wire.rows import decode_rows, encode_row
 
-_RowKey = tuple[GroupId, KeyspaceId, int, bytes]
+_RowKey = tuple[GroupId, int, KeyspaceId, int, bytes]
+"""Group, generation, keyspace, table and key."""
 
 
 @dataclass(slots=True)
@@ -32,16 +46,39 @@ class _Image:
     def apply(self, batch: WriteBatch) -> None:
         """Make a batch durable, as a whole or, on `InvariantViolation`, not at all."""
         changed = advance(self.groups, batch)
-        for log in batch.logs:
+        effects = chunk_effects(self.groups, batch)
+        for place, log in enumerate(batch.logs):
+            if log.chunk is not None:
+                self._write_chunk(log.group, log.chunk, effects[place])
             self._write_log(log)
         self.groups.update(changed)
         for row in batch.rows:
-            key = (row.group, row.keyspace, row.table, row.key)
+            key = (row.group, self.groups[row.group].generation, row.keyspace, row.table, row.key)
             if row.value is None:
                 self.rows.pop(key, None)
             else:
                 self.rows[key] = row.value
         self.incarnations.update(batch.incarnations)
+        if effects or any(log.discard_staged for log in batch.logs):
+            self.rows = {key: value for key, value in self.rows.items() if self._lives(key)}
+
+    def _lives(self, key: _RowKey) -> bool:
+        return key[1] in living_generations(self.groups[key[0]])
+
+    def rows_of(self, group: GroupId) -> list[Row]:
+        """The rows in force, ordered by keyspace, table and key."""
+        generation = self.groups[group].generation
+        found = [Row(group, *key[2:], value) for key, value in self.rows.items() if key[:2] == (group, generation)]
+        return sorted(found, key=lambda row: (row.keyspace, row.table, row.key))
+
+    def _write_chunk(self, group: GroupId, chunk: SnapshotChunk, effect: ChunkEffect) -> None:
+        for keyspace, table, key, value in decode_rows(chunk.data):
+            self.rows[group, effect.generation, keyspace, table, key] = value
+        if chunk.last:
+            held = self.entries[group]
+            gone = [index for index in held if index <= chunk.id.index or not effect.keeps_suffix]
+            for index in gone:
+                del held[index]
 
     def _write_log(self, log: LogWrite) -> None:
         held = self.entries[log.group]
@@ -69,6 +106,32 @@ def _settle(durable: asyncio.Future[None], error: Exception | None) -> None:
         durable.set_result(None)
     else:
         durable.set_exception(error)
+
+
+class _CopiedSnapshot:
+    """A `ports.SnapshotReader`."""
+
+    def __init__(self, bounds: StoredGroup, rows: list[Row], check_usable: Callable[[], None]) -> None:
+        self.index = bounds.applied
+        self.index_term = term_at(bounds, bounds.applied)
+        self.configuration = configuration_at(bounds, bounds.applied)
+        self._rows = deque(rows)
+        self._check_usable = check_usable
+
+    async def read(self, bytes_max: int) -> tuple[bytes, bool] | None:
+        self._check_usable()
+        data = b""
+        while self._rows:
+            row = self._rows[0]
+            encoded = encode_row(row.keyspace, row.table, row.key, row.value or b"")
+            if data and len(data) + len(encoded) > bytes_max:
+                break
+            data += encoded
+            self._rows.popleft()
+        return data, not self._rows
+
+    def close(self) -> None:
+        self._rows.clear()
 
 
 class _Outcome(Enum):
@@ -122,9 +185,12 @@ class MemoryStore:
         return len(self._pending)
 
     async def load(self, group: GroupId) -> StoredGroup:
-        """A group's log bounds and hard state."""
+        """A group's log bounds, hard state and sizes of entries."""
         self._check_usable()
-        return self._group(group)
+        bounds = self._group(group)
+        held = self._image.entries[group]
+        indexes = range(bounds.truncated_index + 1, bounds.last_index + 1)
+        return replace(bounds, entry_bytes=array("Q", [len(held[LogIndex(index)].encoded) for index in indexes]))
 
     async def read_entries(self, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:
         """Entries `first..last`, as many as fit."""
@@ -146,7 +212,12 @@ class MemoryStore:
         """All rows of a group, in order."""
         self._check_usable()
         self._group(group)
-        return [Row(*key, value) for key, value in sorted(self._image.rows.items()) if key[0] == group]
+        return self._image.rows_of(group)
+
+    async def open_snapshot(self, group: GroupId) -> SnapshotReader:
+        """Begin to read a group's state as it is now; here, a copy of it."""
+        self._check_usable()
+        return _CopiedSnapshot(self._group(group), self._image.rows_of(group), self._check_usable)
 
     async def write(self, batch: WriteBatch) -> None:
         """Make a batch durable, at once unless writes are held back."""

@@ -29,10 +29,11 @@ import lmdb
 
 from isochrone.errors import InvariantViolation, StorageError
 from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId
-from isochrone.ports import Row, StoredGroup, StoreIdentity, WriteBatch
+from isochrone.ports import Row, SnapshotReader, StoredGroup, StoreIdentity, WriteBatch
 from isochrone.regions.storage import image_lmdb
 from isochrone.regions.storage.image_lmdb import Image, Transaction
-from isochrone.regions.storage.log_bounds import advance, check_creation
+from isochrone.regions.storage.log_bounds import advance, check_creation, configuration_at, term_at
+from isochrone.regions.storage.snapshot_lmdb import Snapshot
 from isochrone.wire.messages import Configuration, Entry
 
 JOINED_WRITES_MAX = 256
@@ -76,6 +77,23 @@ class _Close:
 
 _Request = _Write | _Read | _Creation | _Close
 _Outcome = tuple[asyncio.Future[None] | asyncio.Future[object], object, Exception | None]
+
+
+class _Reader:
+    """A `ports.SnapshotReader`."""
+
+    def __init__(self, store: "LmdbStore", snapshot: Snapshot) -> None:
+        self._store = store
+        self._snapshot = snapshot
+        self.index = snapshot.bounds.applied
+        self.index_term = term_at(snapshot.bounds, self.index)
+        self.configuration = configuration_at(snapshot.bounds, self.index)
+
+    async def read(self, bytes_max: int) -> tuple[bytes, bool] | None:
+        return await self._store.read_snapshot(self._snapshot, bytes_max)
+
+    def close(self) -> None:
+        self._store.close_snapshot(self._snapshot)
 
 
 class LmdbStore:
@@ -136,8 +154,8 @@ class LmdbStore:
         return self._commits
 
     async def load(self, group: GroupId) -> StoredGroup:
-        """A group's log bounds and hard state."""
-        return await self._read(lambda: image_lmdb.group_of(self._image, group))
+        """A group's log bounds, hard state and sizes of entries."""
+        return await self._read(lambda: image_lmdb.load_group(self._image, group))
 
     async def read_entries(self, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:
         """Entries `first..last`, as many as fit."""
@@ -146,6 +164,20 @@ class LmdbStore:
     async def read_rows(self, group: GroupId) -> Sequence[Row]:
         """All rows of a group, in order."""
         return await self._read(lambda: image_lmdb.read_rows(self._image, group))
+
+    async def open_snapshot(self, group: GroupId) -> SnapshotReader:
+        """Begin to read a group's state as it is now."""
+        return _Reader(self, await self._read(lambda: image_lmdb.open_snapshot(self._image, group)))
+
+    async def read_snapshot(self, snapshot: Snapshot, bytes_max: int) -> tuple[bytes, bool] | None:
+        """The next rows of a snapshot."""
+        return await self._read(lambda: image_lmdb.read_snapshot(self._image, snapshot, bytes_max))
+
+    def close_snapshot(self, snapshot: Snapshot) -> None:
+        """Nobody reads it any more. Harmless when the store is closed."""
+        if not self._closed:
+            done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+            self._requests.put(_Read(lambda: image_lmdb.close_snapshot(self._image, snapshot), done))
 
     async def write(self, batch: WriteBatch) -> None:
         """Make a batch durable. A caller that is cancelled does not undo the write."""
@@ -291,7 +323,7 @@ class LmdbStore:
             failure.__cause__ = error
             self._reject(writes, failure)
             return False
-        self._image.groups = groups
+        image_lmdb.note_changes(self._image, groups)
         self._commits += 1
         self._tell([(write.done, None, None) for write in writes])
         return True

@@ -18,9 +18,20 @@ from isochrone.ids import (
     NodeId,
     StoreId,
     Term,
+    Timestamp,
 )
 from isochrone.records import quickly_made
-from isochrone.wire.messages import Configuration, Entry, Envelope, HardState, PeerMessage
+from isochrone.wire.messages import (
+    Configuration,
+    Entry,
+    Envelope,
+    HardState,
+    PeerMessage,
+    SnapshotChunk,
+    SnapshotId,
+)
+
+_NO_TIMESTAMP = Timestamp(0)
 
 
 class Clock(Protocol):
@@ -77,7 +88,16 @@ class LogWrite:
     entries: tuple[Entry, ...] = ()
     """Contiguous. They replace everything from the first one's index on."""
     truncate_to: LogIndex | None = None
-    """Drop entries up to and including this one."""
+    """Drop entries up to and including this one. The rows that come from them are in this batch or an earlier one."""
+    chunk: SnapshotChunk | None = None
+    """Stage this piece of a snapshot, before everything else in this write.
+
+    The last piece switches: the snapshot takes the place of the group's rows, and of its log up to the snapshot's
+    index. What follows in the log is kept only if the entry at that index is held, with its very term. Such a batch has
+    no rows and no applied index of the group.
+    """
+    discard_staged: bool = False
+    """What is staged is not wanted any more."""
 
 
 @quickly_made
@@ -109,6 +129,19 @@ class LoggedConfiguration:
     configuration: Configuration
 
 
+@dataclass(frozen=True, slots=True)
+class StagedSnapshot:
+    """How much of a snapshot is staged: chunks that are durable, and not in force before the last one is."""
+
+    id: SnapshotId
+    position: int
+    """Bytes staged."""
+    checksum: int
+    """CRC32C of what is staged."""
+    generation: int
+    """Of its rows."""
+
+
 @quickly_made
 @dataclass(frozen=True, slots=True)
 class StoredGroup:
@@ -126,6 +159,15 @@ class StoredGroup:
     applied: LogIndex
     configurations: tuple[LoggedConfiguration, ...] = ()
     """Those of the entries held, in order; the last one is in force, whether it is committed or not."""
+    entry_bytes: Sequence[int] = ()
+    """Encoded bytes of each entry held, in order. Only `load` gives them."""
+    base_timestamp: Timestamp = _NO_TIMESTAMP
+    """No timestamp in what a snapshot brought is larger."""
+    staged: StagedSnapshot | None = None
+    generation: int = 0
+    """Each snapshot that was begun has its rows under a number of its own. This is the number of those in force."""
+    generations: int = 0
+    """The highest such number that was ever used."""
 
     @property
     def effective_configuration(self) -> Configuration:
@@ -142,6 +184,33 @@ class StoreIdentity:
     store: StoreId
     incarnation: Incarnation
     """Already raised and durable when the store is open."""
+
+
+class SnapshotReader(Protocol):
+    """A group's state at one moment, read piece by piece while the group goes on."""
+
+    @property
+    def index(self) -> LogIndex:
+        """The state reflects the log up to here."""
+
+    @property
+    def index_term(self) -> Term: ...
+
+    @property
+    def configuration(self) -> Configuration:
+        """As of `index`."""
+
+    async def read(self, bytes_max: int) -> tuple[bytes, bool] | None:
+        """The next rows (`wire.rows`), as many as fit into `bytes_max` but at least one; and whether they are the last.
+
+        None: too much has changed since that moment, and what is left can no longer be read.
+
+        Raises:
+            StorageError: a row is corrupt, or the store cannot be used any more.
+        """
+
+    def close(self) -> None:
+        """Read no more. Idempotent."""
 
 
 class Store(Protocol):
@@ -174,7 +243,7 @@ class Store(Protocol):
         """Highest incarnation of each peer, as stored when the store was opened."""
 
     async def load(self, group: GroupId) -> StoredGroup:
-        """A group's log bounds and hard state."""
+        """A group's log bounds, hard state and sizes of entries. Takes time in proportion to the log's length."""
 
     async def read_entries(self, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:
         """Entries `first..last`, both included, as far as they are held and fit into `bytes_max`; at least `first`.
@@ -185,6 +254,9 @@ class Store(Protocol):
 
     async def read_rows(self, group: GroupId) -> Sequence[Row]:
         """All rows of a group, ordered by keyspace, table and key."""
+
+    async def open_snapshot(self, group: GroupId) -> SnapshotReader:
+        """Begin to read a group's state as of its `applied` now. Costs nothing in proportion to the state's size."""
 
     async def write(self, batch: WriteBatch) -> None:
         """Make a batch durable. See the class for what is promised."""

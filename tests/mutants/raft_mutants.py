@@ -5,6 +5,7 @@ from planting import Mutant
 ELECTION = "regions/raft/election.py"
 NODE = "regions/raft/node.py"
 REPLICATION = "regions/raft/replication.py"
+COMPACTION = "regions/raft/compaction.py"
 READING = "regions/raft/reading.py"
 LOG = "regions/raft/log.py"
 QUORUM = "regions/raft/quorum.py"
@@ -329,9 +330,9 @@ READING_MUTANTS = (
 WITNESS_MUTANTS = (
     Mutant(
         name="a witness truncates without bound",
-        file=REPLICATION,
-        old="    target = LogIndex(min(bound, settled, state.log.durable_index, state.log.last_index - 1))",
-        new="    target = LogIndex(min(settled, state.log.durable_index, state.log.last_index - 1))",
+        file=COMPACTION,
+        old="    target = LogIndex(min(bound, settled, log.durable_index, log.last_index - 1))",
+        new="    target = LogIndex(min(settled, log.durable_index, log.last_index - 1))",
         test=_WITNESS + "a_witness_drops_only_what_every_full_voter_holds",
     ),
     Mutant(
@@ -351,9 +352,9 @@ WITNESS_MUTANTS = (
     ),
     Mutant(
         name="a witness drops its last entry",
-        file=REPLICATION,
-        old="state.log.durable_index, state.log.last_index - 1))",
-        new="state.log.durable_index, state.log.last_index))",
+        file=COMPACTION,
+        old="log.durable_index, log.last_index - 1))",
+        new="log.durable_index, log.last_index))",
         test=_WITNESS + "a_witness_keeps_its_last_entry_so_that_timestamps_rise_across_its_restart",
     ),
     Mutant(

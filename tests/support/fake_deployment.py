@@ -87,15 +87,16 @@ class FakeDeployment:
         behind = 1 if self.never_heals and node != state.leader else 0
         index = LogIndex(state.index - behind)
         return GroupStatus(
-            group.id,
-            role,
-            state.leader,
-            Term(state.term),
-            index,
-            index,
-            LogIndex(1),
-            LogIndex(state.index),
-            {},
+            group=group.id,
+            role=role,
+            leader=state.leader,
+            term=Term(state.term),
+            commit=index,
+            applied=index,
+            first=LogIndex(1),
+            last=LogIndex(state.index),
+            retained_bytes=0,
+            match={},
             relay=False,
             last_timestamp=Timestamp(index),
         )

@@ -12,24 +12,23 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from raft_disk import Disk, Rows, encode_state
+
 from isochrone.drills.checkers.invariants import Invariants
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
-from isochrone.ports import LogWrite, StoredGroup, TermRun
+from isochrone.ports import LogWrite
 from isochrone.regions.raft.changes import all_members, keeps_state
 from isochrone.regions.raft.config import RaftConfig
-from isochrone.regions.raft.node import RaftNode, RaftStatus
+from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.quorum import voter_halves
-from isochrone.regions.raft.ready import AppendWork, Event, EventName, Fetch, Proposal
-from isochrone.regions.storage.log_bounds import logged_configuration
-from isochrone.wire.configurations import decode_configuration
-from isochrone.wire.entries import make_entry
+from isochrone.regions.raft.ready import AppendWork, Event, EventName, Fetch, Proposal, SnapshotPart, SnapshotRead
+from isochrone.regions.raft.status import RaftStatus
+from isochrone.regions.storage.log_bounds import configuration_at
 from isochrone.wire.messages import (
     AppendRequest,
     AppendResponse,
     Configuration,
     Entry,
-    EntryKind,
-    HardState,
     Heartbeat,
     Member,
     RaftMessage,
@@ -44,79 +43,13 @@ ELECTION_MS = 1000
 
 
 @dataclass
-class Disk:
-    """What survives a crash."""
+class Opened:
+    """A snapshot that is being read, and what is left of it."""
 
-    hard_state: HardState = field(default_factory=HardState)
-    truncated_index: LogIndex = LogIndex(0)
-    truncated_term: Term = Term(0)
-    entries: list[Entry] = field(default_factory=list)
-    base: Configuration | None = None
-    """As of the truncation point; None: the cluster's first."""
-
-    def write(self, work: AppendWork) -> None:
-        if work.hard_state is not None:
-            assert work.hard_state.term >= self.hard_state.term, "a stored term fell"
-            if work.hard_state.term == self.hard_state.term and self.hard_state.vote is not None:
-                assert work.hard_state.vote == self.hard_state.vote, "a stored vote changed within its term"
-            self.hard_state = work.hard_state
-        if work.entries:
-            keep = work.entries[0].index - self.truncated_index - 1
-            assert 0 <= keep <= len(self.entries), "a hole in the stored log"
-            del self.entries[keep:]
-            self.entries.extend(work.entries)
-        if work.truncate_to is not None:
-            count = work.truncate_to - self.truncated_index
-            self.truncated_term = self.entries[count - 1].term
-            self.truncated_index = work.truncate_to
-            for entry in self.entries[:count]:
-                if entry.kind is EntryKind.CONFIGURATION:
-                    self.base = decode_configuration(entry.data)
-            del self.entries[:count]
-
-    @property
-    def last_index(self) -> int:
-        return self.truncated_index + len(self.entries)
-
-    def term_at(self, index: int) -> int | None:
-        if index == self.truncated_index:
-            return self.truncated_term
-        held = self.truncated_index < index <= self.last_index
-        return self.entries[index - self.truncated_index - 1].term if held else None
-
-    def load(self, configuration: Configuration) -> StoredGroup:
-        runs: list[TermRun] = []
-        for entry in self.entries:
-            if not runs or runs[-1].term != entry.term:
-                runs.append(TermRun(entry.index, entry.term))
-        return StoredGroup(
-            configuration=self.base or configuration,
-            hard_state=self.hard_state,
-            truncated_index=self.truncated_index,
-            truncated_term=self.truncated_term,
-            last_index=LogIndex(self.last_index),
-            term_runs=tuple(runs),
-            applied=LogIndex(0),
-            configurations=tuple(
-                logged_configuration(entry) for entry in self.entries if entry.kind is EntryKind.CONFIGURATION
-            ),
-        )
-
-
-def disk_with(*terms: int, term: int = 0, vote: str | None = None, commit: int = 0) -> Disk:
-    """A disk whose log holds entries of these terms. Equal index and term means the same entry."""
-    entries = [
-        make_entry(
-            index=LogIndex(index),
-            term=Term(entry_term),
-            kind=EntryKind.COMMANDS,
-            timestamp=Timestamp(index),
-            data=b"%d/%d" % (index, entry_term),
-        )
-        for index, entry_term in enumerate(terms, start=1)
-    ]
-    hard_state = HardState(Term(max(term, *terms, 0)), NodeId(vote) if vote else None, LogIndex(commit))
-    return Disk(hard_state, entries=entries)
+    index: LogIndex
+    term: Term
+    configuration: Configuration
+    rows: Rows
 
 
 @dataclass
@@ -125,8 +58,11 @@ class Replica:
 
     disk: Disk
     core: RaftNode | None = None
-    pending: list[AppendWork] = field(default_factory=list)
-    applied: list[tuple[int, int, bytes]] = field(default_factory=list)
+    pending: list[tuple[AppendWork, Rows | None]] = field(default_factory=list)
+    applied: Rows = field(default_factory=list)
+    loading: bool = False
+    """A snapshot is on its way to the disk, and then into memory."""
+    snapshots: dict[int, Opened] = field(default_factory=dict)
     reads: dict[int, int] = field(default_factory=dict)
     leased_reads: int = 0
     refused_reads: list[int] = field(default_factory=list)
@@ -157,7 +93,7 @@ class Cluster:
         self.rng = random.Random(seed)
         self.now = 0
         self.delay_ms, self.jitter_ms, self.loss = delay_ms, jitter_ms, loss
-        self.duplication = 0.0
+        self.duplication = self.snapshot_loss = 0.0
         self.disk_ms, self.fetch_ms = disk_ms, fetch_ms
         self.on_write: Callable[[str], None] = lambda _name: None
         self.heartbeat_ms, self.election_ms = heartbeat_ms, election_ms
@@ -200,11 +136,13 @@ class Cluster:
             **self.config,
         )
         replica.life += 1
-        replica.applied = []
+        replica.applied = list(replica.disk.rows)
+        replica.loading = False
+        replica.snapshots = {}
         rng = random.Random(f"{name}/{replica.life}/{self.rng.random()}")
         stored = replica.disk.load(self.configuration)
         self.invariants.restarted(GROUP, NodeId(name), stored)
-        base = 0 if keeps_state(stored, NodeId(name)) else replica.disk.hard_state.commit
+        base = stored.applied if keeps_state(stored, NodeId(name)) else replica.disk.hard_state.commit
         kept = max(0, min(base + 1, stored.last_index) - stored.truncated_index - 1)
         replica.core = RaftNode(config, stored, replica.disk.entries[kept:], rng=rng, now=self.clock(name))
         self.drain(name)
@@ -214,8 +152,8 @@ class Cluster:
         replica = self.replicas[name]
         replica.core = None
         replica.life += 1
-        for work in replica.pending[:keep]:
-            self._write(name, work)
+        for work, rows in replica.pending[:keep]:
+            self._write(name, work, rows)
         replica.pending.clear()
 
     def isolate(self, *names: str) -> None:
@@ -285,7 +223,9 @@ class Cluster:
             for outgoing in ready.messages:
                 self._transmit(name, outgoing.to, outgoing.message)
             if ready.append is not None:
-                replica.pending.append(ready.append)
+                chunk = ready.append.chunk
+                replica.loading |= chunk is not None and chunk.last and chunk.with_state
+                replica.pending.append((ready.append, None if replica.loading else replica.applied.copy()))
                 self._schedule_disk(name)
             for entry in ready.committed:
                 self._apply(replica, entry)
@@ -300,6 +240,12 @@ class Cluster:
             replica.refused_reads.extend(ready.refused_reads)
             for fetch in ready.fetches:
                 self._fetch(name, fetch)
+            for attempt in ready.snapshot_ends:
+                replica.snapshots.pop(attempt, None)
+            for wanted in ready.snapshot_reads:
+                self._read_snapshot(name, wanted)
+            if ready.load:
+                self._load(name)
             self._check_commit(core)
             status = core.status()
             self.invariants.observed(GROUP, NodeId(name), status.term, status.commit)
@@ -325,6 +271,44 @@ class Cluster:
     def _holds(self, name: str, index: int, term: int) -> bool:
         disk = self.replicas[name].disk
         return disk.truncated_index > index or disk.term_at(index) == term
+
+    def _read_snapshot(self, name: str, read: SnapshotRead) -> None:
+        """The state as of the first read of an attempt, in pieces, each after some time."""
+        replica, life = self.replicas[name], self.replicas[name].life
+        disk = replica.disk
+        if read.attempt not in replica.snapshots:
+            index = LogIndex(len(disk.rows))
+            term = disk.term_at(index)
+            assert term is not None, "the log does not reach down to the rows"
+            configuration = configuration_at(disk.load(self.configuration), index)
+            replica.snapshots[read.attempt] = Opened(index, Term(term), configuration, list(disk.rows))
+        opened = replica.snapshots[read.attempt]
+        rows: Rows = []
+        while opened.rows and (not rows or len(encode_state(rows)) < read.bytes_max):
+            rows.append(opened.rows.pop(0))
+        last = not opened.rows
+        part = SnapshotPart(opened.index, opened.term, opened.configuration, encode_state(rows), last)
+        if self.rng.random() < self.snapshot_loss:
+            part = None
+
+        def complete() -> None:
+            if replica.core is not None and replica.life == life:
+                replica.core.snapshot_read(read.attempt, part, Nanos(self.now))
+                self.drain(name)
+
+        self.at(self.now + round(self.fetch_ms * MS), complete)
+
+    def _load(self, name: str) -> None:
+        replica, life = self.replicas[name], self.replicas[name].life
+
+        def complete() -> None:
+            if replica.core is not None and replica.life == life:
+                replica.applied = list(replica.disk.rows)
+                replica.loading = False
+                replica.core.snapshot_loaded(LogIndex(len(replica.applied)))
+                self.drain(name)
+
+        self.at(self.now + round(self.fetch_ms * MS), complete)
 
     def _fetch(self, name: str, fetch: Fetch) -> None:
         replica, life = self.replicas[name], self.replicas[name].life
@@ -373,17 +357,21 @@ class Cluster:
     def complete_write(self, name: str) -> None:
         """The oldest write under way becomes durable."""
         replica = self.replicas[name]
-        work = replica.pending.pop(0)
-        self._write(name, work)
+        work, rows = replica.pending.pop(0)
+        self._write(name, work, rows)
         assert replica.core is not None
         replica.core.persisted(work.token, self.clock(name))
         for outgoing in work.release:
             self._transmit(name, outgoing.to, outgoing.message)
         self.drain(name)
 
-    def _write(self, name: str, work: AppendWork) -> None:
-        self.replicas[name].disk.write(work)
-        self.invariants.wrote(GROUP, NodeId(name), LogWrite(GROUP, work.hard_state, work.entries, work.truncate_to))
+    def _write(self, name: str, work: AppendWork, rows: Rows | None) -> None:
+        self.replicas[name].disk.write(work, rows)
+        self.invariants.wrote(
+            GROUP,
+            NodeId(name),
+            LogWrite(GROUP, work.hard_state, work.entries, work.truncate_to, work.chunk, work.discard_staged),
+        )
 
     def _transmit(self, source: str, target: str, message: RaftMessage) -> None:
         self.sent.append((source, target, message))
@@ -523,12 +511,12 @@ class Cluster:
         return sum(event.name is name for replica in self.replicas.values() for event in replica.events)
 
     def check_nothing_lost(self) -> None:
-        """Everything acknowledged is in the applied chain of every live full replica that is up to date."""
+        """Everything acknowledged is in the applied chain of every live replica with state that is up to date."""
         for index, data in self.acknowledged.items():
             assert self.chain[index - 1][2] == data
         for name in self.members():
             replica = self.replicas[name]
-            if replica.core is not None and self.status(name).role is ReplicaRole.FULL:
+            if replica.core is not None and self.status(name).role is not ReplicaRole.WITNESS:
                 applied = {index: data for index, _, data in replica.applied}
                 missing = [index for index in self.acknowledged if applied.get(index) != self.acknowledged[index]]
                 assert not missing, f"{name} lacks acknowledged entries {missing}"
@@ -536,7 +524,7 @@ class Cluster:
     def settle(self, limit_ms: float = 30_000) -> None:
         """Heal everything, then wait until a leader has brought all live replicas up to date."""
         self.heal()
-        self.loss = self.duplication = 0.0
+        self.loss = self.duplication = self.snapshot_loss = 0.0
         self.hold_disk.clear()
         for name, replica in self.replicas.items():
             if replica.core is None:

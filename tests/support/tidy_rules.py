@@ -63,6 +63,7 @@ COMPOSITION = ("node/node.py", "client/client.py")
 PURE_IMPORTS = frozenset(
     {
         "abc",
+        "array",
         "bisect",
         "collections",
         "csv",

@@ -239,6 +239,20 @@ def test_truncation_drops_a_prefix_and_keeps_its_last_index_and_term(rig: Rig) -
     run(rig, scenario)
 
 
+def test_loading_tells_the_sizes_of_the_entries_held(rig: Rig) -> None:
+    async def scenario(store: Store) -> Store:
+        assert list((await store.load(G)).entry_bytes) == []
+        made = tuple(entry(index, data=bytes(10 * index)) for index in range(1, 6))
+        await store.write(WriteBatch(logs=(LogWrite(G, entries=made),)))
+        await store.write(WriteBatch(logs=(LogWrite(G, entries=(entry(5, 2, b""),), truncate_to=LogIndex(2)),)))
+        store = await rig.reopen(store)
+        sizes = [len(made[2].encoded), len(made[3].encoded), len(entry(5, 2, b"").encoded)]
+        assert list((await store.load(G)).entry_bytes) == sizes
+        return store
+
+    run(rig, scenario)
+
+
 def test_a_log_truncated_to_its_end_goes_on_from_there(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
         await store.write(append(1, 4, term=2))
@@ -280,6 +294,7 @@ BREACHES = {
     "committed entry replaced": (log(LogWrite(G, entries=entries(2, 9, 3))), "committed"),
     "entry not encoded": (log(LogWrite(G, entries=(replace(entry(5, 2), encoded=b""),))), "not encoded"),
     "truncation beyond the log": (log(LogWrite(G, truncate_to=LogIndex(5))), "beyond"),
+    "truncation beyond what the rows reflect": (log(LogWrite(G, truncate_to=LogIndex(3))), "2 is applied"),
     "term falls": (log(LogWrite(G, hard_state(1, NODE, 2))), "term falls"),
     "vote changes": (log(LogWrite(G, hard_state(2, PEER, 2))), "vote"),
     "vote is forgotten": (log(LogWrite(G, hard_state(2, None, 2))), "vote"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from stores import CLUSTER, GROUPS, NODE, STORE, CommitGate, G, H, append, entry, hard_state, row
+from stores import CLUSTER, GROUPS, KEYSPACE, NODE, STORE, CommitGate, G, H, append, entry, hard_state, row
 
 from isochrone.errors import StorageError
 from isochrone.ids import LogIndex
@@ -122,7 +122,7 @@ def test_a_misplaced_entry_is_named_when_it_is_read(path: Path) -> None:
 
 
 def test_a_damaged_row_is_named_when_it_is_read(path: Path) -> None:
-    tamper(path, b"rows", flip(layout.row_key(0, row(b"k", b""))))
+    tamper(path, b"rows", flip(layout.row_key(layout.rows_prefix(0, 0), KEYSPACE, 0, b"k")))
 
     async def main() -> None:
         store = reopened(path)
@@ -144,6 +144,18 @@ def test_a_log_that_lost_entries_does_not_open(path: Path, indexes: Sequence[int
         reopened(path)
     with pytest.raises(StorageError, match=expected):
         reopened(path)  # refused for the same reason: the first attempt released the directory
+
+
+def test_rows_that_lag_behind_the_log_do_not_open(path: Path) -> None:
+    key = layout.truncated_key(0)
+
+    def truncate(txn: lmdb.Transaction) -> None:
+        txn.put(key, layout.encode_record(key, (3, 1)))
+
+    tamper(path, LOG_OF_G, delete(1, 2, 3))
+    tamper(path, b"meta", truncate)
+    with pytest.raises(StorageError, match="the log begins at 4, its rows reflect only 2"):
+        reopened(path)
 
 
 def test_a_damaged_record_does_not_open(path: Path) -> None:

@@ -48,6 +48,7 @@ class LogMachine(RuleBasedStateMachine):
             last_index=LogIndex(self.last),
             term_runs=tuple(runs),
             applied=LogIndex(0),
+            entry_bytes=[len(entry.encoded) for entry in self.entries.values()],
         )
         tail = list(self.entries.values())[-kept:] if kept else []
         self.log = RaftLog(stored, tail)
@@ -147,6 +148,13 @@ class LogMachine(RuleBasedStateMachine):
         ]
         assert log.cached_bytes == sum(len(self.entries[i].encoded) for i in range(log.cache_first, self.last + 1))
         assert log.truncated_index <= log.durable_index <= log.handed_index <= log.last_index
+        sizes = {i: len(entry.encoded) for i, entry in self.entries.items()}
+        assert log.retained_bytes == sum(sizes.values())
+        for low in range(self.truncated[0], self.last + 1):
+            size = sum(sizes[i] for i in range(low + 1, self.last + 1))
+            assert log.bytes_between(LogIndex(low), LogIndex(self.last)) == size
+            assert log.newest_within(size) == low
+            assert log.newest_within(size + 1) == low
 
     @invariant()
     def durable_means_on_disk(self) -> None:

@@ -1,5 +1,6 @@
 """Every message survives its codec; whatever bytes arrive, nothing but the two stated errors comes out."""
 
+from dataclasses import replace
 from typing import Any
 
 import google_crc32c
@@ -9,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isochrone.errors import InvalidRequest
-from isochrone.ids import GroupId, Incarnation, LogIndex, ReplicaRole, StoreId, Term, Timestamp
+from isochrone.ids import GroupId, Incarnation, KeyspaceId, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp
 from isochrone.wire import codec, commands, session
 from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello, encode_frame, encode_hello
-from isochrone.wire.configurations import encode_configuration
+from isochrone.wire.configurations import configuration_to_plain, encode_configuration
 from isochrone.wire.entries import CorruptEntry, decode_entry, make_entry
 from isochrone.wire.messages import (
     MAJORITY,
@@ -24,16 +25,21 @@ from isochrone.wire.messages import (
     GroupMessage,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshot,
     Member,
     NodeHeartbeat,
     PeerHello,
     PeerMessage,
     Quiesce,
     QuorumSizes,
+    SnapshotChunk,
+    SnapshotId,
+    SnapshotResponse,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
 )
+from isochrone.wire.rows import encode_row
 
 NUMBERS = st.integers(0, 2**63 - 1)
 NAMES = st.text(max_size=12)
@@ -103,7 +109,15 @@ def append_requests(draw: st.DrawFn) -> AppendRequest:
     )
 
 
+ROW_DATA = st.lists(st.builds(encode_row, NAMES, st.integers(0, 255), BLOBS, BLOBS), max_size=4).map(b"".join)
+SNAPSHOT_IDS = st.builds(SnapshotId, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
+CHUNKS = st.one_of(
+    st.builds(SnapshotChunk, SNAPSHOT_IDS, CONFIGURATIONS, NUMBERS, st.just(True), NUMBERS, ROW_DATA, NUMBERS, BOOLS),
+    st.builds(SnapshotChunk, SNAPSHOT_IDS, CONFIGURATIONS, NUMBERS, *map(st.just, (False, 0, b"", 0, True))),
+)
 RAFT_MESSAGES = st.one_of(
+    st.builds(InstallSnapshot, NUMBERS, CHUNKS),
+    st.builds(SnapshotResponse, NUMBERS, NUMBERS, NUMBERS),
     st.builds(VoteRequest, NUMBERS, NUMBERS, NUMBERS, BOOLS, BOOLS),
     st.builds(VoteResponse, NUMBERS, BOOLS, BOOLS),
     append_requests(),
@@ -250,10 +264,18 @@ def test_a_flood_of_tiny_session_messages_is_malformed(frames: list[int]) -> Non
         session.decode_session_frames(data)
 
 
+def _fields(tag: int) -> list[object]:
+    """Fields of a well-formed message."""
+    plain = configuration_to_plain(Configuration((Member(NodeId("n"), StoreId("s"), ReplicaRole.FULL),)))
+    lists: dict[type[object], object] = {AppendRequest: [], InstallSnapshot: plain}
+    cls, types = codec._FORMS[tag]
+    simple: dict[type[object], object] = {int: 1, bool: True, bytes: b""}
+    return [lists[cls] if expected is list else simple[expected] for expected in types]
+
+
 @pytest.mark.parametrize("tag", sorted(codec._FORMS))
 def test_a_field_of_the_wrong_type_is_malformed(tag: int) -> None:
-    _, types = codec._FORMS[tag]
-    right = [{int: 1, bool: True, list: []}[expected] for expected in types]
+    right = _fields(tag)
     assert decode_frames(msgpack.packb([1, [tag, "g", *right]]))
     for position in range(len(right)):
         wrong = [*right[:position], "text", *right[position + 1 :]]
@@ -265,7 +287,7 @@ def test_a_field_of_the_wrong_type_is_malformed(tag: int) -> None:
 @pytest.mark.parametrize("number", [-1, 1 << 63])
 def test_a_number_that_no_store_could_hold_is_malformed(tag: int, number: int) -> None:
     _, types = codec._FORMS[tag]
-    right = [{int: 1, bool: True, list: []}[expected] for expected in types]
+    right = _fields(tag)
     for position in [position for position, expected in enumerate(types) if expected is int]:
         wrong = [*right[:position], number, *right[position + 1 :]]
         with pytest.raises(MalformedFrame):
@@ -274,6 +296,35 @@ def test_a_number_that_no_store_could_hold_is_malformed(tag: int, number: int) -
         decode_frames(msgpack.packb([number, [tag, "g", *right]]))
     with pytest.raises(MalformedFrame):
         decode_hello(msgpack.packb((1, 1, "c", "n", "s", number)))
+
+
+def _snapshot(**changes: object) -> bytes:
+    member = Member(NodeId("n"), StoreId("s"), ReplicaRole.FULL)
+    name = SnapshotId(Term(1), 1, LogIndex(9), Term(1))
+    chunk = SnapshotChunk(
+        name, Configuration((member,)), Timestamp(5), True, 7, encode_row(KeyspaceId("k"), 1, b"a", b"b"), 3, False
+    )
+    return encode_frame(
+        Incarnation(1), [GroupMessage(GroupId("g"), InstallSnapshot(Term(1), replace(chunk, **changes)))]
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": b"x"},
+        {"data": encode_row(KeyspaceId("k"), 1, b"a", b"b")[:-1]},
+        {"data": encode_row(KeyspaceId("k"), 256, b"a", b"b")},
+        {"data": msgpack.packb(("k", 1, b"a"))},
+        {"with_state": False},
+        {"with_state": False, "position": 0, "data": b""},
+        {"configuration": Configuration(())},
+    ],
+)
+def test_a_chunk_that_no_leader_can_have_made_is_malformed(changes: dict[str, object]) -> None:
+    assert decode_frames(_snapshot())
+    with pytest.raises(MalformedFrame):
+        decode_frames(_snapshot(**changes))
 
 
 def link(index: int, term: int, timestamp: int, count: int = 1) -> Entry:

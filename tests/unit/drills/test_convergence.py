@@ -52,6 +52,7 @@ def status(node: NodeId, **changes: object) -> NodeStatus:
         LogIndex(9),
         LogIndex(1),
         LogIndex(9),
+        0,
         {},
         relay=False,
         last_timestamp=Timestamp(9),

@@ -28,7 +28,7 @@ def node_status(node: str, leader: str | None) -> NodeStatus:
     known = None if leader is None else NodeId(leader)
     zero = LogIndex(0)
     group = GroupStatus(
-        GROUP, ReplicaRole.FULL, known, Term(1), zero, zero, zero, zero, {}, relay=False, last_timestamp=Timestamp(0)
+        GROUP, ReplicaRole.FULL, known, Term(1), zero, zero, zero, zero, 0, {}, relay=False, last_timestamp=Timestamp(0)
     )
     zone = ZoneId("us-east-1a")
     return NodeStatus(NodeId(node), RegionId("us-east-1"), zone, StoreId("s"), Incarnation(1), 1, (group,), {})

@@ -47,6 +47,7 @@ def status_of_group(commit: int, applied: int) -> GroupStatus:
         applied=LogIndex(applied),
         first=LogIndex(1),
         last=LogIndex(commit),
+        retained_bytes=0,
         match={},
         relay=False,
         last_timestamp=Timestamp(commit * 7_000_000),

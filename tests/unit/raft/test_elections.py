@@ -4,7 +4,8 @@ import random
 from copy import deepcopy
 
 import pytest
-from raft_cluster import ELECTION_MS, MS, Cluster, disk_with
+from raft_cluster import ELECTION_MS, MS, Cluster
+from raft_disk import disk_with
 
 from isochrone.ids import GroupId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term
 from isochrone.ports import StoredGroup

@@ -11,11 +11,13 @@ from raft_faults import propose_somewhere, random_fault
 
 from isochrone.ids import ReplicaRole
 
-FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
+FULL, WITNESS, LEARNER = ReplicaRole.FULL, ReplicaRole.WITNESS, ReplicaRole.LEARNER
 SHAPES: dict[str, dict[str, ReplicaRole]] = {
     "three full": {"a": FULL, "b": FULL, "c": FULL},
     "two full and a witness": {"a": FULL, "b": FULL, "w": WITNESS},
     "four full and a witness": {"a": FULL, "b": FULL, "c": FULL, "d": FULL, "w": WITNESS},
+    "three full and a learner": {"a": FULL, "b": FULL, "c": FULL, "l": LEARNER},
+    "two full, a witness and a learner": {"a": FULL, "b": FULL, "w": WITNESS, "l": LEARNER},
 }
 
 
@@ -31,11 +33,14 @@ def test_nothing_acknowledged_is_lost(shape: str, seed: int) -> None:
         jitter_ms=rng.choice([0, 2, 80]),
         fetch_ms=rng.choice([0, 1, 300]),
         truncate_entries_min=rng.choice([1, 3]),
+        keep_entries=rng.choice([0, 2, 1000]),
         cache_bytes_max=rng.choice([100, 400]),
         append_bytes_max=rng.choice([100, 1 << 20]),
         apply_bytes_max=rng.choice([100, 1 << 20]),
         inflight_messages_max=rng.choice([2, 128]),
+        snapshot_chunk_bytes=rng.choice([1, 100, 1 << 20]),
     )
+    cluster.snapshot_loss = rng.choice([0.0, 0.2])
     for number in range(80):
         cluster.run(rng.choice([5, 50, 400, 1500]))
         if rng.random() < 0.5:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from raft_cluster import HEARTBEAT_MS, MS, Cluster, disk_with
+from raft_cluster import HEARTBEAT_MS, MS, Cluster
+from raft_disk import disk_with
 
 from isochrone.errors import InvariantViolation, QueueFull
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp

@@ -59,6 +59,7 @@ def test_a_read_waits_until_what_it_must_reflect_is_applied() -> None:
         last_index=LogIndex(4),
         term_runs=(TermRun(LogIndex(1), Term(1)),),
         applied=LogIndex(0),
+        entry_bytes=[len(item.encoded) for item in log],
     )
     config = RaftConfig(
         group=GROUP, node=A, heartbeat_ns=Nanos(MS), election_timeout_ns=Nanos(10 * MS), apply_bytes_max=1

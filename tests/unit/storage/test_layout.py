@@ -19,13 +19,21 @@ rows = st.builds(Row, st.just(G), keyspaces, tables, row_keys, st.binary(max_siz
 records = st.recursive(st.none() | st.integers(0, 1 << 63) | st.text() | st.binary(), lambda x: st.tuples(x, x))
 
 
+PREFIX = layout.rows_prefix(3, 7)
+
+
+def whole_key(row: Row) -> bytes:
+    return layout.row_key(PREFIX, row.keyspace, row.table, row.key)
+
+
 @given(row=rows)
 def test_a_row_is_read_back(row: Row) -> None:
     assert row.value is not None
-    key = layout.row_key(3, row)
+    key = whole_key(row)
     stored_key = layout.stored_row_key(key)
     assert len(stored_key) <= layout.KEY_BYTES_MAX
-    assert stored_key.startswith(layout.group_prefix(3))
+    assert stored_key.startswith(PREFIX)
+    assert layout.generation_of(stored_key) == (3, 7)
     assert layout.decode_row(G, stored_key, layout.encode_row(key, row.value)) == row
 
 
@@ -34,19 +42,19 @@ def test_the_order_of_whole_keys_is_that_of_keyspace_table_and_key(one: Row, oth
     def plain(row: Row) -> tuple[bytes, int, bytes]:
         return row.keyspace.encode(), row.table, row.key
 
-    assert (layout.row_key(3, one) < layout.row_key(3, other)) == (plain(one) < plain(other))
+    assert (whole_key(one) < whole_key(other)) == (plain(one) < plain(other))
 
 
 @given(row=rows, other=rows, position=st.integers(0), bit=st.integers(0, 7))
 def test_a_damaged_row_is_noticed(row: Row, other: Row, position: int, bit: int) -> None:
     assert row.value is not None
-    key = layout.row_key(3, row)
+    key = whole_key(row)
     stored = bytearray(layout.encode_row(key, row.value))
     stored[position % len(stored)] ^= 1 << bit
     with pytest.raises(StorageError, match="checksum"):
         layout.decode_row(G, layout.stored_row_key(key), bytes(stored))
     if plain_key(other) != plain_key(row):  # a value under another row's key
-        misplaced = layout.stored_row_key(layout.row_key(3, other))
+        misplaced = layout.stored_row_key(whole_key(other))
         with pytest.raises(StorageError, match="checksum"):
             layout.decode_row(G, misplaced, layout.encode_row(key, row.value))
 

@@ -32,6 +32,7 @@ def test_a_status_is_read_back_with_the_members_of_a_joint_configuration() -> No
         index,
         index,
         index,
+        0,
         match={NodeId("a"): index},
         relay=False,
         last_timestamp=Timestamp(9),

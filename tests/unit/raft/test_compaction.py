@@ -1,0 +1,156 @@
+"""Log compaction and the log cap: every replica drops what nobody can need any more, and no more than that."""
+
+import pytest
+from raft_cluster import ELECTION_MS, Cluster
+
+from isochrone.errors import Unavailable
+from isochrone.ids import GroupId, Nanos, NodeId, ReplicaRole
+from isochrone.regions.raft.config import RaftConfig
+from isochrone.regions.raft.ready import EventName
+
+FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
+SMALL = {"truncate_entries_min": 4, "keep_entries": 10}
+
+
+def _commit(cluster: Cluster, leader: str, count: int, size: int = 10) -> int:
+    for number in range(count):
+        index = cluster.propose(leader, b"%d" % number + bytes(size))
+        assert cluster.run_until(lambda i=index: cluster.committed(i), 2_000)  # type: ignore[misc]
+    return index
+
+
+def test_every_replica_drops_what_all_full_voters_hold_and_keeps_a_tail() -> None:
+    cluster = Cluster("abc", **SMALL)
+    cluster.elect("a")
+    last = _commit(cluster, "a", 60)
+    cluster.run(500)
+    for name in "abc":
+        status = cluster.status(name)
+        assert status.last == last
+        assert last - 10 - 4 < status.first <= last - 10 + 1, name
+        assert [entry.index for entry in cluster.replicas[name].disk.entries] == list(range(status.first, last + 1))
+        assert status.retained_bytes == sum(len(entry.encoded) for entry in cluster.replicas[name].disk.entries)
+
+
+def test_a_tail_is_kept_by_bytes_too_and_few_large_entries_are_worth_dropping() -> None:
+    cluster = Cluster("abc", truncate_bytes_min=2_000, keep_bytes=5_000)
+    cluster.elect("a")
+    _commit(cluster, "a", 60, size=500)
+    cluster.run(500)
+    for name in "abc":
+        status = cluster.status(name)
+        assert status.first > 1
+        assert 4_000 < status.retained_bytes <= 5_000 + 2_000 + 600, name
+
+
+def test_a_restart_needs_no_dropped_entry() -> None:
+    cluster = Cluster("abc", **SMALL)
+    cluster.elect("a")
+    _commit(cluster, "a", 40)
+    cluster.run(500)
+    for name in "abc":
+        cluster.crash(name)
+    for name in "abc":
+        assert cluster.replicas[name].disk.truncated_index > 0
+        cluster.start(name)
+    cluster.settle()
+    cluster.check_nothing_lost()
+
+
+def test_nothing_is_dropped_beyond_a_voter_that_is_down_and_it_catches_up_when_it_returns() -> None:
+    cluster = Cluster({"a": FULL, "b": FULL, "w": WITNESS}, **SMALL)
+    cluster.elect("a")
+    low = _commit(cluster, "a", 5)
+    cluster.run(500)
+    cluster.crash("b")
+    last = _commit(cluster, "a", 100)
+    cluster.run(1_000)
+    for name in "aw":
+        assert cluster.status(name).first <= low + 1, name
+    cluster.start("b")
+    assert cluster.run_until(lambda: cluster.status("b").applied >= last, 3_000)
+    cluster.run(1_000)
+    for name in "abw":
+        assert cluster.status(name).first > low + 1, name
+    assert cluster.count(EventName.CANNOT_FEED) == 0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_witness_can_always_feed_what_a_full_voter_lacks(seed: int) -> None:
+    """W2: whatever a committed with the witness alone is still there for b."""
+    cluster = Cluster({"a": FULL, "b": FULL, "w": WITNESS}, seed, truncate_entries_min=1, keep_entries=0)
+    cluster.elect("a")
+    _commit(cluster, "a", 10 + seed)
+    cluster.isolate("b")
+    last = _commit(cluster, "a", 10)
+    cluster.crash("a")
+    cluster.heal()
+    assert cluster.run_until(lambda: cluster.leader() == "b", 8 * 1.5 * ELECTION_MS)
+    assert cluster.status("b").last > last
+    assert cluster.count(EventName.CANNOT_FEED) == 0
+    cluster.settle()
+    cluster.check_nothing_lost()
+
+
+CAPPED = {**SMALL, "keep_bytes": 1_000, "truncate_bytes_min": 1_000, "log_bytes_max": 10_000}
+
+
+def test_at_the_log_cap_proposals_are_refused_until_the_lagging_voter_returns() -> None:
+    """W3."""
+    cluster = Cluster({"a": FULL, "b": FULL, "w": WITNESS}, **CAPPED)
+    cluster.elect("a")
+    low = _commit(cluster, "a", 5)
+    cluster.run(500)
+    cluster.crash("b")
+    while cluster.status("a").retained_bytes < 9_900:
+        _commit(cluster, "a", 1, size=100)
+    assert cluster.status("a").last > low + 40
+    with pytest.raises(Unavailable, match=f"log cap.* replica b, which has stored nothing after entry {low}"):
+        cluster.propose("a", bytes(101))
+    cluster.run(600_000)
+    for name in "aw":
+        assert cluster.status(name).first <= low + 1, "nothing is dropped silently"
+    with pytest.raises(Unavailable, match="log cap"):
+        cluster.propose("a", bytes(100))
+    cluster.start("b")
+    assert cluster.run_until(lambda: cluster.status("b").applied == cluster.status("a").last, 3_000)
+    cluster.run(500)
+    _commit(cluster, "a", 100, size=100)
+    assert cluster.status("a").retained_bytes < 5_000
+    cluster.settle()
+    cluster.check_nothing_lost()
+
+
+def test_the_cap_names_what_is_not_committed_if_that_holds_the_log_back() -> None:
+    cluster = Cluster("abc", **CAPPED)
+    cluster.elect("a")
+    last = _commit(cluster, "a", 5)
+    cluster.run(500)
+    cluster.isolate("a")
+    while cluster.status("a").retained_bytes < 9_900:
+        cluster.propose("a", bytes(100))
+    with pytest.raises(Unavailable, match=f"log cap.* nothing after entry {last} is committed"):
+        cluster.propose("a", bytes(101))
+
+
+def test_a_witness_that_is_down_holds_nothing_back() -> None:
+    cluster = Cluster({"a": FULL, "b": FULL, "w": WITNESS}, **CAPPED)
+    cluster.elect("a")
+    _commit(cluster, "a", 5)
+    cluster.crash("w")
+    cluster.run(2 * ELECTION_MS)
+    _commit(cluster, "a", 200, size=100)
+    assert cluster.status("a").retained_bytes < 5_000
+
+
+def test_a_cap_below_what_is_kept_anyway_is_refused() -> None:
+    with pytest.raises(ValueError, match="log cap"):
+        RaftConfig(
+            group=GroupId("g"),
+            node=NodeId("a"),
+            heartbeat_ns=Nanos(1),
+            election_timeout_ns=Nanos(10),
+            keep_bytes=900,
+            truncate_bytes_min=100,
+            log_bytes_max=1_000,
+        )

@@ -325,7 +325,7 @@ class Replica:
 
     def _store(self, work: AppendWork, turn: Turn) -> None:
         chunk = work.chunk
-        if work.hard_state or work.entries or chunk or work.truncate_to is not None:
+        if work.hard_state or work.entries or chunk or work.truncate_to is not None or work.discard_staged:
             log = LogWrite(self.group, work.hard_state, work.entries, work.truncate_to, chunk, work.discard_staged)
             turn.logs.append(log)
         turn.releases.append(Release(self.group, work.token, work.release))

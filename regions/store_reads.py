@@ -54,13 +54,14 @@ class StoreReads:
         """Begin what a turn asks for, and take it out of the turn."""
         for group, fetch in turn.fetches:
             self._spawn(self._fetch(group, fetch))
+        for group, read in turn.snapshot_reads:
+            self._readers.setdefault((group, read.attempt), None)
+            self._spawn(self._read_snapshot(group, read))
+        # After the reads: an attempt may have ended since it asked for one, and is never heard of again.
         for attempt in turn.snapshot_ends:
             reader = self._readers.pop(attempt, None)
             if reader is not None:
                 reader.close()
-        for group, read in turn.snapshot_reads:
-            self._readers.setdefault((group, read.attempt), None)
-            self._spawn(self._read_snapshot(group, read))
         for group in turn.loads:
             self._spawn(self._load(group))
         turn.fetches, turn.snapshot_ends, turn.snapshot_reads, turn.loads = [], [], [], []

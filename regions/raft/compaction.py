@@ -13,13 +13,10 @@ Rules:
    dropped silently. A new leader's no-op and a change of the configuration are not refused: they are the way out.
 """
 
-from collections.abc import Sequence
-
 from isochrone.errors import Unavailable
 from isochrone.ids import LogIndex, Nanos, ReplicaRole
 from isochrone.probes import probe
 from isochrone.regions.raft import configuration_log, replication
-from isochrone.regions.raft.ready import Proposal
 from isochrone.regions.raft.state import RaftState
 
 
@@ -60,14 +57,16 @@ def truncate_leader(state: RaftState, now: Nanos) -> None:
     truncate(state, bound)
 
 
-def check_cap(state: RaftState, proposals: Sequence[Proposal]) -> None:
-    """On the leader: refuse proposals that would take the log beyond its cap.
+def check_cap(state: RaftState) -> None:
+    """On the leader: refuse proposals while the log is at its cap.
+
+    So a log exceeds its cap by what was proposed last, at most, and a large proposal is taken once there is any room.
 
     Raises:
         Unavailable: says which replica the log is kept for. It ends when that one returns or is removed.
     """
     retained_bytes, most_bytes = state.log.retained_bytes, state.config.log_bytes_max
-    if retained_bytes + sum(len(proposal.data) for proposal in proposals) <= most_bytes:
+    if retained_bytes < most_bytes:
         return
     probe("raft.log_cap")
     raise Unavailable(

@@ -267,7 +267,8 @@ def _leave_leadership(state: RaftState) -> None:
     state.waiting_reads.clear()
     state.new_reads.clear()
     state.leased_reads.clear()
-    snapshots.end_all(state)
+    for progress in state.progress.values():
+        snapshots.end(state, progress)
     state.progress.clear()
     state.transfer = None
     state.departing.clear()

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from isochrone.errors import Unavailable
 from isochrone.ids import LogIndex, Nanos, NodeId
 from isochrone.probes import probe
-from isochrone.regions.raft import configuration_log, election, replication, transfer
+from isochrone.regions.raft import configuration_log, election, replication, snapshots, transfer
 from isochrone.regions.raft.changes import left_configuration, planned_change, promoted
 from isochrone.regions.raft.progress import Feed, Progress
 from isochrone.regions.raft.quorum import is_voter
@@ -94,16 +94,23 @@ def _append(state: RaftState, configuration: Configuration, now: Nanos) -> LogIn
         if node not in state.members and node not in state.departing:
             state.departing[node] = farewell
             # Whoever answers to its name from now on may have another store: what was known of it is forgotten.
-            state.progress[node] = Progress(entry.index, last_contact=now, retried=now)
+            _begin_anew(state, node, entry.index, now)
     for node in state.members:
         # Who comes back while it is still fed may come with another store, of which nothing is known.
         returned = state.departing.pop(node, None) is not None
         if node != state.node and (returned or node not in state.progress):
             if returned:
                 probe("raft.removed_member_returned")
-            state.progress[node] = Progress(entry.index, last_contact=now, retried=now)
+            _begin_anew(state, node, entry.index, now)
     state.progress = dict(sorted(state.progress.items()))
     return entry.index
+
+
+def _begin_anew(state: RaftState, node: NodeId, index: LogIndex, now: Nanos) -> None:
+    """Nothing is known of a member from now on, be it new."""
+    if node in state.progress:
+        snapshots.end(state, state.progress[node])
+    state.progress[node] = Progress(index, last_contact=now, retried=now)
 
 
 def follow_up(state: RaftState, now: Nanos) -> None:
@@ -134,6 +141,7 @@ def _let_go(state: RaftState, index: LogIndex, now: Nanos) -> None:
             continue
         else:
             probe("raft.removed_member_never_knew")
+        snapshots.end(state, progress)
         del state.departing[node], state.progress[node]
 
 

@@ -114,7 +114,7 @@ class RaftNode:
         """
         self._require_leader()
         transfer.refuse_while_under_way(self._state)
-        compaction.check_cap(self._state, proposals)
+        compaction.check_cap(self._state)
         return replication.propose(self._state, proposals)
 
     def read_index(self, context: int, *, leased: bool = True) -> None:
@@ -374,11 +374,13 @@ class RaftNode:
         changed = stores and hard_state != state.stored
         if changed:
             state.stored = hard_state
+        chunk = out.chunk
         obsolete = stores and state.staged is not None and state.staged.id.index <= state.commit
         if obsolete:
-            state.staged = None
+            # The log has brought as much: whatever is staged goes, and so does a chunk that is only on its way there.
+            state.staged = chunk = None
         token = AppendToken(state.term, state.log.last_index, state.log.epoch)
-        if out.chunk is not None and out.chunk.last:
+        if chunk is not None and chunk.last:
             state.installed = token
         return AppendWork(
             token,
@@ -386,7 +388,7 @@ class RaftNode:
             entries,
             out.truncate_to,
             tuple(out.when_durable),
-            out.chunk,
+            chunk,
             obsolete,
         )
 

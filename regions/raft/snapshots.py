@@ -151,16 +151,15 @@ def give_up_stuck(state: RaftState, now: Nanos) -> None:
 
 def _give_up(state: RaftState, peer: NodeId, progress: Progress) -> None:
     if progress.snapshot is not None:
-        state.out.snapshot_ends.append(progress.snapshot.attempt)
+        end(state, progress)
         state.event(EventName.SNAPSHOT_GIVEN_UP, progress.next, peer)
         progress.end_snapshot(Feed.PROBE)
 
 
-def end_all(state: RaftState) -> None:
-    """This replica leads no more."""
-    for progress in state.progress.values():
-        if progress.snapshot is not None:
-            state.out.snapshot_ends.append(progress.snapshot.attempt)
+def end(state: RaftState, progress: Progress) -> None:
+    """The peer is fed no more by this leader: what its attempt holds in the store is freed."""
+    if progress.snapshot is not None:
+        state.out.snapshot_ends.append(progress.snapshot.attempt)
 
 
 # ---- on the receiver
@@ -168,6 +167,9 @@ def end_all(state: RaftState) -> None:
 
 def on_install(state: RaftState, leader: NodeId, chunk: SnapshotChunk) -> None:
     """Stage a chunk, or say what is held; with the last one, install the snapshot."""
+    if state.lacks_state():
+        state.event(EventName.NO_STATE, chunk.id.index, leader)
+        return
     if chunk.id.index <= state.commit:
         accepted = AppendResponse(state.term, True, state.commit, state.term, LogIndex(0))
         state.send_when_durable(leader, accepted)

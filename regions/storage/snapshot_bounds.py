@@ -26,6 +26,7 @@ def stage(group: StoredGroup, write: LogWrite) -> StoredGroup:
     Raises:
         InvariantViolation: the chunk does not follow what is staged; a fault of the caller.
     """
+    check(not write.discard_staged or write.chunk is None, f"{write.group}: a chunk is to be staged and discarded")
     if write.discard_staged:
         group = replace(group, staged=None)
     if write.chunk is None:

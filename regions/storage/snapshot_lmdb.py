@@ -31,9 +31,7 @@ _Database: TypeAlias = "lmdb._Database"  # the class has no public name
 class Snapshot:
     """One snapshot that is being read. Belongs to the storage thread."""
 
-    def __init__(
-        self, group: GroupId, bounds: StoredGroup, prefix: bytes, saved_bytes_max: int = SAVED_BYTES_MAX
-    ) -> None:
+    def __init__(self, group: GroupId, bounds: StoredGroup, prefix: bytes) -> None:
         """`bounds` are the group's now, and `prefix` begins the keys of its rows in force."""
         self.group = group
         self.bounds = bounds
@@ -44,7 +42,6 @@ class Snapshot:
         self._saved: dict[bytes, bytes | None] = {}
         """Rows yet to be read that have changed: as they were; None: not there."""
         self._saved_bytes = 0
-        self._saved_bytes_max = saved_bytes_max
 
     def save(self, txn: _Transaction, rows: _Database, changes: Mapping[bytes, bytes | None]) -> None:
         """These rows are about to change, in a transaction that may yet fail."""
@@ -55,7 +52,7 @@ class Snapshot:
                 stored = txn.get(key, db=rows)
                 self._saved[key] = stored
                 self._saved_bytes += len(key) + len(stored or b"")
-        if self._saved_bytes > self._saved_bytes_max:
+        if self._saved_bytes > SAVED_BYTES_MAX:
             probe("storage.snapshot_lost")
             self.lost = True
             self._saved.clear()

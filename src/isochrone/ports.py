@@ -97,7 +97,7 @@ class LogWrite:
     no rows and no applied index of the group.
     """
     discard_staged: bool = False
-    """What is staged is not wanted any more."""
+    """What is staged is not wanted any more. Such a write has no chunk."""
 
 
 @quickly_made

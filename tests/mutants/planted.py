@@ -5,6 +5,7 @@ from host_mutants import HOST_MUTANTS, STATE_MUTANTS, STORE_MUTANTS
 from lease_mutants import HAND_BACK_MUTANTS, LEASE_MUTANTS
 from quiescence_mutants import CORE_MUTANTS, WATCH_MUTANTS
 from raft_mutants import ELECTION_MUTANTS, READING_MUTANTS, REPLICATION_MUTANTS, WITNESS_MUTANTS
+from snapshot_mutants import SNAPSHOT_MUTANTS
 
 MUTANTS = (
     *ELECTION_MUTANTS,
@@ -20,4 +21,5 @@ MUTANTS = (
     *HOST_MUTANTS,
     *STATE_MUTANTS,
     *STORE_MUTANTS,
+    *SNAPSHOT_MUTANTS,
 )

@@ -6,8 +6,8 @@ import pytest
 from raft_cluster import HEARTBEAT_MS, Cluster
 
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term
-from isochrone.regions.raft.node import PeerStatus
 from isochrone.regions.raft.progress import Feed
+from isochrone.regions.raft.status import PeerStatus
 from isochrone.wire.messages import AppendRequest, AppendResponse, RaftMessage
 
 

@@ -1,17 +1,30 @@
 """Snapshots: a learner or a witness below the log's beginning is brought up to it, whatever happens on the way."""
 
+import random
 from collections.abc import Callable
+from dataclasses import replace
 
+import google_crc32c
 import pytest
-from raft_cluster import ELECTION_MS, MS, Cluster
+from raft_cluster import ELECTION_MS, GROUP, MS, Cluster
+from raft_disk import Disk, disk_with, encode_state
 
-from isochrone.ids import NodeId, ReplicaRole, Timestamp
+from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
+from isochrone.regions.raft.config import RaftConfig
+from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.progress import Feed
-from isochrone.regions.raft.ready import EventName
+from isochrone.regions.raft.ready import AppendWork, EventName
+from isochrone.wire.entries import make_entry
 from isochrone.wire.messages import (
     AppendRequest,
+    AppendResponse,
+    Configuration,
+    EntryKind,
     InstallSnapshot,
+    Member,
+    RaftMessage,
     SnapshotChunk,
+    SnapshotId,
     SnapshotResponse,
 )
 
@@ -204,6 +217,35 @@ def test_an_attempt_without_an_answer_is_given_up_and_begun_anew() -> None:
     assert {chunk.id.attempt for chunk in _chunks(cluster)} == {1, 2}
 
 
+def test_the_snapshot_for_a_learner_that_is_removed_is_freed() -> None:
+    cluster = Cluster(WITH_LEARNER, **SMALL)
+    _left_behind(cluster, "l")
+    cluster.start("l")
+    assert cluster.run_until(lambda: len(_chunks(cluster)) > 3, 5_000)
+    cluster.crash("l")
+    assert cluster.replicas["a"].snapshots
+    cluster.change("a", (member for member in cluster.configuration.members if member.node != "l"))
+    assert cluster.run_until(lambda: NodeId("l") not in cluster.status("a").peers, 60_000)
+    assert not cluster.replicas["a"].snapshots
+
+
+def test_a_learner_that_is_removed_and_comes_back_gets_a_snapshot_of_its_own() -> None:
+    """It may come back with another store, which holds nothing of what was sent."""
+    cluster = Cluster(WITH_LEARNER, **SMALL)
+    last = _left_behind(cluster, "l")
+    cluster.start("l")
+    assert cluster.run_until(lambda: len(_chunks(cluster)) > 3, 5_000)
+    cluster.cut_between("a", "l")
+    cluster.change("a", (member for member in cluster.configuration.members if member.node != "l"))
+    assert cluster.run_until(lambda: cluster.status("a").configuration_committed, 5_000)
+    cluster.change("a", cluster.configuration.members)
+    assert 1 not in cluster.replicas["a"].snapshots
+    cluster.heal()
+    assert cluster.run_until(_caught_up(cluster, "l", last), 20_000)
+    cluster.run(500)
+    assert not cluster.replicas["a"].snapshots
+
+
 def test_a_leader_drops_nothing_that_follows_a_snapshot_under_way() -> None:
     """Or a busy log would outrun the learner from one snapshot to the next."""
     cluster = Cluster(WITH_LEARNER, fetch_ms=80, **SMALL)
@@ -224,12 +266,313 @@ def test_a_leader_drops_nothing_that_follows_a_snapshot_under_way() -> None:
     cluster.check_nothing_lost()
 
 
-def test_receiving_a_snapshot_counts_as_contact() -> None:
-    """With one voter down, the leader of two lives on the answers of the other; a learner's do not depose it."""
-    cluster = Cluster({"a": FULL, "l": LEARNER}, disk_ms=300, **SMALL)
-    last = _left_behind(cluster, "l", 40)
+def _leader_core(cluster: Cluster) -> RaftNode:
+    core = cluster.replicas["a"].core
+    assert core is not None
+    return core
+
+
+def _now(cluster: Cluster) -> Nanos:
+    return Nanos(cluster.now)
+
+
+def _half_way() -> Cluster:
+    """A leader a that has a chunk under way to l."""
+    cluster = Cluster(WITH_LEARNER, **SMALL)
+    _left_behind(cluster, "l")
     cluster.start("l")
-    assert cluster.run_until(_caught_up(cluster, "l", last), 60_000)
-    assert cluster.count(EventName.BECAME_LEADER) == 1
-    contact = [m for s, _, m in cluster.sent if s == "l" and isinstance(m, SnapshotResponse)]
-    assert contact
+    assert cluster.run_until(lambda: len(_chunks(cluster)) > 3, 5_000)
+    return cluster
+
+
+def test_a_learner_that_got_beyond_the_snapshot_is_fed_from_the_log() -> None:
+    """etcd-io/raft#124: it need not acknowledge exactly the snapshot's index."""
+    cluster = _half_way()
+    core, status = _leader_core(cluster), cluster.status("a")
+    assert status.peers[NodeId("l")].feed is Feed.SNAPSHOT
+    core.step(NodeId("l"), AppendResponse(status.term, True, LogIndex(9), Term(1), LogIndex(0)), _now(cluster))
+    assert core.status().peers[NodeId("l")].feed is Feed.SNAPSHOT, "the log does not reach down to there"
+    core.step(NodeId("l"), AppendResponse(status.term, True, status.last, Term(1), LogIndex(0)), _now(cluster))
+    peer = core.status().peers[NodeId("l")]
+    assert (peer.feed, peer.next) == (Feed.REPLICATE, status.last + 1)
+
+
+def test_an_answer_to_a_chunk_counts_as_contact() -> None:
+    cluster = _half_way()
+    core = _leader_core(cluster)
+    later = Nanos(cluster.now + 500 * MS)
+    core.step(NodeId("l"), SnapshotResponse(core.term, 1, 0), later)
+    assert core._state.progress[NodeId("l")].last_contact == later
+
+
+def test_late_and_repeated_answers_change_nothing() -> None:
+    cluster = _half_way()
+    core = _leader_core(cluster)
+    under_way = core._state.progress[NodeId("l")].snapshot
+    assert under_way is not None and under_way.chunk is not None
+    end = under_way.chunk.end
+    for attempt, position in ((1, 0), (1, under_way.chunk.position), (1, 10**6), (7, end)):
+        core.step(NodeId("l"), SnapshotResponse(core.term, attempt, position), _now(cluster))
+    assert core.ready(_now(cluster)).snapshot_reads == ()
+    core.step(NodeId("l"), SnapshotResponse(core.term, 1, end), _now(cluster))
+    assert len(core.ready(_now(cluster)).snapshot_reads) == 1
+
+
+def test_a_full_voter_that_forgot_what_it_acknowledged_gets_no_snapshot() -> None:
+    """It would be taken for a copy that it is not; it is left alone, and that is reported."""
+    cluster = Cluster("abc", **SMALL)
+    cluster.elect("a")
+    _commit(cluster, "a", 60)
+    cluster.run(500)
+    cluster.crash("a")
+    cluster.crash("b")
+    cluster.replicas["b"].disk = disk_with(term=1)
+    cluster.invariants.replaced(GROUP, NodeId("b"))
+    cluster.start("b")
+    cluster.run(10_000)
+    assert cluster.leader() == "c"
+    assert cluster.count(EventName.CANNOT_FEED) >= 1
+    assert not _chunks(cluster)
+    assert cluster.status("b").last == 0
+
+
+# ---- one receiver, fed by hand
+
+
+class Receiver:
+    """A learner `l` or a witness `w` whose disk writes when it is told to."""
+
+    def __init__(self, disk: Disk | None = None, name: str = "l") -> None:
+        self.disk = disk or Disk()
+        members = {"a": FULL, "b": FULL, "l": LEARNER, "w": WITNESS}
+        self.configuration = Configuration(
+            tuple(Member(NodeId(node), StoreId(node), role) for node, role in members.items())
+        )
+        self.name = name
+        self.works: list[AppendWork] = []
+        self.sent: list[RaftMessage] = []
+        self.committed: list[int] = []
+        self.loads = 0
+        self.start()
+
+    def start(self) -> None:
+        """Also again: what was not written is lost."""
+        config = RaftConfig(
+            group=GROUP, node=NodeId(self.name), heartbeat_ns=Nanos(100 * MS), election_timeout_ns=Nanos(1000 * MS)
+        )
+        stored = self.disk.load(self.configuration)
+        base = stored.applied if self.name == "l" else stored.hard_state.commit
+        kept = max(0, min(base + 1, stored.last_index) - stored.truncated_index - 1)
+        self.works.clear()
+        self.core = RaftNode(config, stored, self.disk.entries[kept:], rng=random.Random(1), now=Nanos(0))
+
+    def step(self, message: RaftMessage) -> None:
+        self.core.step(NodeId("a"), message, Nanos(0))
+        self.take()
+
+    def take(self) -> None:
+        ready = self.core.ready(Nanos(0))
+        self.sent.extend(outgoing.message for outgoing in ready.messages)
+        if ready.append is not None:
+            self.works.append(ready.append)
+        self.committed.extend(entry.index for entry in ready.committed)
+        if ready.committed:
+            self.core.applied(ready.committed[-1].index)
+        self.loads += ready.load
+
+    def write(self) -> None:
+        """Everything handed out becomes durable."""
+        while self.works:
+            work = self.works.pop(0)
+            self.disk.write(work, None)
+            self.core.persisted(work.token, Nanos(0))
+            self.sent.extend(outgoing.message for outgoing in work.release)
+            self.take()
+
+    def give(self, chunk: SnapshotChunk) -> RaftMessage | None:
+        """A chunk, and what is answered once everything is durable."""
+        self.sent.clear()
+        self.step(InstallSnapshot(TERM, chunk))
+        self.write()
+        return self.sent[-1] if self.sent else None
+
+
+TERM = Term(5)
+STATE = [(index, 1, b"%d" % index) for index in range(1, 9)]
+DONE = AppendResponse(TERM, True, LogIndex(len(STATE)), TERM, LogIndex(0))
+
+
+def _snapshot(receiver: Receiver, *, attempt: int = 1, index_term: int = 1, pieces: int = 3) -> list[SnapshotChunk]:
+    """A snapshot up to entry 8, in pieces."""
+    name = SnapshotId(TERM, attempt, LogIndex(len(STATE)), Term(index_term))
+    size = -(-len(STATE) // pieces)
+    made: list[SnapshotChunk] = []
+    position = checksum = 0
+    for start in range(0, len(STATE), size):
+        data = encode_state(STATE[start : start + size])
+        checksum = int(google_crc32c.extend(checksum, data))
+        last = start + size >= len(STATE)
+        made.append(SnapshotChunk(name, receiver.configuration, Timestamp(99), True, position, data, checksum, last))
+        position += len(data)
+    return made
+
+
+def test_a_chunk_is_acknowledged_only_when_it_is_durable() -> None:
+    receiver = Receiver(disk_with(term=5))
+    first, *_ = _snapshot(receiver)
+    receiver.step(InstallSnapshot(TERM, first))
+    assert receiver.sent == []
+    receiver.write()
+    assert receiver.sent == [SnapshotResponse(TERM, 1, first.end)]
+    assert receiver.disk.staged is not None and receiver.disk.staged.position == first.end
+
+
+def test_a_chunk_out_of_order_is_answered_with_what_is_held() -> None:
+    """camunda#4346, openraft#1113."""
+    receiver = Receiver()
+    first, second, third = _snapshot(receiver)
+    assert receiver.give(second) == SnapshotResponse(TERM, 1, 0)
+    assert receiver.give(first) == SnapshotResponse(TERM, 1, first.end)
+    assert receiver.give(third) == SnapshotResponse(TERM, 1, first.end)
+    assert receiver.give(first) == SnapshotResponse(TERM, 1, first.end)
+    receiver.start()
+    assert receiver.give(third) == SnapshotResponse(TERM, 1, first.end), "it is known also after a restart"
+    assert receiver.give(second) == SnapshotResponse(TERM, 1, second.end)
+    assert receiver.give(third) == DONE
+    assert receiver.disk.rows == STATE
+
+
+def test_a_damaged_chunk_is_not_taken() -> None:
+    """camunda#57874: the checksum is that of everything up to there."""
+    receiver = Receiver()
+    first, second, _ = _snapshot(receiver)
+    assert receiver.give(replace(first, data=first.data[:-1] + b"!")) is None
+    receiver.give(first)
+    assert receiver.give(replace(second, checksum=int(google_crc32c.value(second.data)))) is None
+    assert receiver.give(second) == SnapshotResponse(TERM, 1, second.end)
+
+
+def test_chunks_of_two_attempts_never_mix() -> None:
+    """smg#837."""
+    receiver = Receiver()
+    first, second, _ = _snapshot(receiver)
+    again = _snapshot(receiver, attempt=2)
+    receiver.give(first)
+    assert receiver.give(again[1]) == SnapshotResponse(TERM, 2, 0)
+    assert receiver.give(again[0]) == SnapshotResponse(TERM, 2, first.end)
+    assert receiver.give(second) is None, "late, of the attempt before"
+    assert receiver.give(first) is None
+    assert receiver.disk.staged is not None and receiver.disk.staged.id.attempt == 2
+    receiver.give(again[1])
+    assert receiver.give(again[2]) == DONE
+
+
+def test_a_snapshot_that_brings_nothing_new_changes_nothing() -> None:
+    disk = disk_with(*[1] * 10, term=5, commit=9)
+    receiver = Receiver(disk)
+    receiver.take()
+    receiver.write()
+    (chunk,) = _snapshot(receiver, pieces=1)
+    assert receiver.give(chunk) == AppendResponse(TERM, True, LogIndex(9), TERM, LogIndex(0))
+    assert (disk.truncated_index, disk.last_index, disk.rows) == (0, 10, [])
+
+
+@pytest.mark.parametrize(("index_term", "kept"), [(1, True), (2, False)])
+def test_the_log_above_a_snapshot_is_kept_only_after_the_very_same_entry(index_term: int, kept: bool) -> None:
+    """T8. The suffix of the second case would follow an entry that was never committed there."""
+    disk = disk_with(*[1] * 10, term=5, commit=2)
+    receiver = Receiver(disk)
+    (chunk,) = _snapshot(receiver, pieces=1, index_term=index_term)
+    assert receiver.give(chunk) == DONE
+    status = receiver.core.status()
+    assert (status.first, status.last, status.commit) == (9, 10 if kept else 8, 8)
+    assert (disk.truncated_index, disk.truncated_term, disk.last_index) == (8, index_term, 10 if kept else 8)
+    assert status.retained_bytes == sum(len(entry.encoded) for entry in disk.entries)
+
+
+def test_nothing_is_applied_before_the_snapshot_is_loaded() -> None:
+    receiver = Receiver()
+    (chunk,) = _snapshot(receiver, pieces=1)
+    receiver.step(InstallSnapshot(TERM, chunk))
+    assert receiver.loads == 0, "not before it is durable"
+    receiver.write()
+    assert receiver.loads == 1
+    later = make_entry(index=LogIndex(9), term=TERM, kind=EntryKind.NOOP, timestamp=Timestamp(100))
+    receiver.step(AppendRequest(TERM, LogIndex(8), Term(1), (later,), LogIndex(9), LogIndex(0)))
+    receiver.write()
+    status = receiver.core.status()
+    assert (status.commit, status.applied, receiver.committed) == (9, 0, [])
+    receiver.core.snapshot_loaded(LogIndex(8))
+    receiver.take()
+    assert (receiver.core.status().applied, receiver.committed) == (9, [9])
+
+
+def test_a_crash_before_the_switch_leaves_the_old_state_and_one_after_it_the_new() -> None:
+    """T8."""
+    receiver = Receiver(disk_with(1, 1, term=5, commit=2))
+    *before, last = _snapshot(receiver)
+    for chunk in before:
+        receiver.give(chunk)
+    receiver.step(InstallSnapshot(TERM, last))
+    receiver.start()
+    assert (receiver.core.status().last, receiver.disk.rows) == (2, [])
+    assert receiver.give(last) == DONE
+    receiver.start()
+    status = receiver.core.status()
+    assert (status.first, status.last, status.applied, status.commit) == (9, 8, 8, 8)
+    assert receiver.disk.rows == STATE
+
+
+def test_what_is_staged_is_given_up_when_the_log_overtakes_it() -> None:
+    receiver = Receiver()
+    first, *_ = _snapshot(receiver)
+    receiver.give(first)
+    entries = tuple(disk_with(*[1] * 9).entries)
+    receiver.step(AppendRequest(TERM, LogIndex(0), Term(0), entries, LogIndex(9), LogIndex(0)))
+    receiver.write()
+    assert receiver.disk.staged is None
+
+
+def test_a_chunk_that_the_log_overtakes_in_the_same_turn_is_not_staged() -> None:
+    receiver = Receiver()
+    first, second, _ = _snapshot(receiver)
+    receiver.give(first)
+    receiver.core.step(NodeId("a"), InstallSnapshot(TERM, second), Nanos(0))
+    entries = tuple(disk_with(*[1] * 9).entries)
+    receiver.step(AppendRequest(TERM, LogIndex(0), Term(0), entries, LogIndex(9), LogIndex(0)))
+    (work,) = receiver.works
+    assert (work.chunk, work.discard_staged) == (None, True)
+    receiver.write()
+    assert receiver.disk.staged is None
+    assert receiver.core.status().commit == 9
+
+
+def test_a_former_witness_does_not_acknowledge_a_snapshot_even_of_what_it_has_committed() -> None:
+    """It would be taken for a copy of the state, and it has none."""
+    disk = disk_with(*[1] * 10, term=5, commit=9)
+    disk.truncated_index, disk.truncated_term, disk.entries = LogIndex(4), Term(1), disk.entries[4:]
+    former = Receiver(disk)
+    former.take()
+    former.write()
+    (chunk,) = _snapshot(former, pieces=1)
+    assert former.give(chunk) is None
+
+
+def test_a_witness_takes_no_state_and_a_learner_no_bare_snapshot() -> None:
+    witness, learner = Receiver(name="w"), Receiver()
+    (chunk,) = _snapshot(witness, pieces=1)
+    bare = replace(chunk, with_state=False, data=b"", checksum=0)
+    assert witness.give(chunk) is None
+    assert learner.give(bare) is None
+    assert witness.give(bare) == DONE
+    assert (witness.core.status().first, witness.core.status().applied, witness.loads) == (9, 8, 0)
+    witness.start()
+    assert witness.core.status().commit == 8
+
+
+def test_a_leader_of_an_old_term_is_told_so() -> None:
+    receiver = Receiver(disk_with(1, term=9))
+    (chunk,) = _snapshot(receiver, pieces=1)
+    answer = receiver.give(chunk)
+    assert isinstance(answer, AppendResponse)
+    assert (answer.term, answer.accepted, receiver.disk.rows) == (9, False, [])

@@ -159,7 +159,7 @@ def test_at_the_log_cap_writes_are_refused_for_a_voter_that_is_down_and_go_on_wh
         await cluster.crash("b")
         last = (await cluster.processes[NodeId("b")].store.load(GROUP)).last_index
         leader = cluster.leader() or ""
-        while status(cluster, leader).retained_bytes < 19_000:
+        while status(cluster, leader).retained_bytes < 20_000:
             await write(client, 1, size=300)
         host = cluster.processes[NodeId(cluster.leader() or "")].host
         assert host is not None
@@ -185,6 +185,23 @@ def test_at_the_log_cap_writes_are_refused_for_a_voter_that_is_down_and_go_on_wh
         truncate_bytes_min=1_000,
         log_bytes_max=20_000,
     )
+
+
+def test_rows_that_wait_for_a_write_are_void_when_a_snapshot_takes_their_place() -> None:
+    """A heartbeat lets the learner apply what it had stored; then the whole snapshot comes in one chunk."""
+
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await learner_left_behind(cluster, client)
+        await cluster.start("l")
+        await cluster.until(lambda: bool(replica(cluster, "l").core.status().applied))
+        await equal_states(cluster, "l")
+        assert count(cluster, "l", "snapshot_installed") == 1
+        await cluster.crash("l")
+        await cluster.start("l")
+        await equal_states(cluster, "l")
+
+    in_cluster(test, WITH_LEARNER, **{**SMALL, "snapshot_chunk_bytes": 1 << 20})
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -152,7 +152,7 @@ def promote_command(group: str, node: str, replaced: str | None, directory: Path
 @directory_option
 @_output_option
 def remove_command(group: str, node: str, directory: Path, output: str) -> None:
-    """Remove NODE from GROUP; if it leads, it hands over first. It need not run.
+    """Remove NODE from GROUP. It need not run; if it leads, it hands over when it is out.
 
     What its store holds of the group stays there, unused, until the node joins again or gets another store.
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: drill sim swarm test mutants test-interop check format clean install
+.PHONY: drill sim sim-speed swarm test mutants bench-idle test-interop check format clean install
 
 install: $(STAMP)
 
@@ -23,6 +23,10 @@ drill: install
 sim: install
 	@$(BIN)/isochrone sim run $(if $(SEED),--seed $(SEED))
 
+# How fast the simulator is: three regions of three nodes, 30 operations per virtual second, no faults.
+sim-speed: install
+	@$(BIN)/isochrone sim run --seed 7 --mode perf
+
 # Seed after seed on all cores: make swarm MINUTES=30.
 MINUTES ?= 5
 swarm: install
@@ -34,6 +38,10 @@ test: install
 # Plants known faults, one at a time, and demands that the test named for each one fails.
 mutants: install
 	@$(BIN)/python tests/mutants/run_mutants.py
+
+# What 1,000 idle groups cost each of three nodes, awake and asleep.
+bench-idle: install
+	@$(BIN)/python bench/idle_groups.py
 
 # The tests against real programs: installs those that are missing where apt and the rights to use it are there.
 INTEROP_PROGRAMS := strace

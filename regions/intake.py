@@ -11,6 +11,11 @@ Three things can be wrong with a message that arrived whole, and each would undo
 3. Its entries come from too far ahead of this node's clock. They are not taken, and neither are the heartbeats of the
    leader that sent them, so to that leader this node is unreachable: where this happens to a quorum, it is deposed.
 
+HAZARD: a peer takes a zombie's answers until it has heard the new process. Those that rest on a write cannot come, as
+one process has the disk; but a leader that is cut off from all but a zombie may confirm by it a read that is stale. The
+lock on the data directory keeps two processes from one disk on one machine. Whoever gives a disk to another machine
+must see to it that the old process is dead.
+
 The inbox is bounded; what does not fit is dropped, as a network would.
 """
 

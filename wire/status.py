@@ -56,8 +56,8 @@ class GroupStatus:
     relay: bool
     """A witness that leads to feed a full replica and hand over."""
     last_timestamp: Timestamp
-    """The largest timestamp that its log has held; 0 for an empty log. Timestamps rise along the log, so by how much
-    this one is smaller than the leader's is how far the replica is behind in time."""
+    """Of the last entry in its log; 0 for an empty log. Timestamps rise along the log, so by how much this one is
+    smaller than the leader's is how far the replica is behind in time."""
     members: tuple[MemberStatus, ...] = ()
     """In order of name."""
     joint: bool = False

@@ -32,9 +32,13 @@ class SimClock:
         """What rates have added to `monotonic` until then."""
         self.offset_ns = 0
         """What steps have added to the wall clock."""
+        self._held: Nanos | None = None
 
     def monotonic(self) -> Nanos:
         """See the port."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            return held
         if self._rate == 1.0:
             return Nanos(round(self._loop.now_s * 1e9 + self._gained_ns))
         return Nanos(round(self._loop.now_s * 1e9 + self._drift_ns()))
@@ -47,6 +51,14 @@ class SimClock:
             raise ClockUnsynchronized(f"the clock bound is {bound_ns / NS_PER_MS:.1f} ms")
         wall = EPOCH_NS + round((self._loop.now_s - START_S) * 1e9) + error_ns
         return Interval(Timestamp(wall - bound_ns), Timestamp(wall + bound_ns))
+
+    def hold(self) -> None:
+        """The next reading of `monotonic` is the one of now: whoever took it was stopped before it could use it."""
+        self._held = self.monotonic()
+
+    def release(self) -> None:
+        """Nobody is left who took a reading earlier."""
+        self._held = None
 
     def step(self, offset_ns: int) -> None:
         """Set how far the wall clock is ahead of true time, drift apart."""

@@ -1,7 +1,7 @@
 """The disk of one simulated node: the memory store behind a sync that takes time, hangs or fails.
 
 The disk outlives the processes that have it open. A crash loses any suffix of the batches not yet synced. A process
-that has lost the disk to a successor cannot write any more. A disk that comes back empty, or as a restored copy, is
+that has lost the disk to a successor cannot write any more: its writes fail, or never return. A disk that comes back empty, or as a restored copy, is
 refused when it is opened, as `regions.storage.directory_os` does for real ones: a node never makes its own store, and a
 store opens only on the medium on which it was closed.
 """
@@ -109,11 +109,15 @@ class SimStore(MemoryStore):
     def _attach(self, disk: SimDisk) -> None:
         self._disk = disk
         disk.store = self
+        self.hangs_once_lost = False
+        """Writes never return once another process has the disk, as if it had been detached; else they fail."""
         self._sync_end_s = 0.0
         self._gated = False
 
     async def write(self, batch: WriteBatch) -> None:
         """See the port."""
+        if self.hangs_once_lost and self._disk.store is not self:
+            await asyncio.get_running_loop().create_future()
         self._check_usable()
         if not self._gated:
             loop = asyncio.get_running_loop()

@@ -93,7 +93,7 @@ class Injector:
                 return self._operate(fault)
             case FaultKind.LOSE_REGION:
                 return self._lose_region(fault.targets[0])
-            case FaultKind.CRASH_LEADER | FaultKind.PAUSE_LEADER | FaultKind.CUT_LEADER:
+            case FaultKind.CRASH_LEADER | FaultKind.PAUSE_LEADER | FaultKind.STALL_LEADER | FaultKind.CUT_LEADER:
                 leader = self._operator.leader_of(GroupId(fault.targets[0]))
                 return self._on_leader(fault, leader) if leader is not None else None
             case _:
@@ -118,6 +118,9 @@ class Injector:
                 return _crash(machine, fault)
             case FaultKind.PAUSE_LEADER:
                 return machine.resume if machine.pause() else None
+            case FaultKind.STALL_LEADER:
+                machine.stalls = True
+                return machine.end_stall
             case _:
                 return self._cut(self._network.around([machine.name]))
 
@@ -128,7 +131,7 @@ class Injector:
             case FaultKind.PAUSE:
                 return machine.resume if machine.pause() else None
             case FaultKind.ZOMBIE if machine.process is not None:
-                machine.replace()
+                machine.replace(hangs=bool(fault.amount))
                 return machine.end_zombies
             case FaultKind.FLAP:
                 return self._flap(machine, fault)

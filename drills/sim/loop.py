@@ -198,6 +198,10 @@ class SimLoop(WithoutOutside):
         for action in parked:
             self.run_in(group, action)
 
+    def is_ready(self, group: Group) -> bool:
+        """Whether a callback of the group is about to run."""
+        return any(handle.group is group and not handle.cancelled() for handle in self._ready)
+
     def kill(self, group: Group) -> None:
         """No callback of the group ever runs again."""
         group.state = _KILLED

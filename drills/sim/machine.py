@@ -6,6 +6,7 @@ that stops for any other reason has found, or is, a fault in Isochrone.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
@@ -21,7 +22,7 @@ from isochrone.node.service import ClientService
 from isochrone.regions.host import GroupSettings, Host
 from isochrone.regions.state.kv import HANDLERS
 from isochrone.wire.messages import Envelope, PeerMessage
-from isochrone.wire.session import KeyspaceRoute, NodeHello, Place, SessionMessage
+from isochrone.wire.session import KeyspaceRoute, NodeHello, Place, ReadRequest, SessionMessage
 from isochrone.wire.status import NodeStatus
 
 
@@ -135,6 +136,8 @@ class Process:
         """A client has sent."""
         if stream in self._streams:
             self._loop.run_in(self.group, self._serve, stream, messages)
+            if self._machine.stalls and any(isinstance(message, ReadRequest) for message in messages):
+                self._machine.stall()
 
     def _serve(self, stream: Stream, messages: list[SessionMessage]) -> None:
         for message in messages:
@@ -175,10 +178,14 @@ class Machine:
         self.disk = disk
         self.clock = clock
         self.process: Process | None = None
+        self.stalls = False
+        """The process is to be stopped in the midst of its next turn that serves a read."""
         self.zombies: list[Process] = []
         """Processes that were replaced and go on."""
         self.peers: dict[NodeId, Machine] = {}
         """All other machines."""
+        self.counters: Counter[str] = Counter()
+        """Those of the hosts that have ended."""
         self._network = network
         self._rng = rng
         self._watcher = watcher
@@ -194,6 +201,7 @@ class Machine:
         if self.process is not None:
             return
         self._starts += 1
+        self.clock.release()
         group = Group(f"{self.name}/{self._starts}")
         try:
             store = self.loop.call_as(self._last.group if self._last else group, self.disk.open)
@@ -213,8 +221,12 @@ class Machine:
         process, self.process = self.process, None
         if process is not None:
             self.disk.keep = keep
-            self.loop.kill(process.group)
+            self._end(process)
             process.reset_streams()
+
+    def _end(self, process: Process) -> None:
+        self.loop.kill(process.group)
+        self.counters.update(process.host.counters)
 
     def pause(self) -> bool:
         """SIGSTOP; returns whether there was a process to stop."""
@@ -228,10 +240,26 @@ class Machine:
         if self.process is not None:
             self.loop.resume(self.process.group)
 
-    def replace(self) -> None:
-        """A new process takes disk and address over; the old one goes on without."""
+    def stall(self) -> None:
+        """Stop the process as `pause` does, in the midst of the turn that it is about to have, if there is one.
+
+        What that turn is to serve has arrived, and nothing that arrives later comes before it; so it does no harm that
+        it really runs when the process goes on, if only its first look at the clock shows the time of the stop.
+        """
+        if self.process is not None and self.loop.is_ready(self.process.group) and self.pause():
+            self.stalls = False
+            self.clock.hold()
+
+    def end_stall(self) -> None:
+        """End a stall, or the wait for one."""
+        self.stalls = False
+        self.resume()
+
+    def replace(self, *, hangs: bool) -> None:
+        """A new process takes disk and address over; the old one goes on without, until it writes or even then."""
         if self.process is not None:
             old, self.process = self.process, None
+            old.store.hangs_once_lost = hangs
             self.zombies.append(old)
             old.reset_streams()
             self.start()
@@ -240,7 +268,7 @@ class Machine:
         """Kill those that were replaced."""
         zombies, self.zombies = self.zombies, []
         for process in zombies:
-            self.loop.kill(process.group)
+            self._end(process)
 
     def resume_disk(self) -> None:
         """The disk hangs no more."""
@@ -260,7 +288,7 @@ class Machine:
 
     def ended(self, process: Process, error: BaseException) -> None:
         """A process has stopped by itself."""
-        self.loop.kill(process.group)
+        self._end(process)
         if process is self.process:
             self.process = None
             process.reset_streams()

@@ -65,6 +65,12 @@ class SimOptions:
     """Tiny windows, caches and truncation steps, so that they are hit all the time."""
     shuffle: bool = False
     """Run what is ready in a drawn order instead of asyncio's."""
+    lease_reads: bool = False
+    """Groups answer reads under leases; clocks keep the topology's drift bound then."""
+    prefers_one: bool = False
+    """Each group prefers one leader, not the one that campaigns first, instead of all in its home region."""
+    quorum_shift: int = 0
+    """So many replicas more than a majority commit; below 0 fewer, and more elect. For groups that can be so."""
     fault_gap_ms: int = 4_000
     """Mean time between the starts of faults; 0: none."""
     fault_ms_min: int = 200
@@ -99,6 +105,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("duplicate", 0, 0.5),
     ("reorder", 0, 0.5),
     ("sync_ms_min", 0, 10_000),
+    ("quorum_shift", -2, 2),
     ("fault_gap_ms", 0, 3_600_000),
     ("fault_ms_min", 1, 3_600_000),
     ("steps_max", 1, 1e12),
@@ -140,6 +147,9 @@ def draw_options(seed: int, mode: Mode, topology: str, duration_ms: int | None =
         fault_gap_ms=rng.choice((1_500, 3_000)) if lite else rng.choice((1_000, 3_000, 8_000, 20_000)),
         fault_ms_max=rng.choice((1_500, 4_000)) if lite else rng.choice((1_500, 6_000, 20_000)),
         fault_weights=_draw_weights(rng),
+        lease_reads=rng.random() < 0.5,
+        prefers_one=rng.random() < 0.5,
+        quorum_shift=rng.choice((0, 0, 0, 0, -2, -1, 1, 2)),
     )
 
 
@@ -169,6 +179,7 @@ _KINDS_AND_WEIGHTS: tuple[tuple[str, float], ...] = (
     ("transfer", 2.0),
     ("demote", 1.5),
     ("remove", 1.5),
+    ("stall-leader", 2.0),
 )
 """Every kind of fault that a swarm draws from. `schedule` checks that the names are its own."""
 

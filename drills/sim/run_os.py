@@ -21,6 +21,7 @@ from isochrone.drills.sim.case import Case, SimResult, SimVerdict
 from isochrone.drills.sim.loop import START_S, SimulationStuck
 from isochrone.drills.sim.options import Mode, SimOptions, draw_options
 from isochrone.drills.sim.schedule import Schedule, check_schedule, draw_schedule
+from isochrone.drills.sim.variants import varied
 from isochrone.drills.sim.world import World
 from isochrone.drills.verdict import Verdict, guarded
 from isochrone.node.files_os import load_served_topology
@@ -58,7 +59,7 @@ def draw_case(seed: int, mode: Mode, topology: str | None = None, duration_ms: i
     if topology is None:
         topology = {Mode.LITE: LITE, Mode.PERF: "three-regions"}.get(mode) or names[seed % len(names)]
     options = draw_options(seed, mode, topology, duration_ms)
-    return Case(options, draw_schedule(options, find_topology(topology)))
+    return Case(options, draw_schedule(options, varied(find_topology(topology), options)))
 
 
 def run_case(options: SimOptions, schedule: Schedule, made: Callable[[World], None] | None = None) -> SimResult:
@@ -67,7 +68,7 @@ def run_case(options: SimOptions, schedule: Schedule, made: Callable[[World], No
     Raises:
         InvalidRequest: the schedule cannot run on the topology, or the topology is wrong.
     """
-    topology = find_topology(options.topology)
+    topology = varied(find_topology(options.topology), options)
     check_schedule(schedule, options, topology)
     case = Case(options, schedule)
     with _quiet():

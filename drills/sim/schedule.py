@@ -28,12 +28,15 @@ class FaultKind(StrEnum):
     """A node's process is stopped; what is sent to it waits. Resumed at the end."""
     ZOMBIE = "zombie"
     """A new process takes a node's disk and address over, and the old one goes on beside it until the end: it hears
-    peers and sends to them, but it has no disk and no clients."""
+    peers and sends to them, but it has no disk and no clients. `amount` 1: its writes never return; 0: they fail."""
     FLAP = "flap"
     """A node crashes and starts again every `amount` milliseconds."""
     CRASH_LEADER = "crash-leader"
     """As `crash`, for the leader of a group at that time."""
     PAUSE_LEADER = "pause-leader"
+    STALL_LEADER = "stall-leader"
+    """A group's leader is stopped in the midst of a turn, as soon as it has a read to serve: it has just looked at its
+    clock, and goes on at the end as if it were still that time."""
     CUT_LEADER = "cut-leader"
     """Nothing passes between the group's leader and anybody."""
     LOSE_REGION = "lose-region"
@@ -75,7 +78,7 @@ class FaultKind(StrEnum):
 
 
 FOR_GOOD = (FaultKind.WIPE_DISK, FaultKind.OLD_DISK)
-_OF_A_GROUP = (FaultKind.CRASH_LEADER, FaultKind.PAUSE_LEADER, FaultKind.CUT_LEADER)
+_OF_A_GROUP = (FaultKind.CRASH_LEADER, FaultKind.PAUSE_LEADER, FaultKind.STALL_LEADER, FaultKind.CUT_LEADER)
 _OF_A_REPLICA = (FaultKind.TRANSFER, FaultKind.DEMOTE, FaultKind.REMOVE)
 _OF_MEMBERS = (FaultKind.DEMOTE, FaultKind.REMOVE)
 _OF_LINKS = (FaultKind.CUT, FaultKind.CUT_BOTH)
@@ -115,9 +118,9 @@ def draw_schedule(options: SimOptions, topology: Topology) -> Schedule:
         longest_ms = min(options.fault_ms_max, options.duration_ms - round(at_ms))
         duration_ms = rng.randint(min(options.fault_ms_min, longest_ms), longest_ms)
         fault = Fault(round(at_ms), duration_ms, kind, _draw_targets(kind, topology, rng), _draw_amount(kind, rng))
-        if unrecoverable(topology, lost_nodes([*faults, fault])) is None and not _loses_a_changed_group(
-            [*faults, fault]
-        ):
+        tried = [*faults, fault]
+        recoverable = unrecoverable(topology, lost_nodes(tried)) is None and not _loses_a_changed_group(tried)
+        if recoverable and _problem(fault, options, topology) is None:
             faults.append(fault)
         at_ms += rng.expovariate(1 / options.fault_gap_ms)
     return tuple(faults)
@@ -152,7 +155,7 @@ def _places(topology: Topology) -> list[list[str]]:
 
 def _draw_amount(kind: FaultKind, rng: random.Random) -> float:
     match kind:
-        case FaultKind.CRASH | FaultKind.CRASH_LEADER | FaultKind.FAIL_SYNC:
+        case FaultKind.CRASH | FaultKind.CRASH_LEADER | FaultKind.FAIL_SYNC | FaultKind.ZOMBIE:
             return float(rng.randrange(2))
         case FaultKind.FLAP:
             return float(rng.choice((100, 500, 1_500)))
@@ -252,6 +255,11 @@ def _problem(fault: Fault, options: SimOptions, topology: Topology) -> str | Non
         return f"amount: found {fault.amount:g}; allowed: 0 or more"
     if fault.kind is FaultKind.FLAP and fault.amount < 1:
         return f"amount: found {fault.amount:g}; allowed: 1 ms or more"
+    drift_max_ppm = topology.clock.drift_max_ppm
+    if fault.kind is FaultKind.CLOCK_RATE and options.lease_reads and abs(fault.amount) > drift_max_ppm:
+        return (
+            f"amount: found {fault.amount:g}; allowed: at most {drift_max_ppm} ppm either way, as leases rest on that"
+        )
     return None
 
 

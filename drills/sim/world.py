@@ -34,6 +34,7 @@ from isochrone.drills.sim.options import SimOptions, rng_for
 from isochrone.drills.sim.schedule import Schedule, changes_members, lost_nodes, unrecoverable
 from isochrone.drills.sim.sessions import SimConnector
 from isochrone.drills.sim.trace import Trace
+from isochrone.drills.sim.variants import preferred_one
 from isochrone.drills.sim.watch import Watch
 from isochrone.drills.workload import KeyValueClient, Recorder, run_clients, run_together
 from isochrone.errors import IsochroneError
@@ -130,6 +131,8 @@ class World:
         groups: dict[GroupId, GroupSettings] = {}
         for group in topology.groups:
             settings = group_settings(topology, spec.id, group)
+            if self.options.prefers_one:
+                settings = replace(settings, raft=replace(settings.raft, preferred_leaders=(preferred_one(group),)))
             if self.options.small_limits:
                 settings = replace(settings, raft=with_small_limits(settings.raft))
             groups[group.id] = settings
@@ -293,15 +296,14 @@ class World:
     # ---- after the run
 
     def counters(self) -> dict[str, int]:
-        """What happened, in numbers."""
+        """What happened, in numbers; those of hosts count once they have ended."""
         network = self.network
         found: Counter[str] = Counter(self.watch.counters)
         found.update({f"fault_{kind}": count for kind, count in self.injector.counters.items()})
         found.update(Counter(f"operations_{operation.outcome.value}" for operation in self.outline.operations))
         found.update({f"operator_{what}": count for what, count in self.operator.counters.items()})
         for machine in self.machines.values():
-            if machine.process is not None:
-                found.update(machine.process.host.counters)
+            found.update(machine.counters)
         found["frames_delivered"] = network.delivered
         found["frames_lost"] = network.lost
         found["frames_repeated"] = network.repeated

@@ -56,11 +56,15 @@ def render_result(result: SimResult) -> Iterator[RenderableType]:
     speed = result.virtual_s / result.wall_s if result.wall_s else 0.0
     yield _facts(
         [
-            ("virtual time", f"{result.virtual_s:.1f} s, {speed:.0f} s per second of real time"),
+            (
+                "virtual time",
+                f"{result.virtual_s:.1f} s, {speed:.1f} s per second of real time, {result.speed:.1f} of CPU",
+            ),
             ("events", f"{result.events:,}, {result.events_per_cpu_s:,.0f} per second of CPU"),
             ("operations", f"{sum(operations.values()):,}: {_counts(operations)}"),
             ("faults", f"{faults.total()} of {len(result.case.schedule)} had an effect: {_counts(faults)}"),
             ("leader changes", f"{counters.get('elections_won', 0)}"),
+            ("fell asleep", counted(counters.get("raft_quiesced", 0), "replica")),
             ("frames", _counts(_beginning_with("frames_", counters))),
             ("rare states", _counts(result.probes)),
             ("trace hash", result.trace_hash),

@@ -1,6 +1,7 @@
 """The words and options of one command of the scenario language."""
 
 from dataclasses import fields
+from typing import Any
 
 from scenario_format import Command
 from scenario_site import Site
@@ -9,6 +10,7 @@ from scenario_world import World
 from isochrone.ids import NodeId
 from isochrone.regions.raft.config import RaftConfig
 
+PREFERRED = "preferred_leaders"
 _RAFT_SETTINGS = tuple(
     f.name for f in fields(RaftConfig) if f.name not in ("group", "node", "heartbeat_ns", "election_timeout_ns")
 )
@@ -73,9 +75,11 @@ class Args:
         """An option that is a list of words; empty if it is not given."""
         return self._options.pop(key, ())
 
-    def raft_settings(self) -> dict[str, int]:
-        """Settings of `RaftConfig` by their own names."""
-        return {key: self.number(key) for key in _RAFT_SETTINGS if key in self._options}
+    def raft_settings(self) -> dict[str, Any]:
+        """Settings of `RaftConfig` by their own names; a switch is 0 or 1."""
+        numbers = {key: self.number(key) for key in _RAFT_SETTINGS if key in self._options and key != PREFERRED}
+        preferred = {PREFERRED: tuple(map(NodeId, self.listed(PREFERRED)))} if PREFERRED in self._options else {}
+        return numbers | preferred
 
     def finish(self) -> None:
         """Refuse what nobody took."""

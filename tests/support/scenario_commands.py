@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from scenario_args import Args
 from scenario_format import Block, Command, parse_scenario
+from scenario_reads import answer_reads
 from scenario_site import Flight, Level, Settings, Site
 from scenario_trace import KINDS, configuration_text, entries_text, kind_of, message_text
 from scenario_world import World
@@ -243,6 +244,30 @@ def _transfer_leadership(world: World, args: Args) -> None:
 @_command
 def _read(world: World, args: Args) -> None:
     world.read(args.live())
+
+
+@_command
+def _hold_answers(world: World, args: Args) -> None:
+    """A read that may be answered waits: as if the process was stopped before it looks at its clock again."""
+    world.answers_held.add(args.live().name)
+
+
+@_command
+def _release_answers(world: World, args: Args) -> None:
+    site = args.live()
+    world.note(f"{site.name}: answers")
+    assert site.core is not None
+    world.answers_held.discard(site.name)
+    answer_reads(world, site, site.core)
+
+
+@_command
+def _lease(world: World, args: Args) -> None:
+    """Whether a node has a lease now, so that it may answer reads by itself."""
+    site = args.live()
+    assert site.core is not None
+    holds = site.core.lease_holds(site.core.term, world.now)
+    world.lines.append(f"{site.name}: {'a lease' if holds else 'no lease'} at {world.now_ms} ms")
 
 
 # ---- messages

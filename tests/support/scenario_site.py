@@ -14,7 +14,7 @@ from isochrone.ids import ClusterId, Incarnation, KeyspaceId, LogIndex, Nanos, N
 from isochrone.ports import StoreIdentity, WriteBatch
 from isochrone.regions.intake import Intake
 from isochrone.regions.raft.node import RaftNode
-from isochrone.regions.raft.ready import AppendWork
+from isochrone.regions.raft.ready import AppendWork, ReadReady
 from isochrone.regions.storage.memory import MemoryStore
 from isochrone.wire.entries import make_entry
 from isochrone.wire.messages import Entry, EntryKind, Member, RaftMessage
@@ -38,7 +38,7 @@ class Settings:
     heartbeat_ms: int
     election_ms: int
     link_ms: int
-    raft: dict[str, int]
+    raft: dict[str, Any]
 
 
 class FixedJitter(random.Random):
@@ -104,7 +104,7 @@ class Site:
     applied: list[Entry] = field(default_factory=list)
     commit: int = 0
     keeps_state: bool = True
-    waiting_reads: list[tuple[LogIndex, int]] = field(default_factory=list)
+    waiting_reads: list[ReadReady] = field(default_factory=list)
     lives: int = 0
     wipes: int = 0
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from scenario_claims import Claims
+from scenario_reads import take_reads
 from scenario_site import (
     KEYSPACE,
     FixedJitter,
@@ -92,6 +93,8 @@ class World:
         """Nodes whose disk syncs only when told."""
         self.paused: set[NodeId] = set()
         """Nodes whose process stands still."""
+        self.answers_held: set[NodeId] = set()
+        """Nodes that answer no read yet that they may answer."""
         self.claims = Claims(
             lambda node: (self.sites[node].store.identity.store, self.disk(node)),
             lambda node: self.sites[node].member.store,
@@ -185,6 +188,7 @@ class World:
         site.waiting_reads.clear()
         site.store = site.store.crash()
         self.paused.discard(site.name)
+        self.answers_held.discard(site.name)
 
     def wipe(self, site: Site, *, same_store: bool) -> None:
         """Put an empty disk in the place of a stopped node's: of another store id, or one that lies about it."""
@@ -238,7 +242,7 @@ class World:
             if ready.append is not None:
                 self._queue_work(site, ready.append)
             self._apply(site, core, ready.committed)
-            self._answer_reads(site, core, ready)
+            take_reads(self, site, core, ready)
             for fetch in ready.fetches:
                 self._fetch(site, core, fetch)
             if not (ready.committed or ready.fetches):
@@ -268,15 +272,6 @@ class World:
         if committed:
             self.note(f"  applies {entries_text(committed)}")
             core.applied(committed[-1].index)
-
-    def _answer_reads(self, site: Site, core: RaftNode, ready: Ready) -> None:
-        site.waiting_reads += [(read.index, context) for read in ready.reads for context in read.contexts]
-        while site.waiting_reads and site.waiting_reads[0][0] <= core.applied_index:
-            index, context = site.waiting_reads.pop(0)
-            self.claims.answers(context, index)
-            self.tell(site, f"read {context} answered at index {index}")
-        for context in ready.refused_reads:
-            self.tell(site, f"read {context} refused: NotLeader")
 
     def _fetch(self, site: Site, core: RaftNode, fetch: Fetch) -> None:
         self.note(f"  reads {fetch.first}..{fetch.last} from disk for {fetch.peer}")

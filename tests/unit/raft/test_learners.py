@@ -68,6 +68,23 @@ def test_a_leader_knows_how_old_the_newest_entry_of_each_member_is() -> None:
     assert cluster.status("a").peers["l"].match_timestamp == status.last_timestamp == cluster.status("l").last_timestamp
 
 
+def test_the_newest_entry_is_the_last_one_in_the_log_not_one_that_was_given_up() -> None:
+    cluster = _cluster()
+    cluster.run(3 * FAR_MS)
+    for name in "bc":
+        cluster.crash(name)
+    cluster.propose("a", b"given up")
+    cluster.run(2 * FAR_MS)
+    assert cluster.status("l").last == 2
+    given_up = cluster.status("l").last_timestamp
+    cluster.crash("a")
+    for name in "bc":
+        cluster.start(name)
+    cluster.force_campaign("b")
+    assert cluster.run_until(lambda: cluster.status("l").term == 2 and cluster.status("l").applied == 2, 5_000)
+    assert cluster.status("l").last_timestamp == cluster.status("b").last_timestamp < given_up
+
+
 def test_the_age_of_entries_that_memory_holds_no_more_is_not_known() -> None:
     cluster = _cluster(cache_bytes_max=200, inflight_messages_max=1, append_bytes_max=1)
     cluster.crash("l")

@@ -12,7 +12,7 @@ from isochrone.errors import InvalidRequest
 from isochrone.topology import TopologyError
 
 TOPOLOGY = find_topology("three-zones")
-OPTIONS = draw_options(1, Mode.LITE, "three-zones")
+OPTIONS = replace(draw_options(1, Mode.LITE, "three-zones"), quorum_shift=0, lease_reads=False)
 A, B = "us-east-1a-1", "us-east-1b-1"
 
 
@@ -72,6 +72,13 @@ def test_a_schedule_that_destroys_a_quorum_for_good_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"group us-east-1\.zone keeps 1 of 3 voters, and needs 2"):
         run_case(OPTIONS, schedule)
     check_schedule(schedule[:1], OPTIONS, TOPOLOGY)
+
+
+def test_clocks_keep_the_bound_that_leases_rest_on() -> None:
+    schedule = (Fault(0, 10, FaultKind.CLOCK_RATE, (A,), -100_001),)
+    with pytest.raises(InvalidRequest, match="found -100001; allowed: at most 100000 ppm either way"):
+        run_case(replace(OPTIONS, lease_reads=True), schedule)
+    check_schedule(schedule, OPTIONS, TOPOLOGY)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from isochrone.drills.sim.case import SimResult, SimVerdict
 from isochrone.drills.swarm.cases import failure_of
+from isochrone.drills.swarm.out_of_reach import OUT_OF_REACH
 
 _FAULT, _OPERATIONS = "fault_", "operations_"
 
@@ -89,9 +90,9 @@ class Tally:
         """The verdict on the swarm; unknown if nothing ran."""
         return next((verdict for verdict in WORST_FIRST if self.verdicts[verdict]), SimVerdict.UNKNOWN)
 
-    def never_reached(self, marks: Iterable[str]) -> list[str]:
-        """Those of all marks that no run reached, in order."""
-        return sorted(set(marks) - set(self.probes))
+    def never_reached(self, marks: Iterable[str]) -> dict[str, str]:
+        """Those of all marks that no run reached, in order, each with why that may be so; empty: it should not."""
+        return {mark: OUT_OF_REACH.get(mark, "") for mark in sorted(set(marks) - set(self.probes))}
 
 
 def tally_to_plain(tally: Tally, marks: Iterable[str]) -> dict[str, object]:

@@ -96,6 +96,12 @@ def progress_line(tally: Tally, left_s: float) -> str:
     return f"{tally.runs} seeds, {tally.virtual_s / 3600:.2f} virtual hours, {bad} did not hold, {left}"
 
 
+def _never_reached(tally: Tally, marks: Sequence[str]) -> str:
+    unreached = tally.never_reached(marks)
+    should = ", ".join(mark for mark, why in unreached.items() if not why) or "none that should be"
+    return "\n".join([should, *(f"{mark}: {why}" for mark, why in unreached.items() if why)])
+
+
 def render_swarm(tally: Tally, marks: Sequence[str]) -> Iterator[RenderableType]:
     """What a swarm has run and found."""
     virtual_s = f"{tally.virtual_s / tally.cpu_s:.0f}" if tally.cpu_s else "0"
@@ -110,7 +116,7 @@ def render_swarm(tally: Tally, marks: Sequence[str]) -> Iterator[RenderableType]
         ("leader changes", f"{tally.elections:,}"),
         ("faults", f"{tally.faults.total():,}: {_counts(tally.faults)}"),
         ("rare states", f"{len(tally.probes)} of {len(marks)} reached: {_counts(tally.probes)}"),
-        ("never reached", ", ".join(tally.never_reached(marks)) or "none"),
+        ("never reached", _never_reached(tally, marks)),
     ]
     if tally.slowest is not None:
         seed, speed = tally.slowest.case.options.seed, tally.slowest.speed

@@ -1,8 +1,10 @@
 """How failures of simulated runs are told apart, how cases are made smaller, and what runs add up to."""
 
+import re
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from isochrone.drills.sim.options import Mode
 from isochrone.drills.sim.run_os import draw_case, find_topology
 from isochrone.drills.sim.schedule import FaultKind, check_schedule
 from isochrone.drills.swarm.cases import PASSES, failure_of
+from isochrone.drills.swarm.marks_os import package_marks
+from isochrone.drills.swarm.out_of_reach import OUT_OF_REACH
 from isochrone.drills.swarm.shrink import Shrinker, shrink
 from isochrone.drills.swarm.tally import Tally, tally_to_plain
 
@@ -111,6 +115,14 @@ def test_a_shorter_phase_ends_and_drops_faults() -> None:
     assert smallest.schedule == ()
 
 
+def test_what_is_out_of_reach_is_a_mark_and_named_with_its_test() -> None:
+    marks = package_marks()
+    for mark, why in OUT_OF_REACH.items():
+        assert mark in marks
+        named = re.search(r"\((tests/[a-z_/]+\.py)\)$", why)
+        assert named and (Path(__file__).parents[3] / named[1]).is_file(), why
+
+
 def test_a_tally_counts_and_the_worst_verdict_counts() -> None:
     tally = Tally()
     assert tally.worst is SimVerdict.UNKNOWN, "nothing was run"
@@ -124,13 +136,14 @@ def test_a_tally_counts_and_the_worst_verdict_counts() -> None:
         tally.add(failed)
         tally.keep(failed, f"{verdict}.json")
         assert tally.worst is verdict
-    plain = tally_to_plain(tally, ["raft.rare", "raft.rarer"])
+    plain = tally_to_plain(tally, ["raft.rare", "raft.rarer", "state.session_expired"])
     assert (plain["verdict"], plain["runs"], plain["seeds_per_minute"]) == ("violation", 5, 10.0)
     assert plain["verdicts"] == {"violation": 1, "crashed": 1, "no progress": 1, "unknown": 1, "holds": 1}
     assert plain["faults"] == {"crash": 6, "cut": 1}
     assert plain["operations"] == {"info": 1, "ok": 7}
     assert (plain["elections"], plain["virtual_h"]) == (3, 0.083)
-    assert plain["probes_never_reached"] == ["raft.rarer"]
+    why = OUT_OF_REACH["state.session_expired"]
+    assert plain["probes_never_reached"] == {"raft.rarer": "", "state.session_expired": why}
     assert plain["slowest"] == {"seed": 3, "virtual_s_per_cpu_s": 15.0}
     assert [each["failure"] for each in plain["failures"]] == [  # type: ignore[attr-defined]
         "unknown",

@@ -1,0 +1,21 @@
+"""Why a swarm may not reach a mark for a rare state, and the test that does. Any other mark should be reached."""
+
+from collections.abc import Mapping
+
+OUT_OF_REACH: Mapping[str, str] = {
+    "intake.former_store_unheard": (
+        "no node of a simulated world gets a new store for a lost one (tests/unit/regions/test_replaced_store.py)"
+    ),
+    "raft.former_witness_named_a_learner": (
+        "hosts refuse it, so an operator must name it so without asking them (tests/unit/raft/test_membership.py)"
+    ),
+    "state.sequence_below_the_mark": (
+        "a command must wait in a stopped node until its client has had the answer elsewhere and gone on, and that "
+        "node must lead when it reads it (tests/unit/regions/test_machine.py)"
+    ),
+    "state.session_expired": (
+        "a client's session lives for ten minutes without a command, a run for two (tests/unit/regions/test_machine.py)"
+    ),
+    "storage.snapshot_lost": "simulated nodes store in memory, not in LMDB (tests/integration/storage/test_snapshot_rows.py)",
+}
+"""By mark."""

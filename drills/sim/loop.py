@@ -224,8 +224,7 @@ class SimLoop(WithoutOutside):
         self._running = True
         try:
             task = self._main = self.create_task(main, name="main")
-            while not task.done():
-                self._run_once()
+            self._run_until(task.done)
             result: T = task.result()
             return result
         finally:
@@ -240,45 +239,45 @@ class SimLoop(WithoutOutside):
         if self._main is not None:
             self._main.cancel()
 
-    def _run_once(self) -> None:
-        ready, heap = self._ready, self._heap
-        if not ready:
-            if not heap:
-                raise SimulationStuck("deadlock: nothing is ready and no timer is set\n" + "\n".join(self.tasks()))
-            if heap[0][0] > self.now_s:
-                self.now_s = heap[0][0]
-        now = self.now_s
-        while heap and heap[0][0] <= now:
-            _, _, _, callback, argument = heappop(heap)
-            self.steps += 1
-            callback(argument)
-        if self._shuffle and len(ready) > 1:
-            batch = list(ready)
-            self._rng.shuffle(batch)
-            ready.clear()
-            ready.extend(batch)
-        count = len(ready)
-        self.steps += count
-        for _ in range(count):
-            handle = ready.popleft()
-            group = handle.group
-            if group.state:
-                if group.state == _PAUSED:
-                    group.parked.append(handle.run)
-                continue
-            self._current = group
-            try:
-                # What `SimHandle.run` does, without a call: this is the innermost loop of every simulation.
-                if not handle._cancelled:
-                    if handle._context is None:
-                        handle._callback(*handle._args)
-                    else:
-                        handle._context.run(handle._callback, *handle._args)
-            except Exception as error:
-                self.failures.append(Failure(group.name, "a callback raised", error))
-        self._current = self.root
-        if self.steps > self._steps_max:
-            raise SimulationStuck(f"more than {self._steps_max} steps were taken\n" + "\n".join(self.tasks()))
+    def _run_until(self, done: Callable[[], bool]) -> None:
+        """Run until `done`, which is asked whenever what is ready now has run. The innermost loop of every world."""
+        ready, heap, root = self._ready, self._heap, self.root
+        while not done():
+            if not ready:
+                if not heap:
+                    raise SimulationStuck("deadlock: nothing is ready and no timer is set\n" + "\n".join(self.tasks()))
+                if heap[0][0] > self.now_s:
+                    self.now_s = heap[0][0]
+            now = self.now_s
+            while heap and heap[0][0] <= now:
+                _, _, _, callback, argument = heappop(heap)
+                self.steps += 1
+                callback(argument)
+            count = len(ready)
+            if self._shuffle and count > 1:
+                self._shuffle_ready()
+            self.steps += count
+            for _ in range(count):
+                handle = ready.popleft()
+                group = handle.group
+                if group.state:
+                    if group.state == _PAUSED:
+                        group.parked.append(handle.run)
+                    continue
+                self._current = group
+                try:
+                    handle.run()
+                except Exception as error:
+                    self.failures.append(Failure(group.name, "a callback raised", error))
+            self._current = root
+            if self.steps > self._steps_max:
+                raise SimulationStuck(f"more than {self._steps_max} steps were taken\n" + "\n".join(self.tasks()))
+
+    def _shuffle_ready(self) -> None:
+        batch = list(self._ready)
+        self._rng.shuffle(batch)
+        self._ready.clear()
+        self._ready.extend(batch)
 
     def _due(self, handle: SimHandle) -> None:
         if not handle._cancelled:
@@ -356,8 +355,7 @@ class SimLoop(WithoutOutside):
         )
         for task in living:
             task.cancel()
-        while not all(task.done() for task in living) and (self._ready or self._heap):
-            self._run_once()
+        self._run_until(lambda: all(task.done() for task in living) or not (self._ready or self._heap))
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.failures.append(Failure(self._current.name, str(context.get("message")), context.get("exception")))

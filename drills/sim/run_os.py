@@ -141,7 +141,7 @@ def _quiet() -> Iterator[None]:
     """No log lines of a thousand simulated nodes, and few looks of the garbage collector at what lives long."""
     level, thresholds = logging.root.manager.disable, gc.get_threshold()
     logging.disable(logging.CRITICAL)
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(200_000, 20, 50)
     try:
         yield
     finally:

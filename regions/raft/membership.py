@@ -23,7 +23,6 @@ from isochrone.probes import probe
 from isochrone.regions.raft import configuration_log, election, replication, snapshots, transfer
 from isochrone.regions.raft.changes import left_configuration, planned_change, promoted
 from isochrone.regions.raft.progress import Feed, Progress
-from isochrone.regions.raft.quorum import is_voter
 from isochrone.regions.raft.ready import EventName
 from isochrone.regions.raft.state import RaftState
 from isochrone.wire.configurations import encode_configuration
@@ -125,7 +124,7 @@ def follow_up(state: RaftState, now: Nanos) -> None:
             if logged.index < state.term_start:
                 probe("raft.joint_left_by_a_later_leader")
             _append(state, left_configuration(logged.configuration), now)
-    elif not is_voter(state.halves, state.node) and state.handed_to_apply >= logged.index:
+    elif state.node not in state.halves[0].voters and state.handed_to_apply >= logged.index:
         _step_down(state, now)
 
 

@@ -256,5 +256,8 @@ def advance_commit(state: RaftState, index: LogIndex) -> None:
 
 def truncation_bound(state: RaftState) -> LogIndex:
     """On the leader: everything up to here is committed and durable on every full voter of both halves."""
-    full = (node for node, member in state.members.items() if member.role is ReplicaRole.FULL)
-    return min([state.commit, *(match_of(state, node) for node in full)])
+    bound, full = state.commit, ReplicaRole.FULL
+    for node, member in state.members.items():
+        if member.role is full:
+            bound = min(bound, match_of(state, node))
+    return bound

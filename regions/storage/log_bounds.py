@@ -134,9 +134,10 @@ def _append(group: StoredGroup, write: LogWrite) -> StoredGroup:
 def _with_configurations_of(
     held: tuple[LoggedConfiguration, ...], entries: tuple[Entry, ...]
 ) -> tuple[LoggedConfiguration, ...]:
-    kept = tuple(logged for logged in held if logged.index < entries[0].index)
     new = tuple(logged_configuration(entry) for entry in entries if entry.kind is EntryKind.CONFIGURATION)
-    return held if len(kept) == len(held) and not new else kept + new
+    if not new and (not held or held[-1].index < entries[0].index):
+        return held
+    return tuple(logged for logged in held if logged.index < entries[0].index) + new
 
 
 def logged_configuration(entry: Entry) -> LoggedConfiguration:

@@ -68,7 +68,8 @@ HOST_MUTANTS = (
         file="regions/raft/membership.py",
         old="(returned or node not in state.progress)",
         new="(node not in state.progress)",
-        test=_REPLACED + "what_a_lost_store_held_is_not_counted_for_the_new_one",
+        test="tests/unit/raft/test_membership.py"
+        "::test_what_a_removed_member_still_acknowledges_is_not_counted_for_its_successor",
     ),
     Mutant(
         name="a node's incarnations begin anew with its store",

@@ -338,8 +338,8 @@ WITNESS_MUTANTS = (
     Mutant(
         name="the truncation bound forgets a full voter that is away",
         file=REPLICATION,
-        old="    return min([state.commit, *(match_of(state, node) for node in full)])",
-        new="    return min(state.commit, max(match_of(state, node) for node in full))",
+        old="        if member.role is full:\n            bound = min(",
+        new="        if member.role is full and node == state.node:\n            bound = min(",
         test=_WITNESS + "a_witness_drops_only_what_every_full_voter_holds",
     ),
     Mutant(

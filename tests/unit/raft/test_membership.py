@@ -4,9 +4,9 @@ import pytest
 from raft_cluster import ELECTION_MS, Cluster
 
 from isochrone.errors import InvalidRequest, Unavailable
-from isochrone.ids import Nanos, NodeId, ReplicaRole, StoreId
+from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, StoreId
 from isochrone.regions.raft.ready import EventName
-from isochrone.wire.messages import Configuration, Member, QuorumSizes
+from isochrone.wire.messages import AppendResponse, Configuration, Member, QuorumSizes
 
 FULL, WITNESS, LEARNER = ReplicaRole.FULL, ReplicaRole.WITNESS, ReplicaRole.LEARNER
 
@@ -277,6 +277,22 @@ def test_a_removed_member_learns_of_it_and_falls_silent() -> None:
     sent = len(cluster.sent)
     cluster.run(10_000)
     assert not [1 for source, _, _ in cluster.sent[sent:] if source == "d"]
+
+
+def test_what_a_removed_member_still_acknowledges_is_not_counted_for_its_successor() -> None:
+    cluster = led_by("a")
+    cluster.isolate("c")
+    cluster.propose("a", b"x")
+    cluster.change("a", full(*"ab"))
+    assert cluster.run_until(lambda: settled(cluster, "ab"), 5_000)
+    core, term, last = cluster.replicas["a"].core, cluster.status("a").term, cluster.status("a").last
+    assert core is not None
+    refused = AppendResponse(term, False, LogIndex(1), term, LogIndex(last - 1))
+    for answer in (refused, AppendResponse(term, True, LogIndex(2), term, LogIndex(0))):
+        core.step(NodeId("c"), answer, Nanos(cluster.now))
+    assert cluster.status("a").peers[NodeId("c")].match == 2, "the old store has part of the log"
+    cluster.change("a", (*full(*"ab"), Member(NodeId("c"), StoreId("another"), LEARNER)))
+    assert cluster.status("a").peers[NodeId("c")].match == 0
 
 
 def test_a_removed_member_that_never_learned_of_it_disturbs_nobody() -> None:

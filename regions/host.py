@@ -393,8 +393,7 @@ class Host:
 
     def _one_turn(self) -> None:
         now = self._clock.monotonic()
-        if self._finished or self._fetched:
-            self._take_finished(now)
+        self._take_finished(now)
         self._take_inbox(now)
         self._sleepers.wake_if_silent(now)
         for group in self._deadlines.due(now):

@@ -91,6 +91,8 @@ class Injector:
                 return self._swizzle(fault)
             case FaultKind.TRANSFER | FaultKind.DEMOTE | FaultKind.REMOVE:
                 return self._operate(fault)
+            case FaultKind.USURP:
+                return self._usurp(GroupId(fault.targets[0]), NodeId(fault.targets[1]))
             case FaultKind.LOSE_REGION:
                 return self._lose_region(fault.targets[0])
             case FaultKind.CRASH_LEADER | FaultKind.PAUSE_LEADER | FaultKind.STALL_LEADER | FaultKind.CUT_LEADER:
@@ -109,6 +111,13 @@ class Injector:
             operator.restore_group(group)
 
         return put_back if asked else None
+
+    def _usurp(self, group: GroupId, successor: NodeId) -> End | None:
+        leader = self._operator.leader_of(group)
+        if leader is None or not self._operator.transfer(group, successor):
+            return None
+        zone = leader.endpoint.zone
+        return self._cut([link for link in self._network.around([zone]) if link.target.zone == zone])
 
     # ---- nodes
 

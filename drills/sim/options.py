@@ -180,6 +180,7 @@ _KINDS_AND_WEIGHTS: tuple[tuple[str, float], ...] = (
     ("demote", 1.5),
     ("remove", 1.5),
     ("stall-leader", 2.0),
+    ("usurp", 1.5),
 )
 """Every kind of fault that a swarm draws from. `schedule` checks that the names are its own."""
 

@@ -67,6 +67,9 @@ class FaultKind(StrEnum):
     """A node crashes and its disk comes back as a restored copy: it must refuse to serve, for good."""
     TRANSFER = "transfer"
     """An operator asks a group's leader to hand over to a node."""
+    USURP = "usurp"
+    """An operator asks a group's leader to hand over to a node, and nothing gets into the leader's zone from elsewhere.
+    Neither the leader nor the clients beside it hear that it was replaced."""
     DEMOTE = "demote"
     """An operator asks that a full voter of a group become a learner, and at the end that it become one again."""
     REMOVE = "remove"
@@ -79,7 +82,7 @@ class FaultKind(StrEnum):
 
 FOR_GOOD = (FaultKind.WIPE_DISK, FaultKind.OLD_DISK)
 _OF_A_GROUP = (FaultKind.CRASH_LEADER, FaultKind.PAUSE_LEADER, FaultKind.STALL_LEADER, FaultKind.CUT_LEADER)
-_OF_A_REPLICA = (FaultKind.TRANSFER, FaultKind.DEMOTE, FaultKind.REMOVE)
+_OF_A_REPLICA = (FaultKind.TRANSFER, FaultKind.USURP, FaultKind.DEMOTE, FaultKind.REMOVE)
 _OF_MEMBERS = (FaultKind.DEMOTE, FaultKind.REMOVE)
 _OF_LINKS = (FaultKind.CUT, FaultKind.CUT_BOTH)
 _OF_THE_NETWORK = (FaultKind.LOSS, FaultKind.DUPLICATE, FaultKind.REORDER, FaultKind.DELAY)

@@ -14,6 +14,7 @@ SETTINGS = "node/settings.py"
 _LEASE = "tests/unit/raft/test_lease.py::test_"
 _HOSTS = "tests/unit/regions/test_host_leases.py::test_"
 _BACK = "tests/unit/raft/test_hand_back.py::test_"
+_WORLD = "tests/unit/sim/test_variants.py::test_"
 _SETTINGS = "tests/unit/node/test_settings.py::test_"
 
 LEASE_MUTANTS = (
@@ -23,6 +24,13 @@ LEASE_MUTANTS = (
         old="    lease.give_up(state)\n",
         new="",
         test=_LEASE + "a_lease_is_given_up_before_a_transfer",
+    ),
+    Mutant(
+        name="a lease is not dropped on transfer, in a simulated world",
+        file=TRANSFER,
+        old="    lease.give_up(state)\n",
+        new="",
+        test=_WORLD + "a_leader_that_does_not_hear_of_its_successor_answers_nothing_stale",
     ),
     Mutant(
         name="a lease comes back when a transfer fails",

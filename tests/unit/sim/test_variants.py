@@ -53,6 +53,17 @@ def test_reads_under_leases_send_less() -> None:
     assert _run(lease_reads=True).counters["frames_delivered"] < _run().counters["frames_delivered"]
 
 
+def test_a_leader_that_does_not_hear_of_its_successor_answers_nothing_stale() -> None:
+    """It has clients beside it that do not hear of that either, while those elsewhere write at the new leader."""
+    successors = ("us-east-1b-1", "us-east-1c-1", "us-east-1a-1")
+    usurped = tuple(
+        Fault(1_000 + 3_000 * number, 2_000, FaultKind.USURP, (GROUP, successor))
+        for number, successor in enumerate(successors)
+    )
+    result = _run(usurped, lease_reads=True, rate_per_s=100.0, shared_share=1.0)
+    assert result.counters["elections_won"] == 4
+
+
 def test_a_leader_is_stopped_between_the_look_at_its_clock_and_its_answer() -> None:
     """For longer than an election takes, so that the read finds its lease gone when the leader goes on."""
     stall = Fault(1_000, 2_500, FaultKind.STALL_LEADER, (GROUP,))

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from isochrone.drills.sim.options import SimOptions, options_from_plain, options_to_plain
-from isochrone.drills.sim.schedule import Schedule, fault_from_plain, fault_to_plain
+from isochrone.drills.sim.options import SimOptions
+from isochrone.drills.sim.plain import fault_from_plain, fault_to_plain, options_from_plain, options_to_plain
+from isochrone.drills.sim.schedule import Schedule
 from isochrone.errors import InvalidRequest
 
 
@@ -81,16 +82,19 @@ def case_from_text(text: str) -> Case:
     """
     try:
         plain = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InvalidRequest(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidRequest("not a case: objects or lists in too many levels of others") from error
     if not isinstance(plain, dict) or not isinstance(plain.get("options"), dict):
         raise InvalidRequest("found no options; a case is an object with options and schedule")
-    schedule = plain.get("schedule", [])
+    schedule = plain.get("schedule")
     if not isinstance(schedule, list):
-        raise InvalidRequest("schedule: allowed: a list of faults")
+        found = "nothing" if schedule is None else f"a value of type {type(schedule).__name__}"
+        raise InvalidRequest(f"schedule: found {found}; allowed: a list of faults, which may be empty")
     return Case(
         options_from_plain(plain["options"]),
-        tuple(fault_from_plain(fault) for fault in schedule),
+        tuple(fault_from_plain(fault, f"schedule[{number}]") for number, fault in enumerate(schedule)),
         str(plain.get("story", "")),
     )
 

@@ -4,10 +4,8 @@ Each subsystem of the world draws from a generator of its own (`rng_for`), so th
 nothing in the others.
 """
 
-import json
 import random
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 
 from isochrone.errors import InvalidRequest
@@ -87,14 +85,17 @@ class SimOptions:
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if not low <= value <= high:
-                raise InvalidRequest(f"{name}: found {value}; allowed: {low} to {high}")
+                allowed = f"{low} to {high}" if high < _ENDLESS else f"{low} or more"
+                raise InvalidRequest(f"{name}: found {value}; allowed: {allowed}")
         if self.sync_ms_max < self.sync_ms_min:
             raise InvalidRequest(f"sync_ms_max: found {self.sync_ms_max:g}; allowed: at least sync_ms_min")
         if self.fault_ms_max < self.fault_ms_min:
             raise InvalidRequest(f"fault_ms_max: found {self.fault_ms_max}; allowed: at least fault_ms_min")
 
 
+_ENDLESS = float("inf")
 _RANGES: tuple[tuple[str, float, float], ...] = (
+    ("seed", 0, _ENDLESS),
     ("duration_ms", 1_000, 3_600_000),
     ("liveness_ms", 1_000, 3_600_000),
     ("rate_per_s", 0.1, 10_000),
@@ -105,9 +106,12 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("duplicate", 0, 0.5),
     ("reorder", 0, 0.5),
     ("sync_ms_min", 0, 10_000),
+    ("sync_ms_max", 0, 10_000),
+    ("clock_offset_ms_max", 0, 60_000),
     ("quorum_shift", -2, 2),
     ("fault_gap_ms", 0, 3_600_000),
     ("fault_ms_min", 1, 3_600_000),
+    ("fault_ms_max", 1, 3_600_000),
     ("steps_max", 1, 1e12),
 )
 
@@ -183,6 +187,8 @@ _KINDS_AND_WEIGHTS: tuple[tuple[str, float], ...] = (
     ("usurp", 1.5),
 )
 """Every kind of fault that a swarm draws from. `schedule` checks that the names are its own."""
+FAULT_KINDS = tuple(kind for kind, _ in _KINDS_AND_WEIGHTS)
+"""Their names."""
 
 
 def _draw_weights(rng: random.Random) -> tuple[tuple[str, float], ...]:
@@ -195,42 +201,3 @@ def _sometimes(rng: random.Random, odds: float, low: float, high: float) -> floa
     """A uniform draw with some odds, else 0."""
     armed, value = rng.random() < odds, rng.uniform(low, high)
     return round(value, 4) if armed else 0.0
-
-
-def options_to_plain(options: SimOptions) -> dict[str, object]:
-    """As values for JSON."""
-    plain: dict[str, object] = asdict(options)
-    plain["fault_weights"] = dict(options.fault_weights)
-    return plain
-
-
-def options_from_plain(plain: Mapping[str, object]) -> SimOptions:
-    """Back from values of JSON.
-
-    Raises:
-        InvalidRequest: a key is unknown or missing, or a value cannot be.
-    """
-    known = {each.name for each in fields(SimOptions)}
-    unknown = sorted(set(plain) - known)
-    if unknown:
-        raise InvalidRequest(f"options: found the unknown key {unknown[0]}; allowed: {', '.join(sorted(known))}")
-    values = dict(plain)
-    try:
-        values["mode"] = Mode(str(values["mode"]))
-        weights = values.get("fault_weights", {})
-        if not isinstance(weights, Mapping):
-            raise TypeError("fault_weights is not an object")
-        values["fault_weights"] = tuple((str(kind), float(weight)) for kind, weight in weights.items())
-        for each in fields(SimOptions):
-            if each.name in values and not _is_a(each.type, values[each.name]):
-                raise TypeError(f"{each.name}: found {values[each.name]!r}")
-        return SimOptions(**values)  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidRequest(f"options: {error}; found {json.dumps(plain, default=str)[:200]}") from error
-
-
-def _is_a(wanted: object, value: object) -> bool:
-    """Whether a value of JSON can stand for a field of this type: an int for a float, but no bool for a number."""
-    if wanted is int or wanted is float:
-        return isinstance(value, int if wanted is int else int | float) and not isinstance(value, bool)
-    return isinstance(value, wanted) if wanted is bool or wanted is str else True

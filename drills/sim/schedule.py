@@ -9,7 +9,7 @@ group without a quorum in the end, or with no full replica, is refused: it could
 """
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -80,6 +80,16 @@ class FaultKind(StrEnum):
     """A node's clocks gain `amount` parts per million."""
 
 
+_MS_MAX = 3_600_000.0
+_AMOUNTS = {
+    FaultKind.LOSS: (0.0, 1.0),
+    FaultKind.DUPLICATE: (0.0, 1.0),
+    FaultKind.REORDER: (0.0, 1.0),
+    FaultKind.FLAP: (1.0, _MS_MAX),
+    FaultKind.CLOCK_STEP: (-_MS_MAX, _MS_MAX),
+    FaultKind.CLOCK_RATE: (-999_999.0, 1_000_000.0),
+}
+"""What `amount` may be where that is not 0 to `_MS_MAX`. A clock that loses a million in a million stands still."""
 FOR_GOOD = (FaultKind.WIPE_DISK, FaultKind.OLD_DISK)
 _OF_A_GROUP = (FaultKind.CRASH_LEADER, FaultKind.PAUSE_LEADER, FaultKind.STALL_LEADER, FaultKind.CUT_LEADER)
 _OF_A_REPLICA = (FaultKind.TRANSFER, FaultKind.USURP, FaultKind.DEMOTE, FaultKind.REMOVE)
@@ -216,7 +226,7 @@ def check_schedule(schedule: Schedule, options: SimOptions, topology: Topology) 
     for number, fault in enumerate(schedule):
         problem = _problem(fault, options, topology)
         if problem is not None:
-            raise InvalidRequest(f"faults[{number}] ({fault.description}): {problem}")
+            raise InvalidRequest(f"schedule[{number}] ({fault.description}): {problem}")
     reason = unrecoverable(topology, lost_nodes(schedule))
     if _loses_a_changed_group(schedule):
         raise InvalidRequest(
@@ -252,12 +262,13 @@ def _problem(fault: Fault, options: SimOptions, topology: Topology) -> str | Non
         return f"{unknown[0]!r} is not known; known are {', '.join(known)}"
     if fault.kind is FaultKind.SWIZZLE and not _is_swizzle(fault.targets):
         return "targets are the nodes in the order in which they are cut off, then the same ones as they come back"
-    if fault.kind in (FaultKind.LOSS, FaultKind.DUPLICATE, FaultKind.REORDER) and not 0 <= fault.amount <= 1:
-        return f"amount: found {fault.amount:g}; allowed: 0 to 1"
-    if fault.kind in (FaultKind.DELAY, FaultKind.SLOW_DISK, FaultKind.FLAP, FaultKind.CRASH) and fault.amount < 0:
-        return f"amount: found {fault.amount:g}; allowed: 0 or more"
-    if fault.kind is FaultKind.FLAP and fault.amount < 1:
-        return f"amount: found {fault.amount:g}; allowed: 1 ms or more"
+    if fault.kind in _OF_LINKS and fault.targets[0] == fault.targets[1]:
+        return f"found {fault.targets[0]} twice; allowed: two places"
+    if fault.kind in _OF_A_REPLICA and not _is_group_and_node(fault.targets, topology):
+        return f"found {', '.join(fault.targets)}; allowed: a group and the node of one of its replicas"
+    low, high = _AMOUNTS.get(fault.kind, (0.0, _MS_MAX))
+    if not low <= fault.amount <= high:
+        return f"amount: found {fault.amount:g}; allowed: {low:g} to {high:g}"
     drift_max_ppm = topology.clock.drift_max_ppm
     if fault.kind is FaultKind.CLOCK_RATE and options.lease_reads and abs(fault.amount) > drift_max_ppm:
         return (
@@ -272,37 +283,12 @@ def _group_and_node(targets: tuple[str, ...], topology: Topology) -> list[str]:
     return [*(group.id for group in topology.groups), *replicas]
 
 
+def _is_group_and_node(targets: tuple[str, ...], topology: Topology) -> bool:
+    return any(
+        targets[0] == group.id and targets[1] in [each.node for each in group.replicas] for group in topology.groups
+    )
+
+
 def _is_swizzle(targets: tuple[str, ...]) -> bool:
     half = len(targets) // 2
     return bool(targets) and sorted(targets[:half]) == sorted(targets[half:])
-
-
-def fault_to_plain(fault: Fault) -> dict[str, object]:
-    """As values for JSON."""
-    return {
-        "at_ms": fault.at_ms,
-        "duration_ms": fault.duration_ms,
-        "kind": fault.kind.value,
-        "targets": list(fault.targets),
-        "amount": fault.amount,
-    }
-
-
-def fault_from_plain(plain: object) -> Fault:
-    """Back from values of JSON.
-
-    Raises:
-        InvalidRequest: it is no fault.
-    """
-    if not isinstance(plain, Mapping):
-        raise InvalidRequest(f"faults: found {plain!r}; allowed: an object")
-    try:
-        return Fault(
-            int(plain["at_ms"]),
-            int(plain["duration_ms"]),
-            FaultKind(plain["kind"]),
-            tuple(str(target) for target in plain.get("targets", ())),
-            float(plain.get("amount", 0.0)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidRequest(f"faults: {type(error).__name__}: {error}; found {dict(plain)!r}") from error

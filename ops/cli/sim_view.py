@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isochrone.drills.sim.case import Case, SimResult, SimVerdict
-from isochrone.drills.sim.options import options_to_plain
+from isochrone.drills.sim.plain import options_to_plain
 from isochrone.drills.swarm.tally import WORST_FIRST, Tally
 from isochrone.ops.cli.durations import in_words
 from isochrone.ops.cli.tables import counted, heading, make_table

@@ -147,7 +147,12 @@ def test_arguments_that_cannot_be_are_refused(
         (altered(topology="nowhere"), "nowhere"),
         (altered(topology=["three-zones"]), "topology"),
         (altered(seed=None), "seed"),
-        (json.dumps({"options": {"seed": 1}}), "options"),
+        (json.dumps({"options": {"seed": 1}, "schedule": []}), "options.mode: found nothing"),
+        (json.dumps({"options": GOOD["options"], "shedule": []}), "schedule: found nothing"),
+        (json.dumps({**GOOD, "schedule": [fault(at_ms=float("inf"))]}), "schedule[0].at_ms: found inf"),
+        (altered(clock_offset_ms_max=float("nan")), "options.clock_offset_ms_max: found nan"),
+        (altered(seed=-1), "seed: found -1; allowed: 0 or more"),
+        ("[" * 100_000, "too many levels"),
     ],
 )
 def test_case_files_that_cannot_run_are_refused(text: str, words: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Options and schedules: drawn ones can run, impossible ones are refused with the reason, and both survive JSON."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from isochrone.topology import TopologyError
 
 TOPOLOGY = find_topology("three-zones")
 OPTIONS = replace(draw_options(1, Mode.LITE, "three-zones"), quorum_shift=0, lease_reads=False)
-A, B = "us-east-1a-1", "us-east-1b-1"
+A, B, G = "us-east-1a-1", "us-east-1b-1", "us-east-1.zone"
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -52,8 +53,13 @@ REFUSED: dict[str, tuple[Fault, str]] = {
     "a time before the start": (Fault(-1, 10, FaultKind.PAUSE, (A,)), "outside 0"),
     "no time at all": (Fault(5, 0, FaultKind.PAUSE, (A,)), "outside 0"),
     "a probability above one": (Fault(0, 10, FaultKind.LOSS, (), 1.5), "allowed: 0 to 1"),
-    "a negative delay": (Fault(0, 10, FaultKind.DELAY, (), -1), "allowed: 0 or more"),
-    "flapping without pause": (Fault(0, 10, FaultKind.FLAP, (A,), 0.0), "allowed: 1 ms or more"),
+    "a negative delay": (Fault(0, 10, FaultKind.DELAY, (), -1), "allowed: 0 to 3.6e+06"),
+    "flapping without pause": (Fault(0, 10, FaultKind.FLAP, (A,), 0.0), "allowed: 1 to 3.6e+06"),
+    "a clock that runs backwards": (Fault(0, 10, FaultKind.CLOCK_RATE, (A,), -1e6), "allowed: -999999 to"),
+    "a delay without end": (Fault(0, 10, FaultKind.DELAY, (), float("inf")), "found inf"),
+    "a delay that is no number": (Fault(0, 10, FaultKind.DELAY, (), float("nan")), "found nan"),
+    "one place for two": (Fault(0, 10, FaultKind.CUT, (A, A)), "found us-east-1a-1 twice"),
+    "a group for a node": (Fault(0, 10, FaultKind.DEMOTE, (G, G)), "a group and the node of one of its replicas"),
     "a swizzle that leaves one off": (Fault(0, 10, FaultKind.SWIZZLE, (A, B, A, A)), "the same ones"),
     "an odd swizzle": (Fault(0, 10, FaultKind.SWIZZLE, (A, B, A)), "the same ones"),
 }
@@ -62,7 +68,7 @@ REFUSED: dict[str, tuple[Fault, str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_fault_that_cannot_be_is_refused(name: str) -> None:
     fault, text = REFUSED[name]
-    with pytest.raises(InvalidRequest, match="faults\\[0\\]") as refused:
+    with pytest.raises(InvalidRequest, match="schedule\\[0\\]") as refused:
         run_case(OPTIONS, (fault,))
     assert text in str(refused.value)
 
@@ -86,9 +92,15 @@ def test_clocks_keep_the_bound_that_leases_rest_on() -> None:
     [
         ("{", "not JSON"),
         ("[]", "found no options"),
-        ('{"options": {"seed": 1}}', "options: 'mode'"),
-        ('{"options": {"sed": 1}}', "unknown key sed"),
-        (case_to_text(Case(OPTIONS, ())).replace('"lite"', '"slow"'), "'slow' is not a valid Mode"),
+        ('{"options": {"seed": 1}, "schedule": []}', "options.mode: found nothing"),
+        ('{"options": {"seed": 1}}', "schedule: found nothing"),
+        ('{"options": ' * 20_000, "too many levels"),
+        ('{"options": {"seed": ' + "9" * 5_000, "not JSON"),
+        ('{"options": {"sed": 1}, "schedule": []}', "unknown key sed"),
+        (
+            case_to_text(Case(OPTIONS, ())).replace('"lite"', '"slow"'),
+            "options.mode: found 'slow'; allowed: lite, swarm, perf",
+        ),
         (case_to_text(Case(OPTIONS, ())).replace('"schedule": []', '"schedule": [{"kind": "crash"}]'), "at_ms"),
         (case_to_text(Case(OPTIONS, ())).replace('"schedule": []', '"schedule": [1]'), "allowed: an object"),
     ],
@@ -100,13 +112,69 @@ def test_a_file_that_is_no_case_is_refused(text: str, match: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("loss", 0.9), ("duration_ms", 5), ("sync_ms_max", -1.0), ("fault_ms_max", 1), ("rate_per_s", 0)],
+    [
+        ("loss", 0.9),
+        ("loss", float("nan")),
+        ("duration_ms", 5),
+        ("sync_ms_max", -1.0),
+        ("sync_ms_max", float("inf")),
+        ("clock_offset_ms_max", -1.0),
+        ("fault_ms_max", 1),
+        ("rate_per_s", 0),
+        ("seed", -1),
+    ],
 )
 def test_an_impossible_option_is_refused(name: str, value: float) -> None:
     plain = case_to_text(Case(OPTIONS, ()))
     options: SimOptions = case_from_text(plain).options
     with pytest.raises(InvalidRequest, match=f"{name}: found {value:g}"):
         replace(options, **{name: value})
+
+
+WRONG_OPTIONS: dict[str, object] = {
+    "seed": "1",
+    "topology": 3,
+    "loss": "little",
+    "jitter": True,
+    "clocks_honest": 1,
+    "rate_per_s": float("inf"),
+    "duration_ms": 2_000.5,
+    "fault_weights": {"meteor": 1},
+}
+
+
+@pytest.mark.parametrize("name", WRONG_OPTIONS)
+def test_an_option_of_another_type_is_refused(name: str) -> None:
+    plain = json.loads(case_to_text(Case(OPTIONS, ())))
+    plain["options"][name] = WRONG_OPTIONS[name]
+    with pytest.raises(InvalidRequest, match=rf"^options\.{name}: found "):
+        case_from_text(json.dumps(plain))
+
+
+WRONG_FAULTS: dict[str, tuple[str, object]] = {
+    "a time as text": ("at_ms", "5"),
+    "half a millisecond": ("at_ms", 0.5),
+    "a time without end": ("duration_ms", float("inf")),
+    "an unknown kind": ("kind", "meteor"),
+    "one name for a list": ("targets", "us-east-1a-1"),
+    "an amount that is no number": ("amount", float("nan")),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FAULTS)
+def test_a_fault_that_is_written_wrongly_is_refused(name: str) -> None:
+    key, value = WRONG_FAULTS[name]
+    plain = json.loads(case_to_text(Case(OPTIONS, (Fault(0, 10, FaultKind.CRASH, (A,)),) * 2)))
+    plain["schedule"][1][key] = value
+    with pytest.raises(InvalidRequest, match=rf"^schedule\[1\]\.{key}: found .*; allowed: "):
+        case_from_text(json.dumps(plain))
+
+
+def test_a_misspelt_key_of_a_fault_is_refused() -> None:
+    plain = json.loads(case_to_text(Case(OPTIONS, (Fault(0, 10, FaultKind.CRASH, (A,)),))))
+    plain["schedule"][0]["amont"] = 1
+    with pytest.raises(InvalidRequest, match=r"schedule\[0\]: found the unknown key amont; allowed: at_ms, "):
+        case_from_text(json.dumps(plain))
 
 
 def test_an_unknown_topology_is_refused() -> None:

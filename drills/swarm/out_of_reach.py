@@ -16,6 +16,8 @@ OUT_OF_REACH: Mapping[str, str] = {
     "state.session_expired": (
         "a client's session lives for ten minutes without a command, a run for two (tests/unit/regions/test_machine.py)"
     ),
-    "storage.snapshot_lost": "simulated nodes store in memory, not in LMDB (tests/integration/storage/test_snapshot_rows.py)",
+    "storage.snapshot_lost": (
+        "simulated nodes store in memory, not in LMDB (tests/integration/storage/test_snapshot_rows.py)"
+    ),
 }
 """By mark."""

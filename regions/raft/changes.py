@@ -97,6 +97,17 @@ def standing(history: Sequence[LoggedConfiguration], node: NodeId, commit: LogIn
     return None if member is None else member.role
 
 
+def full_voters(history: Sequence[LoggedConfiguration], commit: LogIndex) -> tuple[NodeId, ...]:
+    """The full voters of the configuration in force, and of those that may yet come back in its place."""
+    found: dict[NodeId, None] = {}
+    for logged in reversed(history):
+        members = all_members(logged.configuration).values()
+        found.update((member.node, None) for member in members if member.role is ReplicaRole.FULL)
+        if logged.index <= commit:
+            break
+    return tuple(found)
+
+
 def role_or_former(role: ReplicaRole | None, *, keeps_state: bool) -> ReplicaRole:
     """A replica that is no member goes on as what it can be without a vote."""
     if role is not None:

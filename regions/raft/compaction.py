@@ -2,7 +2,8 @@
 
 Rules:
 1. Nobody drops an entry beyond `truncate_to`, the leader's word for what is committed and durable on every full voter
-   (`replication.truncation_bound`). So no full voter that comes back ever needs an entry that is gone, whoever leads.
+   of every configuration that may yet be in force (`replication.truncation_bound`). So no full voter that comes back
+   ever needs an entry that is gone, whoever leads.
 2. A replica with state drops only what it has applied. The host stores the rows of what is applied no later than the
    truncation, so a restart never needs a dropped entry.
 3. The last entry stays: after a restart its timestamp is the floor for the timestamps that follow.
@@ -14,7 +15,7 @@ Rules:
 """
 
 from isochrone.errors import Unavailable
-from isochrone.ids import LogIndex, Nanos, ReplicaRole
+from isochrone.ids import LogIndex, Nanos
 from isochrone.probes import probe
 from isochrone.regions.raft import configuration_log, replication
 from isochrone.regions.raft.state import RaftState
@@ -79,6 +80,5 @@ def _held_back_by(state: RaftState) -> str:
     bound = replication.truncation_bound(state)
     if bound == state.commit:
         return f"and nothing after entry {state.commit} is committed"
-    full = [node for node, member in state.members.items() if member.role is ReplicaRole.FULL]
-    holder = min(full, key=lambda node: (replication.match_of(state, node), node))
+    holder = min(state.full_voters, key=lambda node: (replication.stored_by(state, node), node))
     return f"for replica {holder}, which has stored nothing after entry {bound}"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from isochrone.ids import LogIndex
 from isochrone.ports import LoggedConfiguration
 from isochrone.probes import probe
-from isochrone.regions.raft.changes import all_members, role_or_former, standing, votes_as
+from isochrone.regions.raft.changes import all_members, full_voters, role_or_former, standing, votes_as
 from isochrone.regions.raft.quorum import voter_halves
 from isochrone.regions.raft.ready import EventName
 from isochrone.regions.raft.state import RaftState
@@ -85,3 +85,4 @@ def _settle_standing(state: RaftState) -> None:
     role = standing(state.configurations, state.node, state.commit)
     state.role = role_or_former(role, keeps_state=state.keeps_state)
     state.may_campaign = votes_as(role)
+    state.full_voters = full_voters(state.configurations, state.commit)

@@ -255,9 +255,16 @@ def advance_commit(state: RaftState, index: LogIndex) -> None:
 
 
 def truncation_bound(state: RaftState) -> LogIndex:
-    """On the leader: everything up to here is committed and durable on every full voter of both halves."""
-    bound, full = state.commit, ReplicaRole.FULL
-    for node, member in state.members.items():
-        if member.role is full:
-            bound = min(bound, match_of(state, node))
+    """On the leader: everything up to here is committed, and durable on every full voter, whoever leads next."""
+    bound = state.commit
+    for node in state.full_voters:
+        bound = min(bound, stored_by(state, node))
     return bound
+
+
+def stored_by(state: RaftState, node: NodeId) -> LogIndex:
+    """On the leader: up to where `node` is known to hold the log; 0 for a removed member that had its time."""
+    if node == state.node:
+        return state.log.durable_index
+    progress = state.progress.get(node)
+    return LogIndex(0) if progress is None else progress.match

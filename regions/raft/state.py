@@ -12,7 +12,15 @@ from enum import StrEnum
 
 from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
 from isochrone.ports import LoggedConfiguration, StagedSnapshot, StoredGroup
-from isochrone.regions.raft.changes import all_members, history_of, keeps_state, role_or_former, standing, votes_as
+from isochrone.regions.raft.changes import (
+    all_members,
+    full_voters,
+    history_of,
+    keeps_state,
+    role_or_former,
+    standing,
+    votes_as,
+)
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.log import RaftLog
 from isochrone.regions.raft.progress import Progress
@@ -125,6 +133,8 @@ class RaftState:
     members: dict[NodeId, Member]
     """Everyone in either half of the configuration, in order of name."""
     halves: tuple[Half, ...]
+    full_voters: tuple[NodeId, ...]
+    """See `changes.full_voters`."""
     stored: HardState
     """The hard state last handed out to be stored."""
     durable_term: Term
@@ -278,6 +288,7 @@ def new_state(
         configurations=history,
         members=all_members(configuration),
         halves=voter_halves(configuration),
+        full_voters=full_voters(history, commit),
         stored=hard_state,
         durable_term=hard_state.term,
         last_timestamp=max(last_timestamp, stored.base_timestamp),

@@ -134,8 +134,8 @@ MEMBERSHIP_MUTANTS = (
     Mutant(
         name="a node removed by an uncommitted entry falls silent",
         file=CHANGES,
-        old="        if logged.index <= commit:\n            break\n",
-        new="        break\n",
+        old="        if logged.index <= commit:\n            break\n    member = ",
+        new="        break\n    member = ",
         test=_MEMBERSHIP + "a_node_removed_by_an_uncommitted_entry_campaigns_while_it_holds_the_longest_log",
     ),
     Mutant(

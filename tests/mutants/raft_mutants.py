@@ -338,8 +338,8 @@ WITNESS_MUTANTS = (
     Mutant(
         name="the truncation bound forgets a full voter that is away",
         file=REPLICATION,
-        old="        if member.role is full:\n            bound = min(",
-        new="        if member.role is full and node == state.node:\n            bound = min(",
+        old="        bound = min(bound, stored_by(state, node))\n",
+        new="        bound = min(bound, stored_by(state, state.node))\n",
         test=_WITNESS + "a_witness_drops_only_what_every_full_voter_holds",
     ),
     Mutant(

@@ -3,6 +3,7 @@
 from planting import Mutant
 
 COMPACTION = "regions/raft/compaction.py"
+CHANGES = "regions/raft/changes.py"
 SNAPSHOTS = "regions/raft/snapshots.py"
 LOG = "regions/raft/log.py"
 REPLICATION = "regions/raft/replication.py"
@@ -25,6 +26,13 @@ SNAPSHOT_MUTANTS = (
         old="    settled = state.applied if state.keeps_state else state.commit",
         new="    settled = state.commit",
         test=_COMPACTION + "nothing_is_dropped_before_it_is_applied",
+    ),
+    Mutant(
+        name="what a full voter needs is dropped when an uncommitted entry demotes it",
+        file=CHANGES,
+        old="        if logged.index <= commit:\n            break\n    return tuple(found)\n",
+        new="        break\n    return tuple(found)\n",
+        test=_COMPACTION + "what_a_full_voter_needs_is_kept_until_it_is_certainly_none_any_more",
     ),
     Mutant(
         name="no tail is kept for learners",

@@ -12,7 +12,7 @@ from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import EventName, Proposal
 from isochrone.regions.raft.state import Office
-from isochrone.wire.messages import Configuration, Member
+from isochrone.wire.messages import AppendRequest, Configuration, Member
 
 FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
 SMALL = {"truncate_entries_min": 4, "keep_entries": 10}
@@ -197,3 +197,31 @@ def test_a_cap_below_what_is_kept_anyway_is_refused() -> None:
             truncate_bytes_min=100,
             log_bytes_max=1_000,
         )
+
+
+@pytest.mark.parametrize("target", ["demoted", "removed"])
+def test_what_a_full_voter_needs_is_kept_until_it_is_certainly_none_any_more(target: str) -> None:
+    """The entry that demotes or removes it may be replaced, and then nobody could feed it."""
+    cluster = Cluster("abc", truncate_entries_min=1, keep_entries=0)
+    cluster.elect("a")
+    cluster.run(500)
+    cluster.isolate("b")
+    held = cluster.status("b").last
+    _commit(cluster, "a", 20)
+    members = [member for member in cluster.configuration.members if member.node != "b"]
+    if target == "demoted":
+        members.append(Member(NodeId("b"), StoreId("store-b"), ReplicaRole.LEARNER))
+    cluster.change("a", sorted(members), auto_leave=False)
+    cluster.run(500)
+    cluster.lose = lambda source, _target, message: source == "a" and isinstance(message, AppendRequest)
+    core = cluster.replicas["a"].core
+    assert core is not None
+    core.leave_joint(Nanos(cluster.now))
+    cluster.drain("a")
+    cluster.run(900)
+    assert not cluster.status("a").configuration_committed
+    assert max(cluster.status(name).first for name in "ac") <= held + 1
+    cluster.lose = lambda _source, _target, _message: False
+    cluster.run(1_000)
+    assert cluster.status("a").configuration_committed
+    assert min(cluster.status(name).first for name in "ac") > held + 1

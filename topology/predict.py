@@ -2,8 +2,8 @@
 
 With d(a, b) the round trip and Q(L, k) the round trip from L to its k-th nearest voter::
 
-    commit     = d(client, L) + Q(L, quorum - 1)
-    read index = d(client, L) + Q(L, quorum - 1)
+    commit = d(client, L) + Q(L, quorum - 1)
+    read   = d(client, L) + Q(L, quorum - 1), and d(client, L) alone while a lease of the leader holds
 
 where the quorum is the one that commits. Both lack the software's own time: a commit adds the sync of the log and the
 work of client and leader. A witness counts in Q, for it acknowledges like any voter, but it never leads (except as a
@@ -25,7 +25,8 @@ class Prediction:
     leader_region: RegionId
     leader: NodeId
     commit_ms: float
-    read_index_ms: float
+    read_ms: float
+    """Of a linearizable read; where the group reads under leases, while the leader has one."""
 
 
 def quorum_rtt_ms(topology: Topology, group: Group, leader: NodeId) -> float:
@@ -45,14 +46,17 @@ def quorum_rtt_ms(topology: Topology, group: Group, leader: NodeId) -> float:
 
 def predicted_commit_ms(topology: Topology, group: Group, client_zone: ZoneId, leader_node: NodeId) -> float:
     """From the client's call to its answer, for a write. Raises `ValueError` for a node that cannot lead."""
-    # One round trip to the leader, one from the leader to a quorum: a read index differs only in what is synced.
-    return predicted_read_index_ms(topology, group, client_zone, leader_node)
-
-
-def predicted_read_index_ms(topology: Topology, group: Group, client_zone: ZoneId, leader_node: NodeId) -> float:
-    """From the client's call to its answer, for a linearizable read. Raises `ValueError` like a commit's."""
     leader_zone = topology.node(leader_node).zone
     return topology.rtt_ms(client_zone, leader_zone) + quorum_rtt_ms(topology, group, leader_node)
+
+
+def predicted_read_ms(topology: Topology, group: Group, client_zone: ZoneId, leader_node: NodeId) -> float:
+    """From the client's call to its answer, for a linearizable read. Raises `ValueError` like a commit's.
+
+    A lease saves the round trip to a quorum. Without one a read differs from a write only in what is synced.
+    """
+    commit_ms = predicted_commit_ms(topology, group, client_zone, leader_node)
+    return topology.rtt_ms(client_zone, topology.node(leader_node).zone) if group.lease_reads else commit_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def predictions(topology: Topology, group: Group) -> tuple[Prediction, ...]:
             leader_region,
             leader,
             predicted_commit_ms(topology, group, client.zones[0], leader),
-            predicted_read_index_ms(topology, group, client.zones[0], leader),
+            predicted_read_ms(topology, group, client.zones[0], leader),
         )
         for client in topology.regions
         for leader_region, leader in leaders.items()

@@ -1,6 +1,6 @@
 """A topology as tables for people and as plain values for programs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
@@ -12,7 +12,7 @@ from rich.text import Text
 from isochrone.ids import ReplicaRole
 from isochrone.ops.cli.tables import counted, heading, make_table
 from isochrone.topology.model import Group, Region, Topology
-from isochrone.topology.predict import async_copies, predictions
+from isochrone.topology.predict import Prediction, async_copies, predictions
 from isochrone.topology.survival import Loss, LossKind, losses, voters_of, warnings
 
 _LISTED_MAX = 6
@@ -136,8 +136,14 @@ def _render_group(topology: Topology, group: Group) -> Iterator[RenderableType]:
             f"for good, the copy lacks what was proposed in the last {copy.delay_ms:.1f} ms at least, and more while a "
             "link or a node is slow or down: isochrone status shows its lag."
         )
-    yield heading("Predicted commit and linearizable read latency, ms (disk and software on top)")
-    yield _predictions_table(topology, group)
+    if group.lease_reads:
+        yield heading("Predicted commit latency, ms (disk and software on top)")
+        yield _predictions_table(topology, group, lambda each: each.commit_ms)
+        yield heading("Predicted linearizable read latency while the leader has a lease, ms (software on top)")
+        yield _predictions_table(topology, group, lambda each: each.read_ms)
+    else:
+        yield heading("Predicted commit and linearizable read latency, ms (disk and software on top)")
+        yield _predictions_table(topology, group, lambda each: each.commit_ms)
 
 
 def _quorums_in_words(group: Group) -> str:
@@ -168,11 +174,11 @@ def _listed(these: Sequence[str], others: Sequence[str]) -> str:
     return "\n".join(these)
 
 
-def _predictions_table(topology: Topology, group: Group) -> Table:
+def _predictions_table(topology: Topology, group: Group, figure: Callable[[Prediction], float]) -> Table:
     found = {(each.client_region, each.leader_region): each for each in predictions(topology, group)}
     leaders = list(dict.fromkeys(leader for _, leader in found))
     rows = [
-        (region.id, *(f"{found[region.id, leader].commit_ms:.1f}" for leader in leaders)) for region in topology.regions
+        (region.id, *(f"{figure(found[region.id, leader]):.1f}" for leader in leaders)) for region in topology.regions
     ]
     columns = ("client in", *(f"leader in {leader}" for leader in leaders))
     return _table(columns, rows, right_from=1)

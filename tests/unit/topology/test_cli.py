@@ -69,6 +69,21 @@ def test_show_tells_of_asynchronous_copies_and_what_they_may_lack() -> None:
     assert "asynchronous" not in run("show", str(SHIPPED / "three-regions.yaml")).stdout
 
 
+def test_show_tells_what_leases_save(tmp_path: Path) -> None:
+    text = (SHIPPED / "three-regions.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "leased.yaml"
+    file.write_text(text.replace("{prefix: global/,", "{prefix: global/, lease_reads: true,"), encoding="utf-8")
+    shown = json.loads(run("show", str(file), "-o", "json").stdout)
+    (group,) = [group for group in shown["groups"] if group["lease_reads"]]
+    home = next(
+        each for each in group["predictions"] if each["client_region"] == each["leader_region"] == group["home"]
+    )
+    assert home["read_ms"] == 0 < home["commit_ms"]
+    table = run("show", str(file)).stdout
+    assert "reads under leases" in table
+    assert table.count("read latency while the leader has a lease") == 1
+
+
 def test_show_as_table() -> None:
     result = run("show", str(SHIPPED / "two-regions-and-witness.yaml"))
     assert result.exit_code == 0

@@ -1,11 +1,12 @@
 """Predicted latencies against figures worked out by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from isochrone.topology import load_topology
-from isochrone.topology.predict import predicted_commit_ms, predicted_read_index_ms, predictions, quorum_rtt_ms
+from isochrone.topology.predict import predicted_commit_ms, predicted_read_ms, predictions, quorum_rtt_ms
 from isochrone.topology.survival import LossKind, losses, voters_of
 
 SHIPPED = Path(__file__).parents[3] / "deploy" / "topologies"
@@ -19,7 +20,15 @@ def test_five_sites_with_the_leader_in_ca(client: str, expected_ms: float) -> No
     topology = load_topology(SHIPPED / "five-sites.yaml")
     (group,) = topology.groups
     assert predicted_commit_ms(topology, group, f"{client}-a", "CA-a-1") == pytest.approx(expected_ms)
-    assert predicted_read_index_ms(topology, group, f"{client}-a", "CA-a-1") == pytest.approx(expected_ms)
+    assert predicted_read_ms(topology, group, f"{client}-a", "CA-a-1") == pytest.approx(expected_ms)
+
+
+@pytest.mark.parametrize(("client", "expected_ms"), {"CA": 0, "OR": 59, "VA": 72, "JP": 113, "EU": 151}.items())
+def test_a_read_under_a_lease_costs_the_way_to_the_leader(client: str, expected_ms: float) -> None:
+    topology = load_topology(SHIPPED / "five-sites.yaml")
+    group = replace(topology.groups[0], lease_reads=True)
+    assert predicted_read_ms(topology, group, f"{client}-a", "CA-a-1") == pytest.approx(expected_ms)
+    assert predicted_commit_ms(topology, group, f"{client}-a", "CA-a-1") == pytest.approx(expected_ms + 72)
 
 
 def test_five_sites_quorums_of_every_leader() -> None:

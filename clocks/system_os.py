@@ -35,6 +35,18 @@ class _Timex(ctypes.Structure):
     )
 
 
+def require_boot_clock() -> None:
+    """Refuse a system whose monotonic clock stands still while the machine is suspended; leases rest on it.
+
+    Raises:
+        ClockUnsynchronized: there is no `CLOCK_BOOTTIME`.
+    """
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        raise ClockUnsynchronized(
+            "this system has no clock that goes on while it is suspended (CLOCK_BOOTTIME), on which lease_reads rest"
+        )
+
+
 def kernel_bound_ns() -> int:
     """The kernel's bound on the error of the wall clock.
 

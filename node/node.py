@@ -12,7 +12,7 @@ import os
 import random
 from typing import Self, final
 
-from isochrone.clocks.system_os import SystemClock, kernel_bound_ns
+from isochrone.clocks.system_os import SystemClock, kernel_bound_ns, require_boot_clock
 from isochrone.errors import ClockUnsynchronized, InvalidRequest
 from isochrone.ids import NS_PER_MS, NodeId
 from isochrone.node.config import NodeConfig, check_fits
@@ -71,7 +71,8 @@ class Node:
 
         Raises:
             StorageError: the data directory is missing, foreign, locked or damaged.
-            ClockUnsynchronized: the clock source of the topology gives no usable bound here.
+            ClockUnsynchronized: the clock source of the topology gives no usable bound here, or a group reads under
+                leases and no clock here goes on during a suspension.
             Unavailable: the address cannot be listened on.
             TopologyError: the topology file is wrong.
             ConfigError: the configuration does not fit the topology.
@@ -79,6 +80,8 @@ class Node:
         topology = load_served_topology(config.topology_file)
         check_fits(config, topology)
         clock = system_clock(topology.clock, config.clock_offset_ms)
+        if any(group.lease_reads for group in topology.groups):
+            require_boot_clock()
         clock.now()  # A clock without a bound is refused before anything starts.
         store = open_store(config.data_directory, config.cluster, config.node, config.store, moved=moved)
         try:

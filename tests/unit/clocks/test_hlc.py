@@ -2,11 +2,12 @@
 
 import random
 import subprocess
+import time
 
 import pytest
 
 from isochrone.clocks.hlc import HybridLogicalClock
-from isochrone.clocks.system_os import SystemClock, kernel_bound_ns
+from isochrone.clocks.system_os import SystemClock, kernel_bound_ns, require_boot_clock
 from isochrone.errors import ClockUnsynchronized
 from isochrone.ids import Timestamp
 
@@ -60,6 +61,13 @@ def test_the_system_clock_gives_an_interval_of_the_bound_around_its_offset_time(
 def test_a_bound_that_is_too_wide_is_refused() -> None:
     with pytest.raises(ClockUnsynchronized, match="at most"):
         SystemClock(lambda: 3_000, bound_max_ns=2_000).now()
+
+
+def test_leases_need_a_clock_that_goes_on_during_a_suspension(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_boot_clock()
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
+    with pytest.raises(ClockUnsynchronized, match="CLOCK_BOOTTIME"):
+        require_boot_clock()
 
 
 def test_reading_the_kernel_s_bound_starts_no_program(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from isochrone.drills.sim.variants import varied
 from isochrone.drills.sim.world import World
 from isochrone.drills.verdict import Verdict, guarded
 from isochrone.node.files_os import load_served_topology
-from isochrone.topology import Topology
+from isochrone.topology import Problem, Topology, TopologyError
 
 TOPOLOGIES = Path(__file__).parent / "topologies"
 """Topologies that ship with the simulator, by name."""
@@ -45,8 +45,13 @@ def find_topology(name: str) -> Topology:
     Raises:
         TopologyError: there is none, it is wrong, or it asks for what no node can serve.
     """
-    shipped = TOPOLOGIES / f"{name}.yaml"
-    return load_served_topology(shipped if name in shipped_topologies() else Path(name))
+    shipped = shipped_topologies()
+    if name in shipped:
+        return load_served_topology(TOPOLOGIES / f"{name}.yaml")
+    if not Path(name).exists():
+        allowed = f"a topology file, or one that ships with the simulator: {', '.join(shipped)}"
+        raise TopologyError((Problem(name, "document", "no such file", allowed),))
+    return load_served_topology(Path(name))
 
 
 def draw_case(seed: int, mode: Mode, topology: str | None = None, duration_ms: int | None = None) -> Case:

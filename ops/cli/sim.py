@@ -16,7 +16,7 @@ from isochrone.drills.history import to_lines
 from isochrone.drills.sim.case import Case, SimResult, SimVerdict, result_to_plain
 from isochrone.drills.sim.loop import START_S
 from isochrone.drills.sim.options import Mode
-from isochrone.drills.sim.run_os import draw_case, run_case
+from isochrone.drills.sim.run_os import draw_case, run_case, shipped_topologies
 from isochrone.drills.sim.world import World
 from isochrone.drills.swarm.jobs_os import NotReproducible, shrink_case
 from isochrone.drills.swarm.kept_os import read_case, replay_command, write_case
@@ -44,7 +44,8 @@ SEED_MAX = 2**32
 _topology_option = click.option(
     "--topology",
     metavar="FILE",
-    help="A topology file, or the name of one that ships with the simulator.  [default: by mode and seed]",
+    help="A topology file, or the name of one that ships with the simulator: "
+    f"{', '.join(shipped_topologies())}.  [default: by mode and seed]",
 )
 _duration_option = click.option(
     "--duration",

@@ -393,7 +393,8 @@ class Host:
 
     def _one_turn(self) -> None:
         now = self._clock.monotonic()
-        self._take_finished(now)
+        if self._finished or self._reads.finished:
+            self._take_finished(now)
         self._take_inbox(now)
         self._sleepers.wake_if_silent(now)
         for group in self._deadlines.due(now):

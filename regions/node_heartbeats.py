@@ -105,27 +105,24 @@ class NodeHeartbeats:
     def __init__(self, node: NodeId) -> None:
         """`node`: the one that this is. No group sleeps yet."""
         self._node = node
-        self._slumbers: dict[GroupId, Slumber] = {}
+        self.slumbers: dict[GroupId, Slumber] = {}
+        """The groups that were last noted asleep; changed by `note` only."""
         self._peers: dict[NodeId, _Peer] = {}
         self.deadline: Nanos | None = None
         """When `silent` and `due` are needed next; None while nothing has to be watched or told."""
 
-    def watches(self, group: GroupId) -> bool:
-        """Whether a group was last noted asleep."""
-        return group in self._slumbers
-
     def note(self, group: GroupId, slumber: Slumber | None, now: Nanos) -> None:
         """Take what a group's replica says of its sleep: None when it is awake."""
-        old = self._slumbers.get(group)
+        old = self.slumbers.get(group)
         if old == slumber:
             return
         if old is not None:
-            del self._slumbers[group]
+            del self.slumbers[group]
             for node in (*old.watched, *old.absent):
                 self._sleepers(node, old).discard(group)
                 self._peers[node].absent.pop(group, None)
         if slumber is not None:
-            self._slumbers[group] = slumber
+            self.slumbers[group] = slumber
             for node in (*slumber.watched, *slumber.absent):
                 peer = self._peers.setdefault(node, _Peer())
                 self._watch(peer, slumber, now)

@@ -25,7 +25,7 @@ class Sleepers:
     def note(self, group: GroupId, now: Nanos) -> None:
         """A group's core has been touched: take from it whether it sleeps."""
         core = self._replicas[group].core
-        if core.quiescent or self._heartbeats.watches(group):
+        if core.quiescent or group in self._heartbeats.slumbers:
             self._heartbeats.note(group, core.slumber, now)
 
     def receive(self, sender: NodeId, heartbeat: NodeHeartbeat, touched: Iterable[GroupId], now: Nanos) -> None:

@@ -46,7 +46,8 @@ class StoreReads:
         self._new_machine = new_machine
         self._spawn = spawn
         self._wake = wake
-        self._done: deque[tuple[GroupId, Callable[[Nanos], None]]] = deque()
+        self.finished: deque[tuple[GroupId, Callable[[Nanos], None]]] = deque()
+        """What has been read, for `hand_out`."""
         self._readers: dict[_Attempt, SnapshotReader | None] = {}
         """The snapshot of each attempt under way; None: not open yet."""
 
@@ -69,14 +70,14 @@ class StoreReads:
     def hand_out(self, now: Nanos) -> list[GroupId]:
         """Hand what has been read to the cores; returns the groups that this concerns."""
         groups = []
-        while self._done:
-            group, deliver = self._done.popleft()
+        while self.finished:
+            group, deliver = self.finished.popleft()
             deliver(now)
             groups.append(group)
         return groups
 
     def _finish(self, group: GroupId, deliver: Callable[[Nanos], None]) -> None:
-        self._done.append((group, deliver))
+        self.finished.append((group, deliver))
         self._wake()
 
     async def _fetch(self, group: GroupId, fetch: Fetch) -> None:

@@ -330,7 +330,8 @@ class Invariants:
         the same write may go on to replace what the message tells of, in a later term; the message then leaves as late
         as the network might have delivered it. So of a log that was replaced since, nothing can be asked.
         """
-        disk = self._group(group).disks.get(node) or _Disk()
+        state = self._groups.get(group) or self._group(group)
+        disk = state.disks.get(node) or _Disk()
         stored = disk.hard_state
         match message:
             case VoteRequest():

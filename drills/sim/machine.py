@@ -67,6 +67,7 @@ class Process:
         settings = machine.settings
         self.group = group
         self.store = store
+        self._identity = store.identity
         self._machine = machine
         self._loop = machine.loop
         self._receive: Callable[[Envelope], None] | None = None
@@ -107,7 +108,7 @@ class Process:
 
     def send(self, to: NodeId, messages: Sequence[PeerMessage]) -> None:
         """See `ports.Transport`."""
-        identity = self.store.identity
+        identity = self._identity
         envelope = Envelope(identity.node, identity.store, identity.incarnation, tuple(messages))
         self._machine.send(self, to, envelope)
 

@@ -43,7 +43,7 @@ def _worth_it(state: RaftState, target: LogIndex) -> bool:
     low, config = state.log.truncated_index, state.config
     if target - low >= config.truncate_entries_min:
         return True
-    return target > low and state.log.bytes_between(low, target) >= config.truncate_bytes_min
+    return target > low and state.log.holds_bytes_up_to(target) >= config.truncate_bytes_min
 
 
 def truncate_leader(state: RaftState, now: Nanos) -> None:

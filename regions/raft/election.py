@@ -229,7 +229,7 @@ def check_quorum(state: RaftState, now: Nanos) -> None:
 
 
 def _contact(state: RaftState, node: NodeId) -> int:
-    if node == state.node:
+    if node == state.config.node:
         return _ALWAYS
     return state.progress[node].last_contact
 

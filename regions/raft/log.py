@@ -75,6 +75,11 @@ class RaftLog:
         """Encoded bytes of the entries above `low` up to `high`, all of them held."""
         return self._position(high) - self._position(low)
 
+    def holds_bytes_up_to(self, index: LogIndex) -> int:
+        """Encoded bytes of the entries held up to `index`, which is held itself, or the last one truncated."""
+        position = index - self.truncated_index
+        return self._end_bytes[position - 1] - self._start_bytes if position else 0
+
     def newest_within(self, bytes_max: int) -> LogIndex:
         """The lowest index such that the entries above it take no more than `bytes_max`."""
         lowest = self._position(self.last_index) - bytes_max

@@ -199,7 +199,7 @@ class RaftNode:
         state = self._state
         heard = sender in state.members or (state.is_leader and sender in state.progress)
         # Answers are for who asked; and a leader needs nobody to tell it who leads in its term.
-        if sender == state.node or (
+        if sender == state.config.node or (
             not heard and (isinstance(message, _ANSWERS) or (state.is_leader and message.term == state.term))
         ):
             state.event(EventName.STALE_MESSAGE, peer=sender)
@@ -334,13 +334,7 @@ class RaftNode:
         """Everything that has gathered. May be called at any time; empty when there is nothing to do."""
         state = self._state
         if state.is_leader:
-            membership.follow_up(state, now)
-        if state.is_leader:
-            hand_back.look(state, now)
-            quiescence.look_for_work(state, now)
-            replication.flush(state)
-            compaction.truncate_leader(state, now)
-            reading.flush(state, now)
+            self._lead(now)
         append = self._append_work()
         committed = self._take_committed()
         out = state.out
@@ -359,6 +353,18 @@ class RaftNode:
             snapshot_ends=tuple(out.snapshot_ends),
             load=out.load,
         )
+
+    def _lead(self, now: Nanos) -> None:
+        """Do what a leader does once for all that has gathered."""
+        state = self._state
+        membership.follow_up(state, now)
+        if not state.is_leader:
+            return  # it has removed itself
+        hand_back.look(state, now)
+        quiescence.look_for_work(state, now)
+        replication.flush(state)
+        compaction.truncate_leader(state, now)
+        reading.flush(state, now)
 
     def _append_work(self) -> AppendWork | None:
         state, out = self._state, self._state.out

@@ -48,4 +48,4 @@ def _knows_commit(state: RaftState) -> bool:
 
 
 def _acked_round(state: RaftState, node: NodeId) -> int:
-    return state.round if node == state.node else state.progress[node].acked_round
+    return state.round if node == state.config.node else state.progress[node].acked_round

@@ -240,7 +240,7 @@ def maybe_commit(state: RaftState) -> None:
 
 def match_of(state: RaftState, node: NodeId) -> LogIndex:
     """On the leader: up to where `node` is known to hold the log durably."""
-    return state.log.durable_index if node == state.node else state.progress[node].match
+    return state.log.durable_index if node == state.config.node else state.progress[node].match
 
 
 def advance_commit(state: RaftState, index: LogIndex) -> None:

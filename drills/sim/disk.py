@@ -1,9 +1,9 @@
 """The disk of one simulated node: the memory store behind a sync that takes time, hangs or fails.
 
 The disk outlives the processes that have it open. A crash loses any suffix of the batches not yet synced. A process
-that has lost the disk to a successor cannot write any more: its writes fail, or never return. A disk that comes back empty, or as a restored copy, is
-refused when it is opened, as `regions.storage.directory_os` does for real ones: a node never makes its own store, and a
-store opens only on the medium on which it was closed.
+that has lost the disk to a successor cannot write any more: its writes fail, or never return. A disk that comes back
+empty, or as a restored copy, is refused when it is opened, as `regions.storage.directory_os` does for real ones: a node
+never makes its own store, and a store opens only on the medium on which it was closed.
 """
 
 import asyncio

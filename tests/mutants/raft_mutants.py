@@ -178,8 +178,8 @@ REPLICATION_MUTANTS = (
     Mutant(
         name="a leader counts itself before its own write is durable",
         file=REPLICATION,
-        old="    return state.log.durable_index if node == state.node else",
-        new="    return state.log.last_index if node == state.node else",
+        old="    return state.log.durable_index if node == state.config.node else",
+        new="    return state.log.last_index if node == state.config.node else",
         test=_REPLICATION + "a_leader_counts_itself_only_when_its_own_write_is_durable",
     ),
     Mutant(
@@ -300,7 +300,7 @@ READING_MUTANTS = (
     Mutant(
         name="a read is answered without a round",
         file=READING,
-        old="    return state.round if node == state.node else state.progress[node].acked_round",
+        old="    return state.round if node == state.config.node else state.progress[node].acked_round",
         new="    return state.round",
         test=_READING + "a_leader_that_does_not_know_yet_that_it_was_deposed_answers_no_read",
     ),

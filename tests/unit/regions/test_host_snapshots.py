@@ -129,6 +129,27 @@ def test_a_learner_catches_up_by_a_snapshot_and_can_then_lead_and_answer() -> No
     in_cluster(test, WITH_LEARNER, **SMALL)
 
 
+def test_a_learner_that_its_group_sleeps_without_gets_its_snapshot_when_it_returns() -> None:
+    """Nothing is written when it returns: the nodes' heartbeats alone tell that it is back."""
+
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await learner_left_behind(cluster, client)
+        await cluster.until(lambda: all(replica(cluster, name).core.quiescent for name in "abc"))
+        known = next(member for member in status(cluster, "a").members if member.node == "l")
+        assert 0 < known.match < status(cluster, "a").first - 1, "its lag is known, and nothing is kept for it"
+        await cluster.start("l")
+        await equal_states(cluster, "l")
+        assert count(cluster, "l", "snapshot_installed") == 1
+        await cluster.until(lambda: all(replica(cluster, name).core.quiescent for name in "abcl"))
+        lead, own = status(cluster, "a"), status(cluster, "l")
+        known = next(member for member in lead.members if member.node == "l")
+        assert (known.match, own.last_timestamp) == (lead.last, lead.last_timestamp)
+        assert known.match_timestamp in (None, lead.last_timestamp)
+
+    in_cluster(test, WITH_LEARNER, **SMALL)
+
+
 def test_a_new_node_joins_a_group_whose_log_begins_late() -> None:
     async def test(cluster: HostCluster) -> None:
         client = await cluster.client()

@@ -68,6 +68,22 @@ ELECTION_MUTANTS = (
         test=_ELECTIONS + "only_a_log_as_new_as_the_voters_gets_its_vote",
     ),
     Mutant(
+        name="a learner that is asked refuses its vote",
+        file=ELECTION,
+        old="    if not granted:\n",
+        new="    if not granted or state.role is ReplicaRole.LEARNER:\n",
+        test="tests/scenarios/test_scenarios.py::test_a_scenario_leaves_its_trace[learner_must_vote]",
+    ),
+    Mutant(
+        name="an answer of a later term counts as contact",
+        file=NODE,
+        old="        if not self._settle_term(sender, message, now):\n            return\n",
+        new="        if isinstance(message, HeartbeatResponse) and state.is_leader:\n"
+        "            state.progress[sender].last_contact = now\n"
+        "            return\n        if not self._settle_term(sender, message, now):\n            return\n",
+        test="tests/scenarios/test_scenarios.py::test_a_scenario_leaves_its_trace[phantom_contact]",
+    ),
+    Mutant(
         name="a longer log is taken for a newer one",
         file=LOG,
         old="        return (last_term, last_index) >= (self.last_term, self.last_index)",
@@ -223,6 +239,13 @@ REPLICATION_MUTANTS = (
         old="    if log.term_at(request.previous_index) != request.previous_term:",
         new="    if log.term_at(request.previous_index) is None:",
         test="tests/scenarios/test_scenarios.py::test_a_scenario_leaves_its_trace[figure_7]",
+    ),
+    Mutant(
+        name="a follower commits what the request did not match",
+        file=REPLICATION,
+        old="    advance_commit(state, min(request.commit, last))\n",
+        new="    advance_commit(state, min(request.commit, log.last_index))\n",
+        test=_REPLICATION + "a_follower_commits_only_what_the_request_matched",
     ),
     Mutant(
         name="conflict hints go back by single entries",

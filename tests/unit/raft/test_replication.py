@@ -421,6 +421,14 @@ def test_a_proposal_of_many_is_refused_as_a_whole() -> None:
     assert cluster.status("a").last == last
 
 
+def test_a_follower_commits_only_what_the_request_matched() -> None:
+    """What follows in its own log may be the rest of an older term, which the leader has replaced."""
+    cluster = Cluster("abc", disks={"b": disk_with(1, 1, 1)})
+    request = AppendRequest(Term(2), LogIndex(1), Term(1), (), LogIndex(3), LogIndex(0))
+    _core(cluster, "b").step(NodeId("a"), request, Nanos(cluster.now * MS))
+    assert cluster.status("b").commit == 1
+
+
 def test_a_stored_commit_index_beyond_the_log_is_refused() -> None:
     with pytest.raises(InvariantViolation, match="committed lies within"):
         Cluster("abc", disks={"a": disk_with(1, commit=2)})

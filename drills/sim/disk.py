@@ -4,6 +4,8 @@ The disk outlives the processes that have it open. A crash loses any suffix of t
 that has lost the disk to a successor cannot write any more: its writes fail, or never return. A disk that comes back
 empty, or as a restored copy, is refused when it is opened, as `regions.storage.directory_os` does for real ones: a node
 never makes its own store, and a store opens only on the medium on which it was closed.
+
+Reading a snapshot takes time, too, and now and then too much has changed meanwhile, so that it is lost.
 """
 
 import asyncio
@@ -14,9 +16,12 @@ from typing import Self
 
 from isochrone.errors import StorageError
 from isochrone.ids import GroupId
-from isochrone.ports import StoredGroup, StoreIdentity, WriteBatch
+from isochrone.ports import Row, SnapshotReader, StoredGroup, StoreIdentity, WriteBatch
 from isochrone.regions.storage.memory import MemoryStore
 from isochrone.wire.messages import Configuration
+
+SNAPSHOT_LOSS = 0.01
+"""Probability that a snapshot is lost between two reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,10 @@ class SimDisk:
         if self.store is not None:
             self.store.release(count)
 
+    def loses_snapshot(self) -> bool:
+        """Whether the snapshot that is being read is lost."""
+        return self._rng.random() < SNAPSHOT_LOSS
+
     def sync_s(self) -> float:
         """How long the next sync takes."""
         low, high = self._sync_ms
@@ -97,6 +106,24 @@ class SimDisk:
             self._owed += 1
         else:
             store.release(1)
+
+
+class _SlowSnapshot:
+    """A `ports.SnapshotReader` that takes time, and may be lost."""
+
+    def __init__(self, reader: SnapshotReader, disk: SimDisk) -> None:
+        self.index = reader.index
+        self.index_term = reader.index_term
+        self.configuration = reader.configuration
+        self._reader = reader
+        self._disk = disk
+
+    async def read(self, bytes_max: int) -> tuple[bytes, bool] | None:
+        await asyncio.sleep(self._disk.sync_s())
+        return None if self._disk.loses_snapshot() else await self._reader.read(bytes_max)
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 class SimStore(MemoryStore):
@@ -126,6 +153,11 @@ class SimStore(MemoryStore):
         self._held = True
         await super().write(batch)
 
+    async def open_snapshot(self, group: GroupId) -> SnapshotReader:
+        """See the port."""
+        await asyncio.sleep(self._disk.sync_s())
+        return _SlowSnapshot(await super().open_snapshot(group), self._disk)
+
     def hold(self) -> None:
         """Let no sync end until `release`."""
         self._gated = True
@@ -149,6 +181,10 @@ class SimStore(MemoryStore):
     def stored(self, group: GroupId) -> StoredGroup:
         """What is durable of a group."""
         return self._group(group)
+
+    def stored_rows(self, group: GroupId) -> list[Row]:
+        """The rows of a group that are durable."""
+        return self._image.rows_of(group)
 
     def _commit(self, batch: WriteBatch) -> None:
         failing, self._disk.failing = self._disk.failing, None

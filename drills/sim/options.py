@@ -26,6 +26,10 @@ DURATION_MS = {Mode.LITE: 12_000, Mode.SWARM: 60_000, Mode.PERF: 60_000}
 """Length of the safety phase unless it is given, in virtual milliseconds."""
 
 
+LOG_CAP_BYTES_MIN = 20_000
+"""Of a simulated group's log: well above what every replica keeps, and above any entry."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimOptions:
     """Everything that a run depends on besides its fault schedule. Times are virtual."""
@@ -61,6 +65,10 @@ class SimOptions:
     """Each node's wall clock starts up to so far from true time."""
     small_limits: bool = False
     """Tiny windows, caches and truncation steps, so that they are hit all the time."""
+    small_logs: bool = False
+    """Replicas keep a few entries of their logs, and snapshots come in small chunks."""
+    log_cap_bytes: int = 0
+    """The log cap of every group; 0: that of production, which no run reaches."""
     shuffle: bool = False
     """Run what is ready in a drawn order instead of asyncio's."""
     lease_reads: bool = False
@@ -89,6 +97,9 @@ class SimOptions:
                 raise InvalidRequest(f"{name}: found {value}; allowed: {allowed}")
         if self.sync_ms_max < self.sync_ms_min:
             raise InvalidRequest(f"sync_ms_max: found {self.sync_ms_max:g}; allowed: at least sync_ms_min")
+        if 0 < self.log_cap_bytes < LOG_CAP_BYTES_MIN:
+            text = f"allowed: 0, or at least {LOG_CAP_BYTES_MIN}"
+            raise InvalidRequest(f"log_cap_bytes: found {self.log_cap_bytes}; {text}")
         if self.fault_ms_max < self.fault_ms_min:
             raise InvalidRequest(f"fault_ms_max: found {self.fault_ms_max}; allowed: at least fault_ms_min")
 
@@ -109,6 +120,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("sync_ms_max", 0, 10_000),
     ("clock_offset_ms_max", 0, 60_000),
     ("quorum_shift", -2, 2),
+    ("log_cap_bytes", 0, 1e12),
     ("fault_gap_ms", 0, 3_600_000),
     ("fault_ms_min", 1, 3_600_000),
     ("fault_ms_max", 1, 3_600_000),
@@ -154,6 +166,8 @@ def draw_options(seed: int, mode: Mode, topology: str, duration_ms: int | None =
         lease_reads=rng.random() < 0.5,
         prefers_one=rng.random() < 0.5,
         quorum_shift=rng.choice((0, 0, 0, 0, -2, -1, 1, 2)),
+        small_logs=rng.random() < 0.5,
+        log_cap_bytes=rng.choice((*[0] * 8, 25_000, 60_000)),
     )
 
 

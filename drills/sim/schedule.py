@@ -269,6 +269,8 @@ def _problem(fault: Fault, options: SimOptions, topology: Topology) -> str | Non
     low, high = _AMOUNTS.get(fault.kind, (0.0, _MS_MAX))
     if not low <= fault.amount <= high:
         return f"amount: found {fault.amount:g}; allowed: {low:g} to {high:g}"
+    if fault.kind in FOR_GOOD and options.log_cap_bytes:
+        return "allowed: no lost disk with a log cap, for at the cap the group waits for it until somebody removes it"
     drift_max_ppm = topology.clock.drift_max_ppm
     if fault.kind is FaultKind.CLOCK_RATE and options.lease_reads and abs(fault.amount) > drift_max_ppm:
         return (

@@ -1,12 +1,15 @@
 """Watches a world as it runs: continuous invariants, the trace, and processes that end when they should not.
 
-Everything is reported where it happens, through the simulated ports; only what a replica applies is seen by standing
-before its state machine. A process that was replaced is no longer watched: its disk is another's.
+Everything is reported where it happens, through the simulated ports; only what a replica applies or loads is seen by
+standing before its state machine. A process that was replaced is no longer watched: its disk is another's.
+
+The state of every replica is known as a digest of its rows, at every index that it applies, when it starts and when it
+loads a snapshot. Equal indexes must have equal digests, whichever way a replica came there.
 """
 
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import google_crc32c
 
@@ -16,11 +19,11 @@ from isochrone.drills.sim.loop import SimLoop
 from isochrone.drills.sim.machine import Machine, Process
 from isochrone.drills.sim.trace import Trace
 from isochrone.errors import StorageError
-from isochrone.ids import GroupId, NodeId, Term
-from isochrone.ports import WriteBatch
+from isochrone.ids import GroupId, KeyspaceId, LogIndex, NodeId, Term
+from isochrone.ports import Row, WriteBatch
 from isochrone.regions.raft.state import Office
 from isochrone.regions.replica import Replica
-from isochrone.regions.state.machine import Applied
+from isochrone.regions.state.machine import Applied, GroupState
 from isochrone.wire.messages import Entry, GroupMessage, PeerMessage
 
 
@@ -53,19 +56,37 @@ class Watch:
         """See `machine.Watcher`."""
         self._note_life(machine, 2)
         for replica in process.host.replicas.values():
-            self._stand_before(machine, process, replica)
+            if replica.machine is not None:
+                index = process.store.stored(replica.group).applied
+                self._stand_before(machine, process, replica, replica.machine, index)
+                self._await_snapshots(machine, process, replica)
 
-    def _stand_before(self, machine: Machine, process: Process, replica: Replica) -> None:
-        state = replica.machine
-        if state is None:
-            return
+    def _await_snapshots(self, node: Machine, process: Process, replica: Replica) -> None:
+        load = replica.loaded
+
+        def loaded(machine: GroupState, index: LogIndex) -> None:
+            self.counters["snapshots_loaded"] += 1
+            self._stand_before(node, process, replica, machine, index)
+            load(machine, index)
+
+        replica.loaded = loaded  # type: ignore[method-assign]
+
+    def _stand_before(
+        self, machine: Machine, process: Process, replica: Replica, state: GroupState, index: LogIndex
+    ) -> None:
+        """Watch a state machine that has just been filled with the rows on disk; they reflect the log up to `index`."""
         apply, group, node = state.apply, replica.group, machine.name
+        digest = _Digest()
+        digest.update(process.store.stored_rows(group))
+        if process is machine.process:
+            self.invariants.state_at(group, node, index, digest.total)
 
         def applied(entry: Entry) -> Applied:
             done = apply(entry)
+            digest.update(done.rows)
             if process is machine.process:
                 self.invariants.applied(group, node, replica.core.term, entry)
-                self.invariants.state_at(group, node, entry.index, _digest(done))
+                self.invariants.state_at(group, node, entry.index, digest.total)
             return done
 
         state.apply = applied  # type: ignore[method-assign]
@@ -116,12 +137,22 @@ class Watch:
         self._trace.note(self._loop.now_s, Trace.LIFE, machine.endpoint.number, what)
 
 
-def _digest(applied: Applied) -> int:
-    """Of what an entry changed, in any order: a restored replica may list equal rows in another one."""
-    total = len(applied.outcomes)
-    for row in applied.rows:
-        total += google_crc32c.extend(google_crc32c.value(row.key), row.value or b"-") * (row.table + 1)
-    return total
+class _Digest:
+    """A number for all rows of a state, which is the same in whatever order they came about."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._parts: dict[tuple[KeyspaceId, int, bytes], int] = {}
+
+    def update(self, rows: Iterable[Row]) -> None:
+        """These rows are put, or deleted."""
+        for row in rows:
+            key = (row.keyspace, row.table, row.key)
+            self.total -= self._parts.pop(key, 0)
+            if row.value is not None:
+                part = google_crc32c.extend(google_crc32c.value(row.key), row.value) * (row.table + 1)
+                self._parts[key] = part
+                self.total += part
 
 
 def _text(error: BaseException | None) -> str:

@@ -67,6 +67,28 @@ def with_small_limits(raft: RaftConfig) -> RaftConfig:
     )
 
 
+def with_small_logs(raft: RaftConfig) -> RaftConfig:
+    """The settings with such short logs that whoever is away for long needs a snapshot, in many chunks."""
+    return replace(
+        raft,
+        truncate_entries_min=4,
+        truncate_bytes_min=1_000,
+        keep_entries=12,
+        keep_bytes=4_000,
+        snapshot_chunk_bytes=1_500,
+    )
+
+
+def with_log_cap(raft: RaftConfig, cap_bytes: int) -> RaftConfig:
+    """The settings with another log cap, well above what is kept anyway."""
+    return replace(
+        raft,
+        log_bytes_max=cap_bytes,
+        keep_bytes=min(raft.keep_bytes, cap_bytes // 4),
+        truncate_bytes_min=min(raft.truncate_bytes_min, cap_bytes // 4),
+    )
+
+
 @dataclass(slots=True)
 class Outline:
     """What a run has come to."""
@@ -135,6 +157,10 @@ class World:
                 settings = replace(settings, raft=replace(settings.raft, preferred_leaders=(preferred_one(group),)))
             if self.options.small_limits:
                 settings = replace(settings, raft=with_small_limits(settings.raft))
+            if self.options.small_logs:
+                settings = replace(settings, raft=with_small_logs(settings.raft))
+            if self.options.log_cap_bytes:
+                settings = replace(settings, raft=with_log_cap(settings.raft, self.options.log_cap_bytes))
             groups[group.id] = settings
         return NodeSettings(
             NodeHello(PROTOCOL_VERSION, CLUSTER, spec.id, spec.region, spec.zone),
@@ -237,10 +263,13 @@ class World:
         return reason
 
     def _draw_core(self) -> set[NodeId]:
-        """The machines that are healed; in every second run all that have not lost their disk."""
+        """The machines that are healed; in every second run, and always with a log cap, all that have their disk.
+
+        At the cap a group serves no more until its last full voter is back, or is removed.
+        """
         rng = rng_for(self.options.seed, "core")
         out = [name for name, machine in self.machines.items() if machine.disk.missing is not None]
-        if rng.random() < 0.5 and not changes_members(self.schedule):
+        if rng.random() < 0.5 and not changes_members(self.schedule) and not self.options.log_cap_bytes:
             for name in rng.sample(list(self.machines), len(self.machines)):
                 if (
                     rng.random() < 0.5

@@ -73,6 +73,8 @@ def _calm_options(shrinker: Shrinker[Case]) -> None:
         lambda case: replace(case, options=replace(case.options, fault_weights=())),
         lambda case: replace(case, options=replace(case.options, shuffle=False)),
         lambda case: replace(case, options=replace(case.options, small_limits=False)),
+        lambda case: replace(case, options=replace(case.options, small_logs=False)),
+        lambda case: replace(case, options=replace(case.options, log_cap_bytes=0)),
         lambda case: replace(case, options=replace(case.options, lease_reads=False)),
         lambda case: replace(case, options=replace(case.options, prefers_one=False)),
         lambda case: replace(case, options=replace(case.options, quorum_shift=0)),

@@ -383,6 +383,7 @@ class RaftNode:
         chunk = out.chunk
         obsolete = stores and state.staged is not None and state.staged.id.index <= state.commit
         if obsolete:
+            probe("raft.staged_snapshot_overtaken_by_the_log")
             # The log has brought as much: whatever is staged goes, and so does a chunk that is only on its way there.
             state.staged = chunk = None
         token = AppendToken(state.term, state.log.last_index, state.log.epoch)

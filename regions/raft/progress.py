@@ -77,13 +77,16 @@ class Progress:
         """The peer has everything up to here, or gets it by a snapshot; None: the snapshot's index is not known yet."""
         return self.match if self.snapshot is None else self.snapshot.index
 
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be sent before an answer, entries from storage, or the end of a snapshot."""
+        return self.fetching or self.probing or self.feed is Feed.SNAPSHOT
+
     def can_send(self, messages_max: int, bytes_max: int) -> bool:
         """Whether one more request with entries may go out."""
-        if self.fetching or self.feed is Feed.SNAPSHOT:
+        if self.waits:
             return False
-        if self.feed is Feed.PROBE:
-            return not self.probing
-        return len(self.inflight) < messages_max and self.inflight_bytes < bytes_max
+        return self.feed is Feed.PROBE or (len(self.inflight) < messages_max and self.inflight_bytes < bytes_max)
 
     def sent(self, last: LogIndex, size_bytes: int) -> None:
         """Note a request whose last entry is `last`."""

@@ -97,11 +97,12 @@ def send_entries(state: RaftState, peer: NodeId, progress: Progress, *, even_if_
     """Send whatever the peer lacks, as far as its window allows. Returns whether anything was sent."""
     config = state.config
     sent = False
+    if progress.next <= state.log.truncated_index and not progress.waits:
+        # Be the window full: whatever becomes of the requests in it, what comes after them is gone.
+        snapshots.begin(state, peer, progress)
+        return False
     while progress.can_send(config.inflight_messages_max, config.inflight_bytes_max):
         if progress.next > state.log.last_index and not (even_if_empty and not sent):
-            break
-        if progress.next <= state.log.truncated_index:
-            snapshots.begin(state, peer, progress)
             break
         if progress.next < state.log.cache_first:
             probe("raft.peer_fed_from_storage")

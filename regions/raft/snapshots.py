@@ -43,6 +43,9 @@ from isochrone.wire.messages import (
 PATIENCE_TIMEOUTS = 30
 """After so many election timeouts without progress an attempt is given up, and what it holds in the store freed."""
 
+NOT_STORED = 0
+"""The generation of what was staged since this replica started; its rows have one that only the store knows."""
+
 # ---- on the leader
 
 
@@ -171,6 +174,7 @@ def on_install(state: RaftState, leader: NodeId, chunk: SnapshotChunk) -> None:
         state.event(EventName.NO_STATE, chunk.id.index, leader)
         return
     if chunk.id.index <= state.commit:
+        probe("raft.snapshot_of_nothing_new")
         accepted = AppendResponse(state.term, True, state.commit, state.term, LogIndex(0))
         state.send_when_durable(leader, accepted)
         return
@@ -186,11 +190,13 @@ def on_install(state: RaftState, leader: NodeId, chunk: SnapshotChunk) -> None:
     if staged is None or staged.id != chunk.id:
         if staged is not None:
             probe("raft.snapshot_begun_anew")
-        staged = StagedSnapshot(chunk.id, 0, 0, generation=0)
+        staged = StagedSnapshot(chunk.id, 0, 0, NOT_STORED)
     if chunk.position != staged.position:
         probe("raft.chunk_out_of_order")
         state.send_when_durable(leader, SnapshotResponse(state.term, chunk.id.attempt, staged.position))
         return
+    if staged.generation != NOT_STORED:
+        probe("raft.snapshot_resumed_after_a_restart")
     checksum = int(google_crc32c.extend(staged.checksum, chunk.data))
     if checksum != chunk.checksum:
         probe("raft.chunk_damaged")
@@ -200,13 +206,17 @@ def on_install(state: RaftState, leader: NodeId, chunk: SnapshotChunk) -> None:
     if chunk.last:
         _install(state, leader, chunk)
         return
-    state.staged = StagedSnapshot(chunk.id, chunk.end, checksum, generation=0)
+    state.staged = StagedSnapshot(chunk.id, chunk.end, checksum, NOT_STORED)
     state.send_when_durable(leader, SnapshotResponse(state.term, chunk.id.attempt, chunk.end))
 
 
 def _install(state: RaftState, leader: NodeId, chunk: SnapshotChunk) -> None:
     index = chunk.id.index
     kept = state.log.install(index, chunk.id.index_term)
+    if chunk.with_state:
+        probe("raft.snapshot_installed")
+    else:
+        probe("raft.bare_snapshot_installed")
     if kept:
         probe("raft.suffix_kept_above_a_snapshot")
     state.commit = state.handed_to_apply = index

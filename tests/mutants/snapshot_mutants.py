@@ -147,6 +147,13 @@ SNAPSHOT_MUTANTS = (
         test=_READS + "an_attempt_that_ends_in_the_turn_that_asks_for_a_read_leaves_nothing_open",
     ),
     Mutant(
+        name="a full window hides that the log has moved on",
+        file=REPLICATION,
+        old="    if progress.next <= state.log.truncated_index and not progress.waits:\n",
+        new="    if progress.next <= state.log.truncated_index and not (progress.waits or progress.inflight):\n",
+        test=_SNAPSHOTS + "a_full_window_of_lost_requests_does_not_hide_that_the_log_has_moved_on[witness]",
+    ),
+    Mutant(
         name="what follows a snapshot is applied before it is loaded",
         file=NODE,
         old="        if state.handed_to_apply >= state.commit or state.loading is not None:",

@@ -94,6 +94,8 @@ def test_all_that_a_failure_does_not_need_goes() -> None:
         rate_per_s=4.0,
         shuffle=False,
         small_limits=False,
+        small_logs=False,
+        log_cap_bytes=0,
         lease_reads=False,
         prefers_one=False,
         quorum_shift=0,

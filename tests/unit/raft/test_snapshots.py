@@ -123,6 +123,28 @@ def test_a_witness_below_the_truncation_point_gets_index_term_and_configuration_
     cluster.check_nothing_lost()
 
 
+@pytest.mark.parametrize("roles", [TWO_AND_WITNESS, WITH_LEARNER], ids=["witness", "learner"])
+def test_a_full_window_of_lost_requests_does_not_hide_that_the_log_has_moved_on(roles: dict[str, ReplicaRole]) -> None:
+    """Nothing more is sent into a full window, so nothing would ever show that what comes next was dropped."""
+    away = list(roles)[-1]
+    cluster = Cluster(roles, inflight_messages_max=4, **SMALL)
+    cluster.elect("a")
+    _commit(cluster, "a", 5)
+    cluster.run(500)
+    cluster.isolate(away)
+    cluster.run(50)
+    _commit(cluster, "a", 10)
+    peer = cluster.status("a").peers[NodeId(away)]
+    assert (peer.feed, peer.inflight) == (Feed.REPLICATE, 4)
+    cluster.run(2 * ELECTION_MS)
+    last = _commit(cluster, "a", 50)
+    assert peer.next < cluster.status("a").first
+    cluster.heal()
+    assert cluster.run_until(_caught_up(cluster, away, last), 5_000)
+    cluster.settle()
+    cluster.check_nothing_lost()
+
+
 def test_timestamps_rise_above_those_that_a_snapshot_stands_for() -> None:
     """After the install the log is empty, and even a restart must not forget how far its timestamps went."""
     cluster = Cluster({"a": FULL, "w": WITNESS, "b": FULL}, **SMALL)

@@ -13,7 +13,9 @@ from isochrone.errors import InvalidRequest
 from isochrone.topology import TopologyError
 
 TOPOLOGY = find_topology("three-zones")
-OPTIONS = replace(draw_options(1, Mode.LITE, "three-zones"), quorum_shift=0, lease_reads=False)
+OPTIONS = replace(
+    replace(draw_options(1, Mode.LITE, "three-zones"), quorum_shift=0, lease_reads=False), log_cap_bytes=0
+)
 A, B, G = "us-east-1a-1", "us-east-1b-1", "us-east-1.zone"
 
 
@@ -78,6 +80,14 @@ def test_a_schedule_that_destroys_a_quorum_for_good_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"group us-east-1\.zone keeps 1 of 3 voters, and needs 2"):
         run_case(OPTIONS, schedule)
     check_schedule(schedule[:1], OPTIONS, TOPOLOGY)
+
+
+def test_no_disk_is_lost_for_good_where_a_log_cap_would_wait_for_it() -> None:
+    capped = replace(OPTIONS, log_cap_bytes=30_000)
+    with pytest.raises(InvalidRequest, match="no lost disk with a log cap"):
+        run_case(capped, (Fault(0, 10, FaultKind.WIPE_DISK, (A,)),))
+    with pytest.raises(InvalidRequest, match="log_cap_bytes: found 500; allowed: 0, or at least 20000"):
+        replace(OPTIONS, log_cap_bytes=500)
 
 
 def test_clocks_keep_the_bound_that_leases_rest_on() -> None:

@@ -24,6 +24,8 @@ class Mode(StrEnum):
 
 DURATION_MS = {Mode.LITE: 12_000, Mode.SWARM: 60_000, Mode.PERF: 60_000}
 """Length of the safety phase unless it is given, in virtual milliseconds."""
+DURATION_MS_MIN, DURATION_MS_MAX = 1_000, 3_600_000
+"""Between what it can be given."""
 
 
 LOG_CAP_BYTES_MIN = 20_000
@@ -107,7 +109,7 @@ class SimOptions:
 _ENDLESS = float("inf")
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("seed", 0, _ENDLESS),
-    ("duration_ms", 1_000, 3_600_000),
+    ("duration_ms", DURATION_MS_MIN, DURATION_MS_MAX),
     ("liveness_ms", 1_000, 3_600_000),
     ("rate_per_s", 0.1, 10_000),
     ("timeout_ms", 100, 60_000),

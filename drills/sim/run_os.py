@@ -67,14 +67,24 @@ def draw_case(seed: int, mode: Mode, topology: str | None = None, duration_ms: i
     return Case(options, draw_schedule(options, varied(find_topology(topology), options)))
 
 
-def run_case(options: SimOptions, schedule: Schedule, made: Callable[[World], None] | None = None) -> SimResult:
-    """Run a case. `made` is given the world before it runs, for whoever wants to look into it; it must not touch it.
+def check_case(options: SimOptions, schedule: Schedule) -> Topology:
+    """The topology of a case that can run.
 
     Raises:
         InvalidRequest: the schedule cannot run on the topology, or the topology is wrong.
     """
     topology = varied(find_topology(options.topology), options)
     check_schedule(schedule, options, topology)
+    return topology
+
+
+def run_case(options: SimOptions, schedule: Schedule, made: Callable[[World], None] | None = None) -> SimResult:
+    """Run a case. `made` is given the world before it runs, for whoever wants to look into it; it must not touch it.
+
+    Raises:
+        InvalidRequest: it cannot run: see `check_case`.
+    """
+    topology = check_case(options, schedule)
     case = Case(options, schedule)
     with _quiet():
         probes.start_counting()

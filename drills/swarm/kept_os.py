@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 from isochrone.drills.sim.case import Case, SimResult, case_from_text, result_to_plain
+from isochrone.drills.sim.run_os import check_case
 from isochrone.errors import InvalidRequest
 
 
@@ -16,16 +17,18 @@ def read_case(file: Path) -> Case:
     """Read a case file.
 
     Raises:
-        InvalidRequest: it cannot be read, or is no case. Whether it fits its topology is not checked here.
+        InvalidRequest: it cannot be read, is no case, or cannot run.
     """
     try:
-        return case_from_text(file.read_text("utf-8"))
+        case = case_from_text(file.read_text("utf-8"))
+        check_case(case.options, case.schedule)
     except OSError as error:
         raise InvalidRequest(f"{file}: {error.strerror}; allowed: a case file") from error
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{file}: found {error.object[:16]!r}; allowed: a case file") from error
     except InvalidRequest as error:
         raise InvalidRequest(f"{file}: {error}") from error
+    return case
 
 
 def write_case(file: Path, result: SimResult) -> None:

@@ -15,7 +15,7 @@ import click
 from isochrone.drills.history import to_lines
 from isochrone.drills.sim.case import Case, SimResult, SimVerdict, result_to_plain
 from isochrone.drills.sim.loop import START_S
-from isochrone.drills.sim.options import Mode
+from isochrone.drills.sim.options import DURATION_MS_MAX, DURATION_MS_MIN, Mode
 from isochrone.drills.sim.run_os import draw_case, run_case, shipped_topologies
 from isochrone.drills.sim.world import World
 from isochrone.drills.swarm.jobs_os import NotReproducible, shrink_case
@@ -25,7 +25,7 @@ from isochrone.drills.swarm.swarm_os import Swarm, SwarmPlan, describe_shrunk
 from isochrone.drills.swarm.tally import tally_to_plain
 from isochrone.drills.verdict import ExitStatus
 from isochrone.errors import InvalidRequest
-from isochrone.ops.cli.durations import Duration
+from isochrone.ops.cli.durations import Duration, in_words
 from isochrone.ops.cli.progress_os import say, shown_while
 from isochrone.ops.cli.signals_os import Interrupted, ended_by_signal, run_until_signal
 from isochrone.ops.cli.sim_view import progress_line, render_case, render_result, render_swarm
@@ -324,4 +324,10 @@ def _check_writable(file: Path) -> None:
 
 
 def _ms(duration_s: float | None) -> int | None:
-    return None if duration_s is None else round(duration_s * 1000)
+    """A duration as a run takes it. Raises `InvalidRequest` in the words of the option."""
+    if duration_s is None:
+        return None
+    if not DURATION_MS_MIN <= duration_s * 1000 <= DURATION_MS_MAX:
+        allowed = f"{in_words(DURATION_MS_MIN / 1000)} to {in_words(DURATION_MS_MAX / 1000)}"
+        raise InvalidRequest(f"--duration: found {in_words(duration_s)}; allowed: {allowed}")
+    return round(duration_s * 1000)

@@ -6,6 +6,7 @@ from lease_mutants import HAND_BACK_MUTANTS, LEASE_MUTANTS
 from quiescence_mutants import CORE_MUTANTS, WATCH_MUTANTS
 from raft_mutants import ELECTION_MUTANTS, READING_MUTANTS, REPLICATION_MUTANTS, WITNESS_MUTANTS
 from snapshot_mutants import SNAPSHOT_MUTANTS
+from topology_mutants import COPY_MUTANTS
 
 MUTANTS = (
     *ELECTION_MUTANTS,
@@ -22,4 +23,5 @@ MUTANTS = (
     *STATE_MUTANTS,
     *STORE_MUTANTS,
     *SNAPSHOT_MUTANTS,
+    *COPY_MUTANTS,
 )

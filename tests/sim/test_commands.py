@@ -93,8 +93,8 @@ def altered(**changed: object) -> str:
         (["--seed", "1.5"], "integer"),
         (["--mode", "storm"], "lite"),
         (["--duration", "0s"], "above 0"),
-        (["--duration", "100ms"], "duration_ms: found 100"),
-        (["--duration", "2h"], "duration_ms: found 7200000; allowed: 1000 to 3600000"),
+        (["--duration", "100ms"], "--duration: found 0.1 s; allowed: 1.0 s to 1 h 0 min"),
+        (["--duration", "2h"], "--duration: found 2 h 0 min; allowed: 1.0 s to 1 h 0 min"),
         (["--topology", "nowhere.yaml"], "nowhere.yaml"),
         (["--topology", "deploy"], "deploy"),
         (["--topology", "pyproject.toml"], "pyproject.toml"),
@@ -160,6 +160,7 @@ def test_case_files_that_cannot_run_are_refused(text: str, words: str, tmp_path:
     file.write_text(text)
     result = isochrone("sim", "run", "--case", str(file))
     assert result.exit_code == 2, result.output
+    assert result.stderr.startswith(f"{file}: ")
     assert words in result.stderr
     assert "Traceback" not in result.output
     assert "holds" not in result.stdout

@@ -128,10 +128,18 @@ def history_of(stored: StoredGroup) -> list[LoggedConfiguration]:
 def keeps_state(stored: StoredGroup, node: NodeId) -> bool:
     """Whether a replica stores the state beside the log: all do but witnesses, and those that were witnesses.
 
-    What a witness has dropped from its log it has never applied.
+    What a witness has dropped from its log it has never applied. One that was removed may come back as a witness, so it
+    does not begin to apply what it holds.
     """
-    role = standing(history_of(stored), node, max(stored.hard_state.commit, stored.applied))
+    history = history_of(stored)
+    role = standing(history, node, max(stored.hard_state.commit, stored.applied)) or _former_role(history, node)
     return role is not ReplicaRole.WITNESS and stored.applied >= stored.truncated_index
+
+
+def _former_role(history: Sequence[LoggedConfiguration], node: NodeId) -> ReplicaRole | None:
+    """What a replica was in the last configuration that names it."""
+    named = (all_members(logged.configuration).get(node) for logged in reversed(history))
+    return next((member.role for member in named if member is not None), None)
 
 
 def changed_members(members: Sequence[Member], put: Sequence[Member], remove: Sequence[NodeId]) -> tuple[Member, ...]:

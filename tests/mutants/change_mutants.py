@@ -139,6 +139,14 @@ MEMBERSHIP_MUTANTS = (
         test=_MEMBERSHIP + "a_node_removed_by_an_uncommitted_entry_campaigns_while_it_holds_the_longest_log",
     ),
     Mutant(
+        name="a removed witness begins to apply its log when it restarts",
+        file=CHANGES,
+        old=" or _former_role(history, node)\n",
+        new="\n",
+        test="tests/unit/regions/test_host_membership.py"
+        "::test_a_removed_witness_that_restarts_applies_nothing_and_can_come_back",
+    ),
+    Mutant(
         name="what was known of a removed store is believed of its successor",
         file=MEMBERSHIP,
         old="            state.departing[node] = farewell\n",

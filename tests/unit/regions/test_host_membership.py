@@ -169,6 +169,31 @@ def test_a_witness_joins_at_once_and_keeps_no_state() -> None:
     in_cluster(test)
 
 
+def test_a_removed_witness_that_restarts_applies_nothing_and_can_come_back() -> None:
+    """Its log may still be whole, so that it could begin to apply it; but then it could be no witness any more."""
+
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/x", "1")
+        witness = Member(NodeId("w"), StoreId("s-w"), WITNESS)
+        await change(cluster, "a", remove=("w",))
+        await asyncio.sleep(1)
+        await cluster.crash("w")
+        await cluster.start("w")
+        assert host_of(cluster, "w").replicas[GROUP].machine is None
+        await client.put("k/x", "2")
+        await change(cluster, "a", witness)
+        await cluster.crash("b")
+        await client.put("k/x", "3")
+        await cluster.crash("w")
+        await cluster.start("w")
+        await client.put("k/x", "4")
+        assert status_of(cluster, "w").last == status_of(cluster, "a").last
+        assert host_of(cluster, "w").replicas[GROUP].machine is None
+
+    in_cluster(test, {"a": FULL, "b": FULL, "w": WITNESS})
+
+
 def test_what_cannot_be_is_refused_at_once() -> None:
     async def test(cluster: HostCluster) -> None:
         with pytest.raises(NotLeader):

@@ -139,7 +139,7 @@ class BenchNode:
     async def settled(self) -> None:
         """Return when every group has a leader, and sleeps if it may."""
         async with asyncio.timeout(SETTLE_S_MAX):
-            while not all(
+            while not all(  # noqa: ASYNC110  A host tells nobody that a group fell asleep.
                 replica.leader is not None and replica.core.quiescent is self.plan.quiescence
                 for replica in self.host.replicas.values()
             ):

@@ -52,6 +52,43 @@ def test_no_leased_read_is_stale(seed: int) -> None:
     cluster.check_nothing_lost()
 
 
+@pytest.mark.parametrize("slow_answers", [False, True])
+@pytest.mark.parametrize("seed", range(2))
+def test_no_leased_read_is_stale_where_the_bounds_are_reached(seed: int, *, slow_answers: bool) -> None:
+    """The leader's clock runs as slow as it may and the others' as fast, or its answers take almost its whole lease."""
+    rng = random.Random(f"lease bounds/{seed}/{slow_answers}")
+    answer_ms = 1.0
+    cluster = Cluster(
+        "abc",
+        seed,
+        delay_ms=lambda source, target: answer_ms if target == "a" else 1.0,
+        heartbeat_ms=70,
+        election_ms=ELECTION_MS,
+        lease_reads=True,
+        clock_drift_ppm_max=0 if slow_answers else DRIFT_PPM,
+    )
+    if not slow_answers:
+        cluster.clock_ppm = {"a": -DRIFT_PPM, "b": DRIFT_PPM, "c": DRIFT_PPM}
+    for _ in range(8):
+        cluster.heal()
+        answer_ms = 1.0
+        assert cluster.run_until(lambda: cluster.leader() is not None, 10 * ELECTION_MS)
+        if cluster.leader() != "a":
+            _transfer(cluster, str(cluster.leader()), "a")
+        assert cluster.run_until(lambda: cluster.leader() == "a", 10 * ELECTION_MS)
+        answer_ms = 300.0 if slow_answers else 1.0
+        _run(cluster, 2 * ELECTION_MS + rng.randrange(70))
+        cluster.cut |= {("a", "b"), ("a", "c")}
+        if not slow_answers:  # Otherwise those that are on their way are what it is about.
+            cluster.isolate("a")
+        newest = max("bc", key=lambda name: cluster.status(name).last)  # Who lacks an entry would not be elected.
+        _run(cluster, round(1.2 * ELECTION_MS), newest)
+        assert cluster.run_until(lambda: cluster.leader() == newest, ELECTION_MS)
+    assert cluster.replicas["a"].leased_reads > 200, "leases were hardly ever held"
+    cluster.settle()
+    cluster.check_nothing_lost()
+
+
 def _run(cluster: Cluster, duration_ms: int, successor: str | None = None) -> None:
     """Run, with requests to all who lead, while `successor` does all it can to lead."""
     end = cluster.now + duration_ms * 1_000_000
@@ -78,21 +115,24 @@ def _ask(cluster: Cluster, name: str, *, write: bool) -> None:
 def _prepare(cluster: Cluster, rng: random.Random, leader: str) -> None:
     """Something that may shake the promises to the leader."""
     name = rng.choice([name for name in cluster.replicas if name != leader])
-    core = cluster.replicas[name].core
     match rng.randrange(5):
         case 0 | 1:
             # Only the others are bound when the leader is cut off; one of them is shaken below.
             cluster.cut_between(name, leader)
             _run(cluster, ELECTION_MS)
-        case 2 | 3 if core is not None:
-            chief = cluster.replicas[leader].core
-            assert chief is not None
-            try:
-                chief.transfer_leadership(NodeId(name), cluster.clock(leader))
-            except IsochroneError:
-                return
-            cluster.drain(leader)
+        case 2 | 3:
+            _transfer(cluster, leader, name)
             _run(cluster, rng.choice([1, 20, round(1.2 * ELECTION_MS)]))
+
+
+def _transfer(cluster: Cluster, leader: str, name: str) -> None:
+    core = cluster.replicas[leader].core
+    assert core is not None
+    try:
+        core.transfer_leadership(NodeId(name), cluster.clock(leader))
+    except IsochroneError:
+        return
+    cluster.drain(leader)
 
 
 def _cut_off(cluster: Cluster, rng: random.Random, leader: str) -> None:

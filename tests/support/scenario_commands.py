@@ -11,7 +11,7 @@ from scenario_trace import KINDS, configuration_text, entries_text, kind_of, mes
 from scenario_world import World
 
 from isochrone.ids import NodeId, ReplicaRole, StoreId
-from isochrone.wire.messages import Configuration, EntryKind, Member, QuorumSizes
+from isochrone.wire.messages import Configuration, EntryKind, InstallSnapshot, Member, QuorumSizes
 
 ELECTION_ATTEMPTS_MAX = 3
 STABILIZE_STEPS_MAX = 5_000
@@ -325,6 +325,27 @@ def _reorder(world: World, args: Args) -> None:
 
 
 @_command
+def _damage(world: World, args: Args) -> None:
+    """A bit of the rows in each matching chunk of a snapshot is turned over."""
+    for flight in _matching(world, args):
+        if not isinstance(flight.message, InstallSnapshot) or not flight.message.chunk.data:
+            raise args.command.error("only chunks with rows can be damaged")
+        chunk = flight.message.chunk
+        damaged = chunk.data[:-1] + bytes([chunk.data[-1] ^ 1])
+        flight.message = replace(flight.message, chunk=replace(chunk, data=damaged))
+        world.note(f"damaged: {flight.source} -> {flight.target} {message_text(flight.message)}")
+
+
+@_command
+def _lose_snapshots(world: World, args: Args) -> None:
+    """From now on the store of a node cannot go on with a snapshot; `lose-snapshots a no` ends that."""
+    site, rest = args.live(), args.words()
+    if rest not in ([], ["no"]):
+        raise args.command.error("lose-snapshots takes a node and perhaps no")
+    site.loses_snapshots = not rest
+
+
+@_command
 def _in_flight(world: World, args: Args) -> None:
     for flight in _matching(world, args):
         world.note(f"on its way: {flight.source} -> {flight.target} {message_text(flight.message)}")
@@ -446,6 +467,8 @@ def _dump_lines(world: World, site: Site) -> list[str]:
         f"  disk term={stored.hard_state.term} vote={stored.hard_state.vote or 'none'} "
         f"commit={stored.hard_state.commit} {entries_text(world.log_of(site.name))}"
     )
+    if stored.staged is not None:
+        lines.append(f"  staged {stored.staged.position} bytes of a snapshot up to {stored.staged.id.index}")
     lines += [f"  writing {pending.text()}" for pending in site.pending]
     return lines
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
-from scenario_trace import entries_text, hard_state_text
+from scenario_trace import chunk_text, entries_text, hard_state_text
 
 from isochrone.clocks.interval import Interval
 from isochrone.ids import ClusterId, Incarnation, KeyspaceId, LogIndex, Nanos, NodeId, StoreId, Term, Timestamp
-from isochrone.ports import StoreIdentity, WriteBatch
+from isochrone.ports import SnapshotReader, StoreIdentity, WriteBatch
 from isochrone.regions.intake import Intake
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import AppendWork, ReadReady
@@ -77,6 +77,8 @@ class Pending:
         """What is written, on one line."""
         parts = [f"incarnation of {node}={number}" for node, number in self.batch.incarnations.items()]
         for log in self.batch.logs:
+            parts += [chunk_text(log.chunk)] if log.chunk else []
+            parts += ["discard-staged"] if log.discard_staged else []
             parts += [hard_state_text(log.hard_state)] if log.hard_state else []
             parts += [entries_text(log.entries)] if log.entries else []
             parts += [f"truncate={log.truncate_to}"] if log.truncate_to is not None else []
@@ -104,6 +106,14 @@ class Site:
     applied: list[Entry] = field(default_factory=list)
     commit: int = 0
     keeps_state: bool = True
+    rows_queued: int = 0
+    """Up to where rows of what is applied are on disk, or on their way there."""
+    loading: bool = False
+    """A snapshot is on its way to the disk, and then into memory."""
+    snapshots: dict[int, SnapshotReader] = field(default_factory=dict)
+    """Those that are being read for peers, by attempt."""
+    loses_snapshots: bool = False
+    """Its store cannot give snapshots that it has begun to give."""
     waiting_reads: list[ReadReady] = field(default_factory=list)
     lives: int = 0
     wipes: int = 0

@@ -17,9 +17,12 @@ from isochrone.wire.messages import (
     HardState,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshot,
     Member,
     QuorumSizes,
     RaftMessage,
+    SnapshotChunk,
+    SnapshotResponse,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
@@ -91,6 +94,18 @@ def message_text(message: RaftMessage) -> str:
             return f"HeartbeatResponse term={message.term} round={message.round}"
         case TimeoutNow():
             return f"TimeoutNow term={message.term}"
+        case InstallSnapshot():
+            return f"InstallSnapshot term={message.term} {chunk_text(message.chunk)}"
+        case SnapshotResponse():
+            return f"SnapshotResponse term={message.term} snapshot={message.attempt} held={message.position}"
+
+
+def chunk_text(chunk: SnapshotChunk) -> str:
+    """A piece of a snapshot: attempt, the index that it reaches, the bytes before it and in it."""
+    name = f"snapshot={chunk.id.term}.{chunk.id.attempt} upto={chunk.id.index}/{chunk.id.index_term}"
+    if not chunk.with_state:
+        return f"{name} without state"
+    return f"{name} bytes={chunk.position}..{chunk.end}{' last' * chunk.last}"
 
 
 def kind_of(message: RaftMessage) -> str:

@@ -29,6 +29,7 @@ from scenario_site import (
     log_of_terms,
     store_identity,
 )
+from scenario_snapshots import batch_of, state_on_disk, take_snapshots
 from scenario_trace import (
     entries_text,
     event_text,
@@ -69,8 +70,11 @@ from isochrone.wire.messages import (
 )
 
 GROUP = GroupId("g")
-READY_PARTS = ("messages", "append", "committed", "reads", "refused_reads", "fetches", "events")
-WORK_PARTS = ("token", "hard_state", "entries", "truncate_to", "release")
+READY_PARTS = (
+    *("messages", "append", "committed", "reads", "refused_reads", "fetches", "events"),
+    *("snapshot_reads", "snapshot_ends", "load"),
+)
+WORK_PARTS = ("token", "hard_state", "entries", "truncate_to", "release", "chunk", "discard_staged")
 TICKS_MAX = 1_000
 _UNCUT = 1 << 62
 T = TypeVar("T")
@@ -162,7 +166,8 @@ class World:
         stored = self.disk(site.name)
         site.keeps_state = keeps_state(stored, site.name)
         base = stored.applied if site.keeps_state else max(stored.hard_state.commit, stored.truncated_index)
-        del site.applied[stored.applied :]
+        site.applied[:] = state_on_disk(site, GROUP)
+        site.rows_queued, site.loading = len(site.applied), False
         first = LogIndex(min(base + 1, stored.last_index))
         tail: tuple[Entry, ...] = ()
         if stored.last_index > stored.truncated_index:
@@ -185,6 +190,7 @@ class World:
             finish(site.store.write(pending.batch))
         site.core = None
         site.pending.clear()
+        site.snapshots.clear()
         site.waiting_reads.clear()
         site.store = site.store.crash()
         self.paused.discard(site.name)
@@ -245,7 +251,8 @@ class World:
             take_reads(self, site, core, ready)
             for fetch in ready.fetches:
                 self._fetch(site, core, fetch)
-            if not (ready.committed or ready.fetches):
+            take_snapshots(self, site, core, ready, GROUP)
+            if not (ready.committed or ready.fetches or ready.snapshot_reads or ready.load):
                 return
 
     def _show_events(self, site: Site, core: RaftNode, ready: Ready) -> None:
@@ -282,11 +289,7 @@ class World:
 
     def _queue_work(self, site: Site, work: AppendWork) -> None:
         assert not (hidden := unknown_parts(work, WORK_PARTS)), f"the trace would hide {hidden}"
-        logs: tuple[LogWrite, ...] = ()
-        if work.hard_state or work.entries or work.truncate_to is not None:
-            logs = (LogWrite(GROUP, work.hard_state, work.entries, work.truncate_to),)
-        applied = {GROUP: LogIndex(len(site.applied))} if site.keeps_state else {}
-        self._queue(site, Pending(WriteBatch(logs, applied=applied), work))
+        self._queue(site, Pending(batch_of(site, work, GROUP), work))
 
     def _queue(self, site: Site, pending: Pending) -> None:
         if not pending.stores and not site.pending:

@@ -135,6 +135,8 @@ class Host:
         self.counters: Counter[str] = Counter()
         self._intake = Intake(store.incarnations, clock, self._hlc, self.counters)
         self._sleepers = Sleepers(store.identity.node, self.replicas, self._mark)
+        self._joining: dict[GroupId, None] = {}
+        """Groups of which a replica is being made."""
         self._finished: deque[_WriteUnderWay] = deque()
         self._turns = Turns(clock, self._take_turn)
         self._reads = StoreReads(store, self.replicas, self._new_machine, self._spawn, self._turns.wake)
@@ -302,7 +304,8 @@ class Host:
         Raises:
             InvalidRequest: the topology has no such group, the configuration does not name this replica, or the one
                 that is here keeps state where the new one shall not, or the reverse.
-            StorageError: the store cannot make it.
+            Unavailable: it is being made already, for another request.
+            StorageError: the store cannot make it, and the host ends.
         """
         if group not in self._settings:
             raise InvalidRequest(f"the topology has no group {group}")
@@ -310,10 +313,17 @@ class Host:
         if group in self.replicas:
             check_same_kind(self.replicas[group], role)
             return
-        await self._store.create_group(group, configuration)
-        replica = await self._load(group)
-        if group not in self.replicas:
-            self._serve(replica)
+        if group in self._joining:
+            raise Unavailable(f"a replica of group {group} is being made already")
+        self._joining[group] = None
+        try:
+            await self._store.create_group(group, configuration)
+            self._serve(await self._load(group))
+        except StorageError as error:
+            self._fail(error)
+            raise
+        finally:
+            del self._joining[group]
 
     def _ask(self, group: GroupId, done: Done, question: Callable[[Replica], None]) -> None:
         """Put a question to a replica, which answers later unless it refuses."""

@@ -42,8 +42,9 @@ async def load_replica(
     """
     group, node = raft.group, store.identity.node
     stored = await store.load(group)
-    member = all_members(stored.effective_configuration).get(node)
-    if member is not None and member.store != store.identity.store:
+    # While it catches up, entries may name the store that the node had before; the one it was made with does not.
+    member = all_members(stored.configuration).get(node)
+    if stored.truncated_index == 0 and member is not None and member.store != store.identity.store:
         raise StorageError(
             f"the store {store.identity.store} of node {node} is not a replica of group {group}; "
             "it must rejoin as a learner: see isochrone bootstrap --replace"

@@ -12,7 +12,7 @@ unseen. Therefore:
 5. each opening raises the incarnation, durably, before anything is served.
 
 A node's incarnation rises over all its stores: one that takes the place of another begins above whatever that one can
-have reached (`first_incarnation`). Peers remember incarnations by the node's name, and must neither take the new
+have reached (`ports.first_incarnation`). Peers remember incarnations by the node's name, and must neither take the new
 store's process for a zombie, nor a process that still runs on the old store for a live one.
 
 HAZARD: an older copy written over the file *in place* keeps the inode and is not noticed here. Peers notice it: they
@@ -34,7 +34,7 @@ from pathlib import Path
 
 from isochrone.errors import StorageError
 from isochrone.ids import ClusterId, GroupId, Incarnation, NodeId, StoreId
-from isochrone.ports import StoreIdentity
+from isochrone.ports import StoreIdentity, first_incarnation
 from isochrone.regions.storage.image_lmdb import (
     DATA_FILE,
     Image,
@@ -52,14 +52,7 @@ MAP_BYTES_MAX = 64 << 30
 
 _FS_IOC_GETVERSION = 0x80087601
 """Linux, `linux/fs.h`: the generation of an inode, which tells apart two files that had one inode number in turn."""
-_STARTS_BITS = 32
-"""Low bits of an incarnation, which count the starts on one store; the bits above count the stores."""
 _NO_GENERATION = (errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-
-
-def first_incarnation(replacements: int) -> Incarnation:
-    """Where the count of a node's starts begins on a store that so many others came before."""
-    return Incarnation(replacements << _STARTS_BITS)
 
 
 def bootstrap_store(

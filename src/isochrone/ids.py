@@ -26,7 +26,7 @@ Revision = NewType("Revision", int)
 Timestamp = NewType("Timestamp", int)
 """Nanoseconds since the Unix epoch; a hybrid logical clock whose logical part is +1 ns."""
 Incarnation = NewType("Incarnation", int)
-"""Start counter of a node; a higher one is a later process. It rises from store to store: see `first_incarnation`."""
+"""Start counter of a node, over all its stores; a higher one is a later process (`ports.first_incarnation`)."""
 Nanos = NewType("Nanos", int)
 """A reading of a monotonic clock, or a span of time, in nanoseconds."""
 

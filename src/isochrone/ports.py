@@ -175,6 +175,10 @@ class StoredGroup:
         return self.configurations[-1].configuration if self.configurations else self.configuration
 
 
+_STARTS_BITS = 32
+"""Low bits of an incarnation, which count the starts on one store; the bits above count the stores."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreIdentity:
     """Whose data this is."""
@@ -211,6 +215,11 @@ class SnapshotReader(Protocol):
 
     def close(self) -> None:
         """Read no more. Idempotent."""
+
+
+def first_incarnation(replacements: int) -> Incarnation:
+    """Where the count of a node's starts begins on a store that so many others came before, above all of theirs."""
+    return Incarnation(replacements << _STARTS_BITS)
 
 
 class Store(Protocol):

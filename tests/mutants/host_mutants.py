@@ -73,7 +73,7 @@ HOST_MUTANTS = (
     ),
     Mutant(
         name="a node's incarnations begin anew with its store",
-        file="regions/storage/directory_os.py",
+        file="src/isochrone/ports.py",
         old="Incarnation(replacements << _STARTS_BITS)",
         new="Incarnation(0)",
         test=_REPLACED + "a_node_with_a_new_store_is_heard_joins_and_counts",

@@ -16,7 +16,8 @@ from isochrone.node.files_os import load_config, write_durably
 from isochrone.node.layout import Layout
 from isochrone.node.ports_os import choose_addresses
 from isochrone.node.settings import first_configuration
-from isochrone.regions.storage.directory_os import first_incarnation, open_store
+from isochrone.ports import first_incarnation
+from isochrone.regions.storage.directory_os import open_store
 from isochrone.topology import TopologyError, load_topology
 from isochrone.wire.configurations import check_configuration
 from isochrone.wire.messages import Configuration, QuorumSizes

@@ -8,13 +8,25 @@ import pytest
 from host_cluster import CLUSTER, GROUP, HostCluster, Process, VirtualClock
 from virtual_time import run_virtual
 
-from isochrone.ids import Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term
-from isochrone.ports import StoreIdentity
+from isochrone.errors import StorageError, Unavailable
+from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp
+from isochrone.ports import LogWrite, StoreIdentity, WriteBatch, first_incarnation
 from isochrone.regions.host import Host
 from isochrone.regions.replica import Outcome
-from isochrone.regions.storage.directory_os import first_incarnation
 from isochrone.regions.storage.memory import MemoryStore
-from isochrone.wire.messages import AppendResponse, Envelope, GroupMessage, Member, VoteRequest
+from isochrone.wire.configurations import encode_configuration
+from isochrone.wire.entries import make_entry
+from isochrone.wire.messages import (
+    AppendResponse,
+    Configuration,
+    EntryKind,
+    Envelope,
+    GroupMessage,
+    HardState,
+    Heartbeat,
+    Member,
+    VoteRequest,
+)
 from isochrone.wire.status import GroupStatus
 
 C = NodeId("c")
@@ -40,21 +52,38 @@ async def change(cluster: HostCluster, *put: Member, remove: tuple[NodeId, ...] 
     assert outcome.error is None, outcome.error
 
 
-async def rejoin(cluster: HostCluster, incarnation: Incarnation) -> None:
+def with_learner(cluster: HostCluster) -> Configuration:
+    return replace(host_of(cluster, "a").replicas[GROUP].core.configuration, members=(*members(cluster), LEARNER))
+
+
+async def fresh(cluster: HostCluster) -> tuple[Host, MemoryStore]:
+    """Replace the store of c, and remove it."""
+    await cluster.crash("c")
+    store = MemoryStore(StoreIdentity(CLUSTER, C, LEARNER.store, Incarnation(first_incarnation(1) + 1)), {})
+    cluster.processes[C] = Process(store, VirtualClock())
+    await cluster.start("c")
+    await change(cluster, remove=(C,))
+    return host_of(cluster, "c"), store
+
+
+async def rejoin(cluster: HostCluster, incarnation: Incarnation, *, join: bool = True) -> None:
     """Replace the store of c, and make it a learner."""
     await cluster.crash("c")
     store = MemoryStore(StoreIdentity(CLUSTER, C, LEARNER.store, incarnation), {})
     cluster.processes[C] = Process(store, VirtualClock())
     await cluster.start("c")
     await change(cluster, remove=(C,))
-    await host_of(cluster, "c").add_replica(
-        GROUP, replace(host_of(cluster, "a").replicas[GROUP].core.configuration, members=(*members(cluster), LEARNER))
-    )
-    await change(cluster, LEARNER)
+    await host_of(cluster, "c").add_replica(GROUP, with_learner(cluster))
+    if join:
+        await change(cluster, LEARNER)
+
+
+def members_at(cluster: HostCluster, name: str) -> tuple[Member, ...]:
+    return host_of(cluster, name).replicas[GROUP].core.configuration.members
 
 
 def members(cluster: HostCluster) -> tuple[Member, ...]:
-    return host_of(cluster, "a").replicas[GROUP].core.configuration.members
+    return members_at(cluster, "a")
 
 
 def caught_up(cluster: HostCluster) -> bool:
@@ -147,5 +176,74 @@ def test_a_process_that_still_runs_on_the_old_store_is_not_heard(joined: bool) -
         assert [status_of(cluster, name).term for name in "ab"] == [before, before]
         dropped = "messages_of_strangers" if joined else "messages_of_old_incarnations"
         assert host_of(cluster, "a").counters[dropped] == 1
+
+    with_a_lost_store(test)
+
+
+def test_a_node_restarts_while_its_log_names_the_store_that_it_had_before() -> None:
+    """It has caught up to a time at which its former store was a voter, and no further."""
+
+    async def test(cluster: HostCluster) -> None:
+        await rejoin(cluster, Incarnation(first_incarnation(1) + 1))
+        await cluster.until(lambda: caught_up(cluster))
+        await cluster.crash("c")
+        begins = replace(cluster.configuration, members=(*members(cluster)[:2], LEARNER))
+        store = MemoryStore(StoreIdentity(CLUSTER, C, LEARNER.store, Incarnation(first_incarnation(1) + 2)), {})
+        await store.create_group(GROUP, begins)
+        data = encode_configuration(cluster.configuration)
+        kind = EntryKind.CONFIGURATION
+        named = make_entry(index=LogIndex(1), term=Term(1), kind=kind, timestamp=Timestamp(1), data=data)
+        await store.write(WriteBatch((LogWrite(GROUP, HardState(Term(1), None, LogIndex(0)), (named,)),)))
+        cluster.processes[C] = Process(store, VirtualClock())
+        await cluster.start("c")
+        assert {member.node: member.store for member in members_at(cluster, "c")}[C] == "s-c"
+
+    with_a_lost_store(test)
+
+
+def test_a_leader_that_is_out_of_date_does_not_stop_a_node_that_joins_anew() -> None:
+    """It tells the former store of a commit index that the new one cannot have."""
+
+    async def test(cluster: HostCluster) -> None:
+        await rejoin(cluster, Incarnation(first_incarnation(1) + 1), join=False)
+        late = Heartbeat(Term(1), LogIndex(5), 0, LogIndex(0))
+        cluster.deliver(C, Envelope(NodeId("b"), StoreId("s-b"), Incarnation(1), (GroupMessage(GROUP, late),)))
+        await asyncio.sleep(1)
+        await change(cluster, LEARNER)
+        await cluster.until(lambda: caught_up(cluster))
+
+    with_a_lost_store(test)
+
+
+def test_a_disk_that_fails_while_a_node_joins_ends_the_node() -> None:
+    async def test(cluster: HostCluster) -> None:
+        host, store = await fresh(cluster)
+        store.fail_next()
+        with pytest.raises(StorageError):
+            await host.add_replica(GROUP, with_learner(cluster))
+        with pytest.raises(StorageError):
+            await host.closed()
+        cluster.processes[C].host = None
+
+    with_a_lost_store(test)
+
+
+def test_of_two_that_make_a_replica_at_once_one_is_refused() -> None:
+    async def test(cluster: HostCluster) -> None:
+        host, store = await fresh(cluster)
+        create, synced = store.create_group, asyncio.Event()
+
+        async def slowly(group: GroupId, configuration: Configuration) -> None:
+            await synced.wait()
+            await create(group, configuration)
+
+        store.create_group = slowly  # type: ignore[method-assign]
+        first = asyncio.ensure_future(host.add_replica(GROUP, with_learner(cluster)))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="is being made already"):
+            await host.add_replica(GROUP, with_learner(cluster))
+        synced.set()
+        await first
+        await host.add_replica(GROUP, with_learner(cluster))
 
     with_a_lost_store(test)

@@ -157,6 +157,10 @@ class Injector:
                 machine.kill()
                 machine.disk.missing = NO_STORE if fault.kind is FaultKind.WIPE_DISK else COPY
                 return machine.start
+            case FaultKind.REPLACE_STORE if machine.disk.missing is None:
+                machine.kill()
+                machine.disk.missing = NO_STORE
+                return lambda: self._operator.replace_store(machine.name)
             case FaultKind.CLOCK_STEP:
                 machine.clock.step(round(fault.amount * NS_PER_MS))
                 return lambda: machine.clock.step(self._offsets[machine.name])

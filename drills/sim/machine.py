@@ -16,12 +16,14 @@ from isochrone.drills.sim.disk import SimDisk, SimStore
 from isochrone.drills.sim.loop import Group, SimLoop
 from isochrone.drills.sim.network import Endpoint, Link, Network
 from isochrone.drills.sim.sessions import Stream
-from isochrone.errors import StorageError
-from isochrone.ids import GroupId, NodeId, RegionId, Term, ZoneId
+from isochrone.errors import IsochroneError, StorageError
+from isochrone.ids import GroupId, NodeId, RegionId, StoreId, Term, ZoneId
 from isochrone.node.service import ClientService
+from isochrone.ports import StoreIdentity
 from isochrone.regions.host import GroupSettings, Host
+from isochrone.regions.replica import Replica
 from isochrone.regions.state.kv import HANDLERS
-from isochrone.wire.messages import Envelope, PeerMessage
+from isochrone.wire.messages import Configuration, Envelope, PeerMessage
 from isochrone.wire.session import KeyspaceRoute, NodeHello, Place, ReadRequest, SessionMessage
 from isochrone.wire.status import NodeStatus
 
@@ -58,6 +60,12 @@ class Watcher(Protocol):
     def refused_to_start(self, machine: "Machine", error: StorageError) -> None:
         """A disk was not one to start from."""
 
+    def store_replaced(self, machine: "Machine") -> None:
+        """The machine has another store now, with which it is another replica of every group."""
+
+    def replica_added(self, machine: "Machine", process: "Process", replica: Replica) -> None:
+        """The current process has a replica of one more group."""
+
 
 @final
 class Process:
@@ -73,6 +81,8 @@ class Process:
         self._receive: Callable[[Envelope], None] | None = None
         self._streams: dict[Stream, None] = {}
         self._started = False
+        self.joining: dict[GroupId, None] = {}
+        """Groups of which a replica is being made."""
         self.service = ClientService(machine.name, settings.routes, settings.places)
         self.host = Host(
             store,
@@ -110,11 +120,11 @@ class Process:
         """See `ports.Transport`."""
         identity = self._identity
         envelope = Envelope(identity.node, identity.store, identity.incarnation, tuple(messages))
-        self._machine.send(self, to, envelope)
+        self._machine.send(self, to, envelope, self.host.stores.get(to))
 
-    def deliver(self, envelope: Envelope) -> None:
-        """A frame of a peer has arrived."""
-        if self._receive is not None:
+    def deliver(self, envelope: Envelope, store: StoreId | None) -> None:
+        """A frame of a peer has arrived; `store`: whose, by what its sender knew, as its stream would have checked."""
+        if self._receive is not None and store in (None, self.store.identity.store):
             self._loop.run_in(self.group, self._receive, envelope)
 
     # ---- clients
@@ -229,6 +239,44 @@ class Machine:
         self.loop.kill(process.group)
         self.counters.update(process.host.counters)
 
+    def give_store(self, identity: StoreIdentity) -> None:
+        """Put an empty store in, in place of the one that is gone, and start."""
+        self.kill()
+        self.disk.format(identity, {})
+        self.disk.missing = None
+        self._watcher.store_replaced(self)
+        self.start()
+
+    def add_replica(
+        self, group: GroupId, configuration: Configuration, done: Callable[[IsochroneError | None], None]
+    ) -> None:
+        """Let the current process make an empty replica of a group, if there is one that serves."""
+        process = self.process
+        if process is not None and process.serving and group not in process.joining:
+            process.joining[group] = None
+            joining = self._add_replica(process, group, configuration, done)
+            self.loop.spawn_in(process.group, joining, f"{self.name} joins")
+
+    async def _add_replica(
+        self,
+        process: Process,
+        group: GroupId,
+        configuration: Configuration,
+        done: Callable[[IsochroneError | None], None],
+    ) -> None:
+        known = process.host.replicas.get(group)
+        try:
+            await process.host.add_replica(group, configuration)
+        except IsochroneError as error:
+            done(error)
+            return
+        finally:
+            del process.joining[group]
+        replica = process.host.replicas[group]
+        if process is self.process and replica is not known:
+            self._watcher.replica_added(self, process, replica)
+        done(None)
+
     def pause(self) -> bool:
         """SIGSTOP; returns whether there was a process to stop."""
         if self.process is None or self.process.group.paused:
@@ -299,21 +347,21 @@ class Machine:
 
     # ---- frames
 
-    def send(self, process: Process, to: NodeId, envelope: Envelope) -> None:
+    def send(self, process: Process, to: NodeId, envelope: Envelope, store: StoreId | None) -> None:
         """A process of this machine sends to a peer."""
         if process is self.process:
             self._watcher.sends(self, to, envelope.messages)
         link = self._links.get(to)
         if link is None:
             link = self._links[to] = self._network.link(self.name, to)
-        link.send(self.peers[to].deliver, envelope, stream=False)
+        link.send(self.peers[to].deliver, (envelope, store), stream=False)
 
-    def deliver(self, envelope: Envelope) -> None:
+    def deliver(self, frame: tuple[Envelope, StoreId | None]) -> None:
         """A peer's frame has arrived. Streams of peers may still lead to a process that was replaced."""
         if self.process is not None:
-            self.process.deliver(envelope)
+            self.process.deliver(*frame)
         for zombie in self.zombies:
-            zombie.deliver(envelope)
+            zombie.deliver(*frame)
 
     # ---- questions
 

@@ -192,8 +192,8 @@ _KINDS_AND_WEIGHTS: tuple[tuple[str, float], ...] = (
     ("fail-sync", 1.0),
     ("slow-disk", 1.0),
     ("hang-disk", 1.0),
-    ("wipe-disk", 0.3),
-    ("old-disk", 0.3),
+    ("wipe-disk", 0.8),
+    ("old-disk", 0.8),
     ("clock-step", 1.0),
     ("clock-rate", 1.0),
     ("transfer", 2.0),
@@ -201,6 +201,7 @@ _KINDS_AND_WEIGHTS: tuple[tuple[str, float], ...] = (
     ("remove", 1.5),
     ("stall-leader", 2.0),
     ("usurp", 1.5),
+    ("replace-store", 2.0),
 )
 """Every kind of fault that a swarm draws from. `schedule` checks that the names are its own."""
 FAULT_KINDS = tuple(kind for kind, _ in _KINDS_AND_WEIGHTS)

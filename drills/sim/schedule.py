@@ -4,8 +4,9 @@ A run is a function of its options and its schedule, so a schedule can be cut do
 and be kept in a file. Faults may overlap and may exceed what the topology survives; then the world only has to stay
 safe until they end. What a fault finds already so (a node that is down, a leader that is not there) it leaves alone.
 
-Only two kinds are for good: a wiped and a restored disk, whose node never comes back. A schedule that would leave a
-group without a quorum in the end, or with no full replica, is refused: it could not be told from a lost one.
+Only two kinds are for good: a wiped and a restored disk, whose node never comes back. A store that is replaced is lost
+as well, and its node comes back as another replica. A schedule whose lost stores would leave a group without a quorum,
+or with no full replica, is refused: it could not be told from a lost one.
 """
 
 import random
@@ -17,6 +18,7 @@ from isochrone.drills.sim.options import SimOptions, rng_for
 from isochrone.errors import InvalidRequest
 from isochrone.ids import NodeId, ReplicaRole
 from isochrone.topology.model import Group, Topology
+from isochrone.wire.messages import MAJORITY
 
 
 class FaultKind(StrEnum):
@@ -65,6 +67,8 @@ class FaultKind(StrEnum):
     """A node crashes and its disk comes back empty: it must refuse to serve, for good."""
     OLD_DISK = "old-disk"
     """A node crashes and its disk comes back as a restored copy: it must refuse to serve, for good."""
+    REPLACE_STORE = "replace-store"
+    """A node crashes and its store is gone. At the end an operator gives it an empty one, with which it rejoins."""
     TRANSFER = "transfer"
     """An operator asks a group's leader to hand over to a node."""
     USURP = "usurp"
@@ -94,6 +98,7 @@ FOR_GOOD = (FaultKind.WIPE_DISK, FaultKind.OLD_DISK)
 _OF_A_GROUP = (FaultKind.CRASH_LEADER, FaultKind.PAUSE_LEADER, FaultKind.STALL_LEADER, FaultKind.CUT_LEADER)
 _OF_A_REPLICA = (FaultKind.TRANSFER, FaultKind.USURP, FaultKind.DEMOTE, FaultKind.REMOVE)
 _OF_MEMBERS = (FaultKind.DEMOTE, FaultKind.REMOVE)
+_OF_STORES = (*FOR_GOOD, FaultKind.REPLACE_STORE)
 _OF_LINKS = (FaultKind.CUT, FaultKind.CUT_BOTH)
 _OF_THE_NETWORK = (FaultKind.LOSS, FaultKind.DUPLICATE, FaultKind.REORDER, FaultKind.DELAY)
 
@@ -185,8 +190,8 @@ def _draw_amount(kind: FaultKind, rng: random.Random) -> float:
 
 
 def lost_nodes(schedule: Iterable[Fault]) -> list[NodeId]:
-    """Nodes that never come back."""
-    return sorted({NodeId(fault.targets[0]) for fault in schedule if fault.kind in FOR_GOOD})
+    """Nodes that lose what they remember, and never come back, or come back as other replicas."""
+    return sorted({NodeId(fault.targets[0]) for fault in schedule if fault.kind in _OF_STORES})
 
 
 def unrecoverable(topology: Topology, lost: Iterable[NodeId]) -> str | None:
@@ -197,13 +202,13 @@ def unrecoverable(topology: Topology, lost: Iterable[NodeId]) -> str | None:
 
 def changes_members(schedule: Iterable[Fault]) -> bool:
     """Whether a group may end with other members than the topology has."""
-    return any(fault.kind in _OF_MEMBERS for fault in schedule)
+    return any(fault.kind in (*_OF_MEMBERS, FaultKind.REPLACE_STORE) for fault in schedule)
 
 
 def _loses_a_changed_group(schedule: Iterable[Fault]) -> bool:
-    """Whether a disk is lost for good beside a change of members: what is left need not hold a quorum then."""
+    """Whether a store is lost beside another change of members: what is left need not hold a quorum then."""
     kinds = {fault.kind for fault in schedule}
-    return not kinds.isdisjoint(FOR_GOOD) and not kinds.isdisjoint(_OF_MEMBERS)
+    return sum(not kinds.isdisjoint(each) for each in (FOR_GOOD, _OF_MEMBERS, (FaultKind.REPLACE_STORE,))) > 1
 
 
 def _group_lost(group: Group, gone: set[NodeId]) -> str | None:
@@ -230,7 +235,7 @@ def check_schedule(schedule: Schedule, options: SimOptions, topology: Topology) 
     reason = unrecoverable(topology, lost_nodes(schedule))
     if _loses_a_changed_group(schedule):
         raise InvalidRequest(
-            "the schedule loses a disk for good and changes the members of a group; no quorum need be left then"
+            "the schedule loses a store and changes the members of a group otherwise; no quorum need be left then"
         )
     if reason is not None:
         raise InvalidRequest(f"the schedule destroys for good: {', '.join(lost_nodes(schedule))}; then {reason}")
@@ -271,6 +276,8 @@ def _problem(fault: Fault, options: SimOptions, topology: Topology) -> str | Non
         return f"amount: found {fault.amount:g}; allowed: {low:g} to {high:g}"
     if fault.kind in FOR_GOOD and options.log_cap_bytes:
         return "allowed: no lost disk with a log cap, for at the cap the group waits for it until somebody removes it"
+    if fault.kind is FaultKind.REPLACE_STORE and any(group.quorums != MAJORITY for group in topology.groups):
+        return "a group has quorums of fixed sizes, which it may lack while the node is no member of it"
     drift_max_ppm = topology.clock.drift_max_ppm
     if fault.kind is FaultKind.CLOCK_RATE and options.lease_reads and abs(fault.amount) > drift_max_ppm:
         return (

@@ -56,10 +56,24 @@ class Watch:
         """See `machine.Watcher`."""
         self._note_life(machine, 2)
         for replica in process.host.replicas.values():
-            if replica.machine is not None:
-                index = process.store.stored(replica.group).applied
-                self._stand_before(machine, process, replica, replica.machine, index)
-                self._await_snapshots(machine, process, replica)
+            self._watch(machine, process, replica)
+
+    def store_replaced(self, machine: Machine) -> None:
+        """See `machine.Watcher`."""
+        self.counters["stores_replaced"] += 1
+        self._note_life(machine, 4)
+        for group in machine.settings.groups:
+            self.invariants.replaced(group, machine.name)
+
+    def replica_added(self, machine: Machine, process: Process, replica: Replica) -> None:
+        """See `machine.Watcher`."""
+        self._watch(machine, process, replica)
+
+    def _watch(self, machine: Machine, process: Process, replica: Replica) -> None:
+        if replica.machine is not None:
+            index = process.store.stored(replica.group).applied
+            self._stand_before(machine, process, replica, replica.machine, index)
+            self._await_snapshots(machine, process, replica)
 
     def _await_snapshots(self, node: Machine, process: Process, replica: Replica) -> None:
         load = replica.loaded

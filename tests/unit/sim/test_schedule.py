@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from isochrone.drills.sim.case import Case, case_from_text, case_to_text
+from isochrone.drills.sim.case import Case, SimVerdict, case_from_text, case_to_text
 from isochrone.drills.sim.options import Mode, SimOptions, draw_options
 from isochrone.drills.sim.run_os import draw_case, find_topology, run_case, shipped_topologies
 from isochrone.drills.sim.schedule import Fault, FaultKind, check_schedule
@@ -190,3 +190,23 @@ def test_a_misspelt_key_of_a_fault_is_refused() -> None:
 def test_an_unknown_topology_is_refused() -> None:
     with pytest.raises(TopologyError, match=r"no such file; allowed: .* ships with the simulator: async-copies, five-"):
         draw_case(1, Mode.LITE, "nowhere.yaml")
+
+
+@pytest.mark.parametrize("beside", [FaultKind.WIPE_DISK, FaultKind.REMOVE])
+def test_a_store_is_replaced_only_where_nothing_else_takes_members_away(beside: FaultKind) -> None:
+    targets = ("us-east-1.zone", B) if beside is FaultKind.REMOVE else (A,)
+    schedule = (Fault(0, 10, FaultKind.REPLACE_STORE, (A,)), Fault(20, 10, beside, targets))
+    with pytest.raises(InvalidRequest, match="loses a store and changes the members of a group otherwise"):
+        run_case(OPTIONS, schedule)
+    check_schedule(schedule[:1], OPTIONS, TOPOLOGY)
+
+
+def test_a_store_is_not_replaced_where_quorums_have_fixed_sizes() -> None:
+    with pytest.raises(InvalidRequest, match="a group has quorums of fixed sizes"):
+        run_case(replace(OPTIONS, quorum_shift=1), (Fault(0, 10, FaultKind.REPLACE_STORE, (A,)),))
+
+
+def test_a_node_with_a_replaced_store_rejoins() -> None:
+    result = run_case(OPTIONS, (Fault(2_000, 1_000, FaultKind.REPLACE_STORE, (A,)),))
+    assert result.verdict is SimVerdict.HOLDS, result.reason
+    assert (result.counters["stores_replaced"], result.counters["operator_remove_done"]) == (1, 1)

@@ -20,6 +20,7 @@ from isochrone.probes import probe
 from isochrone.regions.raft import (
     compaction,
     configuration_log,
+    durability,
     election,
     hand_back,
     lease,
@@ -36,7 +37,6 @@ from isochrone.regions.raft.log import RaftLog
 from isochrone.regions.raft.ready import (
     NOTHING_READY,
     AppendToken,
-    AppendWork,
     EventName,
     Proposal,
     Ready,
@@ -335,7 +335,7 @@ class RaftNode:
         state = self._state
         if state.is_leader:
             self._lead(now)
-        append = self._append_work()
+        append = durability.append_work(state)
         committed = self._take_committed()
         out = state.out
         if not (committed or append or out.holds_anything):
@@ -365,39 +365,6 @@ class RaftNode:
         replication.flush(state)
         compaction.truncate_leader(state, now)
         reading.flush(state, now)
-
-    def _append_work(self) -> AppendWork | None:
-        state, out = self._state, self._state.out
-        entries = tuple(state.log.take_unhanded())
-        must_store = state.term != state.stored.term or state.vote != state.stored.vote
-        # A replica that forgot that it is no voter any more would ask for votes for ever, and nobody would tell it.
-        must_store |= not state.may_campaign and state.stored.commit < state.configurations[-1].index <= state.commit
-        stores = bool(entries) or must_store or out.truncate_to is not None or out.chunk is not None
-        if not stores and not out.when_durable:
-            return None
-        # A risen commit index alone is not worth a write; it goes along with the next one.
-        hard_state = state.hard_state()
-        changed = stores and hard_state != state.stored
-        if changed:
-            state.stored = hard_state
-        chunk = out.chunk
-        obsolete = stores and state.staged is not None and state.staged.id.index <= state.commit
-        if obsolete:
-            probe("raft.staged_snapshot_overtaken_by_the_log")
-            # The log has brought as much: whatever is staged goes, and so does a chunk that is only on its way there.
-            state.staged = chunk = None
-        token = AppendToken(state.term, state.log.last_index, state.log.epoch)
-        if chunk is not None and chunk.last:
-            state.installed = token
-        return AppendWork(
-            token,
-            hard_state if changed else None,
-            entries,
-            out.truncate_to,
-            tuple(out.when_durable),
-            chunk,
-            obsolete,
-        )
 
     def _take_committed(self) -> tuple[Entry, ...]:
         state = self._state

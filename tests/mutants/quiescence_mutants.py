@@ -284,9 +284,9 @@ WATCH_MUTANTS = (
     ),
     Mutant(
         name="a removed member forgets its removal",
-        file=NODE,
-        old="        must_store |= not state.may_campaign",
-        new="        must_store |= False and not state.may_campaign",
+        file="regions/raft/durability.py",
+        old="    must_store |= not state.may_campaign",
+        new="    must_store |= False and not state.may_campaign",
         test=_MEMBERSHIP + "a_removed_replica_restarts_and_stays_quiet",
     ),
     Mutant(

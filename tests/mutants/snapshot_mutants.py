@@ -120,9 +120,9 @@ SNAPSHOT_MUTANTS = (
     ),
     Mutant(
         name="a chunk that the log has overtaken is staged",
-        file=NODE,
-        old="            state.staged = chunk = None\n",
-        new="            state.staged = None\n",
+        file="regions/raft/durability.py",
+        old="        state.staged = chunk = None\n",
+        new="        state.staged = None\n",
         test=_SNAPSHOTS + "a_chunk_that_the_log_overtakes_in_the_same_turn_is_not_staged",
     ),
     Mutant(
@@ -180,6 +180,27 @@ SNAPSHOT_MUTANTS = (
         old="    return 0 < group.applied < group.truncated_index",
         new="    return False",
         test="tests/contract/storage/test_store.py::test_a_breach_of_the_rules_is_the_callers_fault_and_changes_nothing",
+    ),
+    Mutant(
+        name="a store forgets the configuration whose entry it drops",
+        file=BOUNDS,
+        old="        configuration=gone[-1] if gone else group.configuration,\n        truncated_index=index,",
+        new="        configuration=group.configuration,\n        truncated_index=index,",
+        test="tests/contract/storage/test_store.py::test_configurations_move_with_the_log[memory]",
+    ),
+    Mutant(
+        name="the configuration whose entry is dropped is not made durable",
+        file="regions/storage/records.py",
+        old="    if after.configuration is not before.configuration:",
+        new="    if after.configuration is None:",
+        test="tests/contract/storage/test_store.py::test_configurations_move_with_the_log[lmdb]",
+    ),
+    Mutant(
+        name="a replica keeps configurations without their entries for ever",
+        file="regions/raft/configuration_log.py",
+        old="    while len(state.configurations) > 1 and state.configurations[1].index <= state.log.truncated_index:",
+        new="    while len(state.configurations) < 1:",
+        test=_COMPACTION + "configurations_go_with_the_entries_that_hold_them_but_for_the_one_that_still_holds",
     ),
     Mutant(
         name="a store keeps a suffix after another entry",

@@ -176,6 +176,29 @@ def test_the_cap_names_what_is_not_committed_if_that_holds_the_log_back() -> Non
         cluster.propose("a", b"x")
 
 
+def test_configurations_go_with_the_entries_that_hold_them_but_for_the_one_that_still_holds() -> None:
+    cluster = Cluster("abc", **SMALL)
+    cluster.elect("a")
+    _commit(cluster, "a", 1)
+    members = cluster.configuration.members
+    for number in range(3):
+        cluster.change("a", (*members, cluster.add(f"l{number}", ReplicaRole.LEARNER)))
+        assert cluster.run_until(lambda: cluster.status("a").configuration_committed, 2_000)
+        _commit(cluster, "a", 20)
+        cluster.run(500)
+    core = cluster.replicas["a"].core
+    assert core is not None
+    (held,) = core._state.configurations
+    assert held.index <= cluster.status("a").first
+    assert {member.node for member in held.configuration.members} == {"a", "b", "c", "l2"}
+    assert core._state.configuration == held.configuration
+    cluster.crash("b")
+    cluster.start("b")
+    assert cluster.status("b").configuration == held.configuration
+    cluster.settle()
+    cluster.check_nothing_lost()
+
+
 def test_a_witness_that_is_down_holds_nothing_back() -> None:
     cluster = Cluster({"a": FULL, "b": FULL, "w": WITNESS}, **CAPPED)
     cluster.elect("a")

@@ -155,11 +155,11 @@ class Invariants:
         disk = state.disks.get(node)
         if disk is None:
             disk = state.disks[node] = _Disk()
+        if log.chunk is not None and log.chunk.last:
+            self._install(group, node, disk, log.chunk)
         if log.hard_state is not None:
             self._check_hard_state(group, node, disk.hard_state, log.hard_state)
             disk.hard_state = log.hard_state
-        if log.chunk is not None and log.chunk.last:
-            self._install(group, node, disk, log.chunk)
         if log.entries:
             self._write_entries(group, node, disk, log.entries)
         if log.truncate_to is not None:
@@ -233,6 +233,9 @@ class Invariants:
         if known != term and (known is not None or chunk.with_state):
             text = f"a snapshot up to entry {index} of term {term} was installed; applied there was one of term {known}"
             self._note(Invariant.APPLIED_PREFIX, group, node, text)
+        if index <= disk.hard_state.commit:
+            text = f"a snapshot up to entry {index} was installed, and {disk.hard_state.commit} was committed already"
+            self._note(Invariant.DISK_KEEPS_WHAT_IT_HOLDS, group, node, text)
         if disk.truncated_index < index and disk.term_at(index) == term:
             del disk.terms[: index - disk.truncated_index]
         else:

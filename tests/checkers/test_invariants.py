@@ -16,6 +16,8 @@ from isochrone.wire.messages import (
     HardState,
     HeartbeatResponse,
     Member,
+    SnapshotChunk,
+    SnapshotId,
     VoteRequest,
     VoteResponse,
 )
@@ -41,6 +43,14 @@ def hard(term: int, vote: str | None = None, commit: int = 0) -> HardState:
 
 def log(held: Sequence[Entry] = (), *, state: HardState | None = None, truncate_to: int | None = None) -> LogWrite:
     return LogWrite(G, state, tuple(held), LogIndex(truncate_to) if truncate_to is not None else None)
+
+
+def snapshot(index: int, term: int, *, with_state: bool = True, state: HardState | None = None) -> LogWrite:
+    """The last chunk of a snapshot."""
+    name = SnapshotId(Term(9), 1, LogIndex(index), Term(term))
+    configuration = Configuration((Member(A, StoreId("s"), FULL),))
+    chunk = SnapshotChunk(name, configuration, Timestamp(1), with_state, 0, b"", 0, last=True)
+    return LogWrite(G, state, chunk=chunk)
 
 
 def stored(state: HardState, *terms: int, truncated: tuple[int, int] = (0, 0), applied: int = 0) -> StoredGroup:
@@ -159,6 +169,46 @@ def applied_again_after_a_restart(watch: Invariants) -> None:
 
 def applied_twice_in_one_life(watch: Invariants) -> None:
     apply(watch, A, 1, *entries(1, 1, 1), entry(2, 1))
+
+
+def snapshot_of_another_history(watch: Invariants) -> None:
+    apply(watch, A, 1, *entries(1, 1, 1, 1))
+    watch.wrote(G, C, snapshot(3, 2))
+
+
+def snapshot_of_what_nobody_applied(watch: Invariants) -> None:
+    apply(watch, A, 1, *entries(1, 1, 1))
+    watch.wrote(G, C, snapshot(3, 1))
+
+
+def snapshot_of_what_is_committed_already(watch: Invariants) -> None:
+    apply(watch, A, 1, *entries(1, 1, 1, 1))
+    watch.wrote(G, C, log(entries(1, 1, 1, 1), state=hard(1, commit=3)))
+    watch.wrote(G, C, snapshot(2, 1))
+
+
+def gap_after_a_snapshot(watch: Invariants) -> None:
+    apply(watch, A, 1, *entries(1, 1, 1, 1, 1, 1))
+    watch.wrote(G, C, snapshot(3, 1))
+    apply(watch, C, 1, entry(5, 1))
+
+
+def suffix_kept_after_another_entry(watch: Invariants) -> None:
+    """What followed entry 2 of term 1 must not follow the one of term 2."""
+    apply(watch, A, 2, *entries(1, 1, 2))
+    watch.wrote(G, C, log(entries(1, 1, 1, 1), state=hard(1)))
+    watch.wrote(G, C, snapshot(2, 2, state=hard(2, commit=2)))
+    watch.restarted(G, C, stored(hard(2, commit=2), 1, truncated=(2, 2), applied=2))
+
+
+def snapshot_and_what_follows(watch: Invariants) -> None:
+    """The suffix stays after the very entry, and a witness takes a snapshot of what nobody has applied yet."""
+    apply(watch, A, 1, *entries(1, 1, 1, 1))
+    watch.wrote(G, C, log(entries(1, 1, 1, 1, 1), state=hard(1)))
+    watch.wrote(G, C, snapshot(3, 1, state=hard(1, commit=3)))
+    watch.restarted(G, C, stored(hard(1, commit=3), 1, truncated=(3, 1), applied=3))
+    apply(watch, C, 1, entry(4, 1))
+    watch.wrote(G, B, snapshot(4, 1, with_state=False))
 
 
 def states_differ(watch: Invariants) -> None:
@@ -390,6 +440,11 @@ BAD: list[tuple[Invariant, History, str]] = [
     (Invariant.APPLIED_PREFIX, two_entries_applied_at_an_index, "where another replica applied entry 1 of term 1"),
     (Invariant.APPLIED_PREFIX, gap_in_what_is_applied, "entry 2 was applied after entry 0"),
     (Invariant.APPLIED_PREFIX, applied_twice_in_one_life, "entry 2 was applied after entry 2"),
+    (Invariant.APPLIED_PREFIX, snapshot_of_another_history, "applied there was one of term 1"),
+    (Invariant.APPLIED_PREFIX, snapshot_of_what_nobody_applied, "applied there was one of term None"),
+    (Invariant.APPLIED_PREFIX, gap_after_a_snapshot, "entry 5 was applied after entry 3"),
+    (Invariant.DISK_KEEPS_WHAT_IT_HOLDS, snapshot_of_what_is_committed_already, "3 was committed already"),
+    (Invariant.DISK_KEEPS_WHAT_IT_HOLDS, suffix_kept_after_another_entry, "after the restart it is a log from 3"),
     (Invariant.EQUAL_STATE, states_differ, "differs from that of a"),
     (Invariant.COMMIT_NEVER_FALLS, commit_falls, "from 5 to 4"),
     (Invariant.COMMIT_NEVER_FALLS, stored_commit_falls, "from 5 to 4"),
@@ -436,6 +491,7 @@ NEARLY_BAD: list[History] = [
     claims_leave_after_what_replaced_them,
     term_leaves_in_time,
     log_comes_back_truncated,
+    snapshot_and_what_follows,
     relay_feeds,
     learner_answers,
 ]

@@ -44,6 +44,8 @@ class SimDisk:
         """A sync has failed since the store was opened last."""
         self.keep = 0
         """How many of the batches that are not synced survive the next crash."""
+        self.snapshot_loss = SNAPSHOT_LOSS
+        """How likely each reading of a part of a snapshot is to lose the whole; a long one would never get through."""
         self.missing: str | None = None
         """Why the disk holds no store that may be opened, if it does not."""
         self.committed: Callable[[WriteBatch], None] | None = None
@@ -91,7 +93,7 @@ class SimDisk:
 
     def loses_snapshot(self) -> bool:
         """Whether the snapshot that is being read is lost."""
-        return self._rng.random() < SNAPSHOT_LOSS
+        return self._rng.random() < self.snapshot_loss
 
     def sync_s(self) -> float:
         """How long the next sync takes."""

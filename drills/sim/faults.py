@@ -58,6 +58,7 @@ class Injector:
             machine.end_zombies()
             machine.disk.speed_up()
             machine.disk.failing = None
+            machine.disk.snapshot_loss = 0.0
             machine.resume_disk()
             machine.clock.synchronise()
             machine.resume()

@@ -10,15 +10,15 @@ Reading a snapshot takes time, too, and now and then too much has changed meanwh
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from isochrone.errors import StorageError
-from isochrone.ids import GroupId
+from isochrone.ids import GroupId, LogIndex
 from isochrone.ports import Row, SnapshotReader, StoredGroup, StoreIdentity, WriteBatch
 from isochrone.regions.storage.memory import MemoryStore
-from isochrone.wire.messages import Configuration
+from isochrone.wire.messages import Configuration, Entry
 
 SNAPSHOT_LOSS = 0.01
 """Probability that a snapshot is lost between two reads."""
@@ -96,7 +96,7 @@ class SimDisk:
         return self._rng.random() < self.snapshot_loss
 
     def sync_s(self) -> float:
-        """How long the next sync takes."""
+        """How long the next sync takes, or the next read."""
         low, high = self._sync_ms
         return (low + self._rng.random() * (high - low) + self.extra_ms) / 1000
 
@@ -154,6 +154,16 @@ class SimStore(MemoryStore):
             loop.call_at(self._sync_end_s, self._disk.synced, self)
         self._held = True
         await super().write(batch)
+
+    async def read_entries(self, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:
+        """See the port."""
+        await asyncio.sleep(self._disk.sync_s())
+        return await super().read_entries(group, first, last, bytes_max)
+
+    async def read_rows(self, group: GroupId) -> Sequence[Row]:
+        """See the port."""
+        await asyncio.sleep(self._disk.sync_s())
+        return await super().read_rows(group)
 
     async def open_snapshot(self, group: GroupId) -> SnapshotReader:
         """See the port."""

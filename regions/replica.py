@@ -334,9 +334,9 @@ class Replica:
             turn.replaced.append(self.group)
 
     def loaded(self, machine: GroupState, index: LogIndex) -> None:
-        """`machine` holds the snapshot that was installed here, up to `index`."""
-        self.machine = machine
-        self.core.snapshot_loaded(index)
+        """`machine` holds a snapshot that was installed here, up to `index`; another one may have come meanwhile."""
+        if self.core.snapshot_loaded(index):
+            self.machine = machine
 
     def _note(self, event: Event, turn: Turn) -> None:
         turn.events.append((self.group, event))

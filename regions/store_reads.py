@@ -114,9 +114,9 @@ class StoreReads:
 
     async def _load(self, group: GroupId) -> None:
         machine = self._new_machine(group)
-        index = await load_snapshot(self._store, group, machine)
-        if index is None:
+        while (index := await load_snapshot(self._store, group, machine)) is None:
+            # Other rows have taken their place, perhaps; whatever it was, these are still needed, or newer ones are.
             probe("host.snapshot_replaced_while_it_was_loaded")
-            return  # By another one, which will be loaded in its turn.
+            machine = self._new_machine(group)
         replica, loaded = self._replicas[group], index
         self._finish(group, lambda _now: replica.loaded(machine, loaded))

@@ -67,6 +67,8 @@ def _require_caught_up(state: RaftState, node: NodeId, now: Nanos) -> None:
 
     What is on its way is bounded by the window, so it will hold the rest one round trip from now.
     """
+    if node == state.node:
+        raise Unavailable(f"{node} leads the group until its own demotion is carried out; try again")
     progress = state.progress[node]
     bound = replication.truncation_bound(state)
     if progress.match < bound:

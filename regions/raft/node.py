@@ -415,9 +415,12 @@ class RaftNode:
         if self._state.is_leader:
             snapshots.on_read(self._state, attempt, part, now)
 
-    def snapshot_loaded(self, index: LogIndex) -> None:
-        """The state machine has been loaded anew, from rows that reflect the log up to `index`."""
-        snapshots.loaded(self._state, index)
+    def snapshot_loaded(self, index: LogIndex) -> bool:
+        """A state machine has been loaded anew, from rows that reflect the log up to `index`.
+
+        Returns whether this is the one to go on with; if not, another snapshot has come meanwhile.
+        """
+        return snapshots.loaded(self._state, index)
 
     def _trim_cache(self) -> None:
         """Forget applied entries beyond the bytes allowed, in steps, keeping all that peers are likely to ask for."""

@@ -232,11 +232,14 @@ def _install(state: RaftState, leader: NodeId, chunk: SnapshotChunk) -> None:
     state.send_when_durable(leader, AppendResponse(state.term, True, index, state.term, LogIndex(0)))
 
 
-def loaded(state: RaftState, index: LogIndex) -> None:
-    """The state machine holds the snapshot up to `index`; what follows may be applied."""
+def loaded(state: RaftState, index: LogIndex) -> bool:
+    """A state machine holds the snapshot up to `index`. Returns whether that is the one awaited: then what follows it
+    may be applied.
+    """
     if state.loading != index:
         probe("raft.snapshot_overtaken_while_loaded")
-        return
+        return False
     check(state.handed_to_apply == index, "nothing is applied before the snapshot below it")
     state.loading = None
     state.applied = index
+    return True

@@ -35,6 +35,13 @@ SNAPSHOT_MUTANTS = (
         test=_COMPACTION + "what_a_full_voter_needs_is_kept_until_it_is_certainly_none_any_more",
     ),
     Mutant(
+        name="a snapshot that goes away while it is loaded is never loaded",
+        file="regions/store_reads.py",
+        old="            machine = self._new_machine(group)\n",
+        new="            return\n",
+        test="tests/unit/regions/test_store_reads.py::test_a_snapshot_that_goes_away_while_it_is_loaded_is_loaded_anew",
+    ),
+    Mutant(
         name="no tail is kept for learners",
         file=COMPACTION,
         old="        target = LogIndex(min(target, kept_after))",

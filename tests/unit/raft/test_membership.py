@@ -234,6 +234,20 @@ def test_a_learner_that_is_behind_or_silent_is_not_promoted() -> None:
     assert cluster.run_until(lambda: settled(cluster, "abcd"), 5_000)
 
 
+def test_a_leader_that_was_demoted_does_not_promote_itself_before_it_has_stepped_down() -> None:
+    cluster = led_by("a")
+    cluster.change("a", (member("a", LEARNER), *full("b", "c")), auto_leave=False)
+    cluster.run(500)
+    core = cluster.replicas["a"].core
+    assert core is not None
+    index = core.leave_joint(Nanos(cluster.now))
+    for name in "bc":
+        core.step(NodeId(name), AppendResponse(core.term, True, index, core.term, LogIndex(0)), Nanos(cluster.now))
+    assert core.status().commit == index
+    with pytest.raises(Unavailable, match="until its own demotion"):
+        core.propose_configuration(full(*"abc"), now=Nanos(cluster.now))
+
+
 # ---- leaders that leave, and members that were removed
 
 

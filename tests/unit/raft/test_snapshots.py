@@ -524,7 +524,7 @@ def test_nothing_is_applied_before_the_snapshot_is_loaded() -> None:
     receiver.write()
     status = receiver.core.status()
     assert (status.commit, status.applied, receiver.committed) == (9, 0, [])
-    receiver.core.snapshot_loaded(LogIndex(8))
+    assert [receiver.core.snapshot_loaded(LogIndex(index)) for index in (7, 8, 8)] == [False, True, False]
     receiver.take()
     assert (receiver.core.status().applied, receiver.committed) == (9, [9])
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from isochrone.ids import GroupId, LogIndex, Term
 from isochrone.ports import Store
 from isochrone.regions.raft.ready import SnapshotPart, SnapshotRead
@@ -112,3 +114,35 @@ def test_what_the_store_can_no_longer_give_is_reported_as_lost() -> None:
     bench.turn(read=True)
     bench.run()
     assert bench.given[-1] == (1, None)
+
+
+def test_a_snapshot_that_goes_away_while_it_is_loaded_is_loaded_anew() -> None:
+    """Nobody asks again: until the state is there, the replica applies nothing."""
+    bench = Bench()
+    loaded: list[tuple[object, int]] = []
+    machines = [SimpleNamespace(restore=lambda _rows: None) for _ in range(2)]
+    unused = list(machines)
+    bench.reads._new_machine = lambda _: unused.pop(0)  # type: ignore[assignment,return-value]
+    bench.reads._replicas[GROUP].loaded = lambda machine, index: loaded.append((machine, index))  # type: ignore[method-assign]
+    lost, whole = Reader([None]), Reader([(b"", True)])
+    readers = [lost, whole]
+
+    async def open_next(_group: GroupId) -> Reader:
+        return readers.pop(0)
+
+    bench.reads._store.open_snapshot = open_next  # type: ignore[method-assign,assignment]
+    turn: Any = Turn()
+    turn.loads = [GROUP]
+    bench.reads.start(turn)
+    bench.run()
+    assert loaded == [(machines[1], 5)]
+    assert (lost.closed, whole.closed) == (True, True)
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_a_replica_goes_on_only_with_the_state_that_its_core_awaits(awaited: bool) -> None:
+    """A snapshot may be loaded twice; the second time the first one has moved on."""
+    core = SimpleNamespace(snapshot_loaded=lambda _index: awaited)
+    replica = SimpleNamespace(core=core, machine="before")
+    Replica.loaded(cast("Replica", replica), cast("GroupState", "loaded"), LogIndex(5))
+    assert replica.machine == ("loaded" if awaited else "before")

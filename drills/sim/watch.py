@@ -79,9 +79,10 @@ class Watch:
         load = replica.loaded
 
         def loaded(machine: GroupState, index: LogIndex) -> None:
-            self.counters["snapshots_loaded"] += 1
-            self._stand_before(node, process, replica, machine, index)
             load(machine, index)
+            if replica.machine is machine:  # else another snapshot has come meanwhile
+                self.counters["snapshots_loaded"] += 1
+                self._stand_before(node, process, replica, machine, index)
 
         replica.loaded = loaded  # type: ignore[method-assign]
 

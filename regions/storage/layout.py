@@ -150,6 +150,11 @@ def row_key(prefix: bytes, keyspace: KeyspaceId, table: int, key: bytes) -> byte
     return b"%b%b\0\1%c%b" % (prefix, keyspace.encode().replace(b"\0", b"\0\xff"), table, key)
 
 
+def order_of(stored_key: bytes) -> bytes:
+    """What of a stored key tells the order of rows; those for which it is equal must be sorted by their whole keys."""
+    return stored_key[:_CUT]
+
+
 def stored_row_key(key: bytes) -> bytes:
     """The key under which the row with this whole key is stored."""
     if len(key) < KEY_BYTES_MAX:

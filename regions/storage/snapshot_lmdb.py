@@ -8,6 +8,7 @@ for each row. What it remembers is bounded; beyond, the snapshot is lost and mus
 
 from collections.abc import Iterator, Mapping
 from heapq import merge
+from itertools import groupby
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -58,14 +59,19 @@ class Snapshot:
             self._saved.clear()
 
     def read(self, txn: _Transaction, bytes_max: int) -> tuple[bytes, bool]:
-        """The next rows, and whether they are the last."""
+        """The next rows, in order, and whether they are the last.
+
+        Rows whose keys begin alike and were cut stay together, be they more than fit: their stored keys tell no order.
+        """
         chunks: list[bytes] = []
         size_bytes = 0
-        for key, stored in self._rows(txn):
-            row = layout.decode_row(self.group, key, stored)
-            chunk = encode_row(row.keyspace, row.table, row.key, row.value or b"")
+        for _, near in groupby(self._rows(txn), key=lambda item: layout.order_of(item[0])):
+            stored = list(near)
+            rows = [layout.decode_row(self.group, *item) for item in stored]
+            rows.sort(key=lambda row: (row.keyspace, row.table, row.key))
+            chunk = b"".join([encode_row(row.keyspace, row.table, row.key, row.value or b"") for row in rows])
             if chunks and size_bytes + len(chunk) > bytes_max:
-                self._advance(key)
+                self._advance(stored[0][0])
                 return b"".join(chunks), False
             chunks.append(chunk)
             size_bytes += len(chunk)

@@ -207,6 +207,8 @@ class SnapshotReader(Protocol):
     async def read(self, bytes_max: int) -> tuple[bytes, bool] | None:
         """The next rows (`wire.rows`), as many as fit into `bytes_max` but at least one; and whether they are the last.
 
+        All pieces together have the rows ordered by keyspace, table and key.
+
         None: too much has changed since that moment, and what is left can no longer be read.
 
         Raises:

@@ -224,6 +224,13 @@ SNAPSHOT_MUTANTS = (
         test=_STORE + "a_chunk_that_does_not_fit_is_refused_and_changes_nothing",
     ),
     Mutant(
+        name="a snapshot brings rows with long keys out of order",
+        file=ROWS,
+        old="            rows.sort(key=lambda row: (row.keyspace, row.table, row.key))\n",
+        new="",
+        test=_STORE + "rows_come_in_order_however_long_their_keys_are[lmdb]",
+    ),
+    Mutant(
         name="a snapshot shows what was written after its moment",
         file=ROWS,
         old="                self._saved[key] = stored\n",

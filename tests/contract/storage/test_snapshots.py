@@ -280,6 +280,25 @@ def test_a_snapshot_of_nothing_is_one_empty_piece(rig: Rig) -> None:
     run(rig, scenario)
 
 
+def test_rows_come_in_order_however_long_their_keys_are(rig: Rig) -> None:
+    """Stored keys have a limit of length in LMDB, and what is cut off tells the order."""
+
+    async def scenario(store: Store) -> None:
+        stem = b"k" * 500
+        keys = [stem + b"%d" % n + b"x" * length for n in range(12) for length in (0, 40)]
+        rows = tuple(row(key, b"%d" % n) for n, key in enumerate([b"a", *keys, b"z"]))
+        await store.write(WriteBatch(rows=rows))
+
+        async def change(number: int) -> None:
+            await store.write(WriteBatch(rows=(row(keys[number % len(keys)], b"changed"),)))
+
+        pieces = await read_all(store, 600, change)
+        found = [(key, value) for piece in pieces for _, _, key, value in decode_rows(piece)]
+        assert found == sorted((item.key, item.value) for item in rows)
+
+    run(rig, scenario)
+
+
 def test_a_piece_holds_at_least_one_row(rig: Rig) -> None:
     async def scenario(store: Store) -> None:
         await store.write(WriteBatch(rows=(row(b"a", bytes(100)), row(b"b", bytes(100)))))

@@ -78,9 +78,9 @@ def on_heartbeat(state: RaftState, leader: NodeId, heartbeat: Heartbeat) -> None
     Raises:
         StorageError: the leader knows of this replica that it held more, durably, than it holds now.
     """
-    if heartbeat.commit > state.log.last_index == 0 and state.role is ReplicaRole.LEARNER:
+    if heartbeat.commit > state.log.last_index == 0 and state.role is not ReplicaRole.FULL:
         # It joins with a new store, and a leader that is out of date takes it for the one that it was before.
-        probe("raft.learner_taken_for_its_former_store")
+        probe("raft.taken_for_the_former_store")
         return
     if heartbeat.commit > state.log.last_index:
         # Within a term nothing takes back what was acknowledged, and a restart keeps what is durable.

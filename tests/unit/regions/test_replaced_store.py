@@ -66,7 +66,7 @@ async def fresh(cluster: HostCluster) -> tuple[Host, MemoryStore]:
     return host_of(cluster, "c"), store
 
 
-async def rejoin(cluster: HostCluster, incarnation: Incarnation, *, join: bool = True) -> None:
+async def rejoin(cluster: HostCluster, incarnation: Incarnation) -> None:
     """Replace the store of c, and make it a learner."""
     await cluster.crash("c")
     store = MemoryStore(StoreIdentity(CLUSTER, C, LEARNER.store, incarnation), {})
@@ -74,8 +74,7 @@ async def rejoin(cluster: HostCluster, incarnation: Incarnation, *, join: bool =
     await cluster.start("c")
     await change(cluster, remove=(C,))
     await host_of(cluster, "c").add_replica(GROUP, with_learner(cluster))
-    if join:
-        await change(cluster, LEARNER)
+    await change(cluster, LEARNER)
 
 
 def members_at(cluster: HostCluster, name: str) -> tuple[Member, ...]:
@@ -201,16 +200,19 @@ def test_a_node_restarts_while_its_log_names_the_store_that_it_had_before() -> N
     with_a_lost_store(test)
 
 
-def test_a_leader_that_is_out_of_date_does_not_stop_a_node_that_joins_anew() -> None:
+@pytest.mark.parametrize("role", [ReplicaRole.LEARNER, ReplicaRole.WITNESS])
+def test_a_leader_that_is_out_of_date_does_not_stop_a_node_that_joins_anew(role: ReplicaRole) -> None:
     """It tells the former store of a commit index that the new one cannot have."""
 
     async def test(cluster: HostCluster) -> None:
-        await rejoin(cluster, Incarnation(first_incarnation(1) + 1), join=False)
+        host, _ = await fresh(cluster)
+        joins = replace(LEARNER, role=role)
+        await host.add_replica(GROUP, replace(with_learner(cluster), members=(*members(cluster), joins)))
         late = Heartbeat(Term(1), LogIndex(5), 0, LogIndex(0))
         cluster.deliver(C, Envelope(NodeId("b"), StoreId("s-b"), Incarnation(1), (GroupMessage(GROUP, late),)))
         await asyncio.sleep(1)
-        await change(cluster, LEARNER)
-        await cluster.until(lambda: caught_up(cluster))
+        await change(cluster, joins)
+        await cluster.until(lambda: status_of(cluster, "c").last == status_of(cluster, "a").last)
 
     with_a_lost_store(test)
 

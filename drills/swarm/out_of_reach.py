@@ -27,7 +27,7 @@ OUT_OF_REACH: Mapping[str, str] = {
         "(tests/unit/raft/test_snapshots.py)"
     ),
     "raft.suffix_kept_above_a_snapshot": (
-        "a learner must get the very entry that its snapshot ends with, and more, from another leader while the snapshot "
+        "a learner must get the very entry that its snapshot ends with, and more, from another leader while that "
         "is on its way (tests/unit/raft/test_snapshots.py)"
     ),
     "raft.taken_for_the_former_store": (

@@ -133,7 +133,7 @@ class Host:
         self._leader_changed = leader_changed
         self.replicas: dict[GroupId, Replica] = {}
         self.counters: Counter[str] = Counter()
-        self._intake = Intake(store.incarnations, clock, self._hlc, self.counters)
+        self._intake = Intake(store.identity.node, store.incarnations, clock, self._hlc, self.counters)
         self._sleepers = Sleepers(store.identity.node, self.replicas, self._mark)
         self._joining: dict[GroupId, None] = {}
         """Groups of which a replica is being made."""

@@ -5,7 +5,8 @@ Three things can be wrong with a message that arrived whole, and each would undo
 1. Its sender is not who the group's configuration names: another store under a member's name (a wiped or copied disk),
    or a node that is no member and answers what nobody asked it. Not even its incarnation is noted; that would shut out
    the node whose name it bears. *Requests* of a node that is no member are taken: it may have joined, and even lead, by
-   an entry that is not in the log here yet.
+   an entry that is not in the log here yet. So are those of any store where this node itself is no member: what a
+   replica that was removed knows of members is out of date.
 2. Its sender has been replaced: a process of a lower incarnation than one seen before is a zombie. A new incarnation is
    held back until it is durable here, so that no restart of ours forgets who the zombies are.
 3. Its entries come from too far ahead of this node's clock. They are not taken, and neither are the heartbeats of the
@@ -53,12 +54,14 @@ class Intake:
 
     def __init__(
         self,
+        node: NodeId,
         incarnations: Mapping[NodeId, Incarnation],
         clock: Clock,
         hlc: HybridLogicalClock,
         counters: Counter[str],
     ) -> None:
-        """`incarnations` are those that are durable; what is dropped is counted in `counters`."""
+        """`node`: this one. `incarnations` are those that are durable; what is dropped is counted in `counters`."""
+        self._node = node
         self.stores: dict[NodeId, StoreId] = {}
         """The store of every node that shares a group with this one."""
         self.incarnations = dict(incarnations)
@@ -87,7 +90,8 @@ class Intake:
         if any(former.get(node, member).store != member.store for node, member in members.items()):
             self._forget_former_stores(group, members)
         self._members[group] = members
-        known = self._members.values()
+        # A replica that was removed hears of no store that is replaced, and would shut out its node from other groups.
+        known = [each for each in self._members.values() if self._node in each]
         self.stores = {member.node: member.store for each in known for member in each.values()}
 
     def _forget_former_stores(self, group: GroupId, members: Mapping[NodeId, Member]) -> None:
@@ -127,12 +131,10 @@ class Intake:
         if members is None:
             return False
         member = members.get(envelope.sender)
-        if member is None and isinstance(item.message, _ANSWERS):
-            member = self._former[item.group].get(envelope.sender)
+        if isinstance(item.message, _ANSWERS):
+            member = member or self._former[item.group].get(envelope.sender)
             return member is not None and member.store == envelope.store
-        if member is None:
-            return True
-        return member.store == envelope.store
+        return member is None or member.store == envelope.store or self._node not in members
 
     def _keep(self, envelope: Envelope) -> None:
         for item in envelope.messages:

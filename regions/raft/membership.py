@@ -70,11 +70,12 @@ def _require_caught_up(state: RaftState, node: NodeId, now: Nanos) -> None:
     if node == state.node:
         raise Unavailable(f"{node} leads the group until its own demotion is carried out; try again")
     progress = state.progress[node]
-    bound = replication.truncation_bound(state)
+    # Leaders before this one may have let go of all that was committed then, and so of nothing from its own term on.
+    bound = max(replication.truncation_bound(state), state.term_start)
     if progress.match < bound:
         raise Unavailable(
             f"can only promote a learner member which is in sync with leader: {node} holds the log up to "
-            f"{progress.match} only, and witnesses drop it up to {bound}; try again"
+            f"{progress.match} only, and others may drop it up to {bound}; try again"
         )
     behind = progress.feed is not Feed.REPLICATE or progress.next <= state.commit
     # While the group sleeps nobody is asked; the nodes of those who do so too watch each other.

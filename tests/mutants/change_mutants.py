@@ -118,6 +118,13 @@ MEMBERSHIP_MUTANTS = (
         test=_MEMBERSHIP + "a_learner_that_is_behind_or_silent_is_not_promoted",
     ),
     Mutant(
+        name="a new leader promotes a learner by what it itself lets others drop",
+        file=MEMBERSHIP,
+        old="max(replication.truncation_bound(state), state.term_start)",
+        new="replication.truncation_bound(state)",
+        test=_MEMBERSHIP + "a_new_leader_promotes_no_learner_that_may_lack_what_was_dropped_before_its_time",
+    ),
+    Mutant(
         name="a learner votes in quorums",
         file=QUORUM,
         old="    voters = tuple(sorted(member.node for member in members if member.role is not ReplicaRole.LEARNER))",

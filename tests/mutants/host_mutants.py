@@ -72,6 +72,20 @@ HOST_MUTANTS = (
         "::test_what_a_removed_member_still_acknowledges_is_not_counted_for_its_successor",
     ),
     Mutant(
+        name="a removed replica shuts a replaced store out of all groups",
+        file=INTAKE,
+        old="for each in self._members.values() if self._node in each]",
+        new="for each in self._members.values()]",
+        test=_REPLACED + "a_removed_replica_shuts_out_no_node_that_has_another_store_since",
+    ),
+    Mutant(
+        name="a removed replica hears only the stores that it knew",
+        file=INTAKE,
+        old=" or self._node not in members\n",
+        new="\n",
+        test=_REPLACED + "a_removed_replica_shuts_out_no_node_that_has_another_store_since",
+    ),
+    Mutant(
         name="a node's incarnations begin anew with its store",
         file="src/isochrone/ports.py",
         old="Incarnation(replacements << _STARTS_BITS)",

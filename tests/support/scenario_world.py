@@ -162,7 +162,7 @@ class World:
         """Start a node from what its disk holds."""
         site.lives += 1
         site.counters = Counter()
-        site.intake = Intake(site.store.incarnations, self._clock, HybridLogicalClock(_UNCUT), site.counters)
+        site.intake = Intake(site.name, site.store.incarnations, self._clock, HybridLogicalClock(_UNCUT), site.counters)
         stored = self.disk(site.name)
         site.keeps_state = keeps_state(stored, site.name)
         base = stored.applied if site.keeps_state else max(stored.hard_state.commit, stored.truncated_index)

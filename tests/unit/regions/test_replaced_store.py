@@ -45,9 +45,11 @@ def status_of(cluster: HostCluster, name: str) -> GroupStatus:
     return host_of(cluster, name).replicas[GROUP].status()
 
 
-async def change(cluster: HostCluster, *put: Member, remove: tuple[NodeId, ...] = ()) -> None:
+async def change(
+    cluster: HostCluster, *put: Member, remove: tuple[NodeId, ...] = (), group: GroupId = GROUP, by: str = "a"
+) -> None:
     answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    host_of(cluster, "a").change_membership(GROUP, put=put, remove=remove, done=answer.set_result)
+    host_of(cluster, by).change_membership(group, put=put, remove=remove, done=answer.set_result)
     outcome = await answer
     assert outcome.error is None, outcome.error
 
@@ -249,3 +251,41 @@ def test_of_two_that_make_a_replica_at_once_one_is_refused() -> None:
         await host.add_replica(GROUP, with_learner(cluster))
 
     with_a_lost_store(test)
+
+
+@pytest.mark.parametrize("joins", ["elsewhere", "anew"])
+def test_a_removed_replica_shuts_out_no_node_that_has_another_store_since(joins: str) -> None:
+    """It hears of no change any more, so it goes on naming the store that the node had when it was removed."""
+
+    async def main() -> None:
+        cluster = HostCluster(dict.fromkeys("abcd", ReplicaRole.FULL), more_groups=1)
+        stays, leaves = cluster.groups
+        await cluster.start_all()
+        await asyncio.sleep(5)
+        await change(cluster, remove=(NodeId("b"),), group=leaves)
+        await asyncio.sleep(5)
+        await cluster.crash("c")
+        store = MemoryStore(StoreIdentity(CLUSTER, C, LEARNER.store, Incarnation(first_incarnation(1) + 1)), {})
+        cluster.processes[C] = Process(store, VirtualClock())
+        await cluster.start("c")
+        for group in cluster.groups:
+            await change(cluster, remove=(C,), group=group)
+        for group in cluster.groups:
+            named = host_of(cluster, "a").replicas[group].core.configuration
+            await host_of(cluster, "c").add_replica(group, replace(named, members=(*named.members, LEARNER)))
+            await change(cluster, LEARNER, group=group)
+        await asyncio.sleep(5)
+        led_by_c = stays if joins == "elsewhere" else leaves
+        await change(cluster, replace(LEARNER, role=ReplicaRole.FULL), group=led_by_c)
+        host_of(cluster, "a").transfer_leadership(led_by_c, C, lambda _: None)
+        await asyncio.sleep(2)
+        if joins == "anew":
+            again = Member(NodeId("b"), StoreId("s-b"), ReplicaRole.LEARNER)
+            await change(cluster, again, group=leaves, by="c")
+        await asyncio.sleep(5)
+        statuses = [host_of(cluster, name).replicas[led_by_c].status() for name in "bc"]
+        assert [status.leader for status in statuses] == ["c", "c"]
+        assert statuses[0].commit == statuses[1].commit
+        await cluster.stop_all()
+
+    run_virtual(main())

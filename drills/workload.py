@@ -200,8 +200,12 @@ async def run_together(coroutines: list[Coroutine[Any, Any, None]]) -> None:
 
 
 async def cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel what still runs, and wait until it has ended. Its errors are of no interest: another one ended the run."""
+    """Cancel what still runs, and wait until it has ended. Its errors are of no interest: another one ended the run.
+
+    Each task once: a second time would break off what it does about the first.
+    """
     running = [task for task in tasks if not task.done()]
     for task in running:
-        task.cancel()
+        if not task.cancelling():
+            task.cancel()
     await asyncio.gather(*running, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""A swarm: seed after seed in worker processes, until the time is over.
+"""A swarm: seed after seed in worker processes, until the time is over, and one seed at least.
 
 Each run that does not hold is kept as a case file. The first one of each kind of failure is made smaller as well, by
 the next worker that is free, before further seeds are begun. What is under way when the time is over, and shrinking
@@ -77,7 +77,7 @@ class Swarm:
             while True:
                 if self._to_shrink:
                     await self._shrink(worker, *self._to_shrink.popleft())
-                elif loop.time() < begun_s + self.plan.minutes * 60:
+                elif self._next_seed == self.plan.first_seed or loop.time() < begun_s + self.plan.minutes * 60:
                     seed, self._next_seed = self._next_seed, self._next_seed + 1
                     self._take(await self._run(worker, seed))
                     self.tally.elapsed_s = loop.time() - begun_s

@@ -46,16 +46,15 @@ class Worker(Generic[T]):
         Raises:
             WorkerFailed: see there. The next call starts a new process if need be.
         """
-        if self._process is None:
-            self._process = await _start()
+        process = self._process = self._process or await _started()
         try:
             async with asyncio.timeout(self._timeout_s):
-                returned, value = await _exchange(self._process, function)
+                returned, value = await _exchange(process, function)
         except TimeoutError:
             await self._stop()
             raise WorkerFailed(f"did not end within {self._timeout_s:g} s, and was killed") from None
         except (asyncio.IncompleteReadError, BrokenPipeError, ConnectionResetError):
-            status = await self._process.wait()
+            status = await process.wait()
             self._process = None
             raise WorkerFailed(f"the worker process ended with status {status}") from None
         except BaseException:
@@ -76,6 +75,18 @@ class Worker(Generic[T]):
         if process.stdout is not None:
             await process.stdout.read()  # To its end: only then asyncio has let go of the pipe.
         await process.wait()
+
+
+async def _started() -> asyncio.subprocess.Process:
+    starting = asyncio.get_running_loop().create_task(_start())
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # asyncio cannot undo half a start cleanly: who is cancelled meanwhile waits until the process is there.
+        process = await starting
+        process.kill()
+        await process.communicate()
+        raise
 
 
 async def _start() -> asyncio.subprocess.Process:

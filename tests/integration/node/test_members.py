@@ -120,6 +120,41 @@ def test_a_group_moves_on_and_a_lost_store_is_replaced(operator: Operator) -> No
     assert asyncio.run(put_and_get(cluster.address(C), "us/z")) == D
 
 
+def test_a_node_joins_by_a_snapshot_when_the_log_is_dropped(operator: Operator) -> None:
+    """More is written than a log keeps, so a new member gets chunks of the state, and then serves it after a restart."""
+    cluster = operator.cluster
+    values = {f"us/{number}": bytes([number]) * 1_000_000 for number in range(24)}
+
+    async def fill() -> None:
+        async with await Client.connect([cluster.address(A)], region="us-east-1", timeout_s=20.0) as client:
+            for key, value in values.items():
+                await client.put(key, value)
+
+    def retained_bytes(node: str) -> int:
+        status = status_of(cluster.address(node))
+        assert status is not None
+        (group,) = status.groups
+        return group.retained_bytes
+
+    asyncio.run(fill())
+    eventually(lambda: all(retained_bytes(node) < 21_000_000 for node in (A, B, C)), "old entries are dropped")
+    operator.does("member", "add", GROUP, D)
+    operator.eventually_does("member", "promote", GROUP, D)
+    operator.does("move-leader", GROUP, D)
+    cluster.kill(D)
+    cluster.start(D)
+    eventually(lambda: cluster.leader(A, B, C, D) is not None, "somebody leads")
+    operator.does("move-leader", GROUP, D)
+
+    async def read() -> None:
+        async with await Client.connect([cluster.address(D)], region="us-east-1", timeout_s=20.0) as client:
+            for key, value in values.items():
+                result = await client.get(key)
+                assert (result.replica, result.value) == (D, value)
+
+    asyncio.run(read())
+
+
 def test_what_cannot_be_is_refused_with_the_reason(operator: Operator) -> None:
     cluster = operator.cluster
     assert "has no group nobody" in operator.refused("member", "add", "nobody", D)

@@ -121,7 +121,7 @@ def test_a_group_moves_on_and_a_lost_store_is_replaced(operator: Operator) -> No
 
 
 def test_a_node_joins_by_a_snapshot_when_the_log_is_dropped(operator: Operator) -> None:
-    """More is written than a log keeps, so a new member gets chunks of the state, and then serves it after a restart."""
+    """More is written than a log keeps, so a new member gets the state, and serves it after a restart."""
     cluster = operator.cluster
     values = {f"us/{number}": bytes([number]) * 1_000_000 for number in range(24)}
 

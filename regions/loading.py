@@ -60,7 +60,8 @@ async def load_replica(
         machine = GroupState(group, keyspaces, handlers)
         machine.restore(await store.read_rows(group))
     hlc.restore(max(stored.base_timestamp, tail[-1].last_timestamp if tail else Timestamp(0)))
-    return Replica(group, RaftNode(raft, stored, tail, rng=rng, now=monotonic()), machine, hlc, monotonic)
+    core = RaftNode(raft, stored, tail, store=store.identity.store, rng=rng, now=monotonic())
+    return Replica(group, core, machine, hlc, monotonic)
 
 
 async def load_snapshot(store: Store, group: GroupId, machine: GroupState) -> LogIndex | None:

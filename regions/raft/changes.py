@@ -14,7 +14,7 @@ Rules (Ongaro's thesis, section 4.3, after etcd's form of it):
 from collections.abc import Mapping, Sequence
 
 from isochrone.errors import InvalidRequest
-from isochrone.ids import LogIndex, NodeId, ReplicaRole
+from isochrone.ids import LogIndex, NodeId, ReplicaRole, StoreId
 from isochrone.ports import LoggedConfiguration, StoredGroup
 from isochrone.wire.configurations import check_configuration
 from isochrone.wire.messages import Configuration, Member, QuorumSizes
@@ -81,20 +81,27 @@ def promoted(current: Configuration, target: Configuration) -> tuple[NodeId, ...
     return tuple(member.node for member in voting_members(target.members) if member.node in learners)
 
 
-def standing(history: Sequence[LoggedConfiguration], node: NodeId, commit: LogIndex) -> ReplicaRole | None:
-    """What `node` is to a replica that knows these configurations and this commit index; None: no member.
+def standing(
+    history: Sequence[LoggedConfiguration], node: NodeId, store: StoreId, commit: LogIndex
+) -> ReplicaRole | None:
+    """What `node` with `store` is to a replica that knows these configurations and this commit index; None: no member.
 
+    A replica that is catching up may know only what its node was with the store that it had before.
     A voter that a configuration removes or demotes remains what it was until that configuration is known to be
     committed: it may hold the longest log, without which nobody could be elected (openraft#2091).
     """
     for logged in reversed(history):
-        member = all_members(logged.configuration).get(node)
-        if member is not None and member.role is not ReplicaRole.LEARNER:
-            return member.role
+        role = _role_in(logged.configuration, node, store)
+        if votes_as(role):
+            return role
         if logged.index <= commit:
             break
-    member = all_members(history[-1].configuration).get(node)
-    return None if member is None else member.role
+    return _role_in(history[-1].configuration, node, store)
+
+
+def _role_in(configuration: Configuration, node: NodeId, store: StoreId) -> ReplicaRole | None:
+    member = all_members(configuration).get(node)
+    return member.role if member is not None and member.store == store else None
 
 
 def full_voters(history: Sequence[LoggedConfiguration], commit: LogIndex) -> tuple[NodeId, ...]:
@@ -128,18 +135,15 @@ def history_of(stored: StoredGroup) -> list[LoggedConfiguration]:
 def keeps_state(stored: StoredGroup, node: NodeId) -> bool:
     """Whether a replica stores the state beside the log: all do but witnesses, and those that were witnesses.
 
-    What a witness has dropped from its log it has never applied. One that was removed may come back as a witness, so it
-    does not begin to apply what it holds.
+    What a witness has dropped from its log it has never applied. Before anything is dropped the replica is what it was
+    made as: what the log says of its node may be about the store that the node had before, or make a learner of one
+    that was a witness.
     """
-    history = history_of(stored)
-    role = standing(history, node, max(stored.hard_state.commit, stored.applied)) or _former_role(history, node)
-    return role is not ReplicaRole.WITNESS and stored.applied >= stored.truncated_index
-
-
-def _former_role(history: Sequence[LoggedConfiguration], node: NodeId) -> ReplicaRole | None:
-    """What a replica was in the last configuration that names it."""
-    named = (all_members(logged.configuration).get(node) for logged in reversed(history))
-    return next((member.role for member in named if member is not None), None)
+    if stored.truncated_index:
+        return stored.applied >= stored.truncated_index
+    named = (all_members(logged.configuration).get(node) for logged in history_of(stored))
+    first = next((member for member in named if member is not None), None)
+    return first is None or first.role is not ReplicaRole.WITNESS
 
 
 def changed_members(members: Sequence[Member], put: Sequence[Member], remove: Sequence[NodeId]) -> tuple[Member, ...]:

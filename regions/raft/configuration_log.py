@@ -82,7 +82,7 @@ def _put_in_force(state: RaftState) -> None:
 
 
 def _settle_standing(state: RaftState) -> None:
-    role = standing(state.configurations, state.node, state.commit)
+    role = standing(state.configurations, state.node, state.store, state.commit)
     state.role = role_or_former(role, keeps_state=state.keeps_state)
     state.may_campaign = votes_as(role)
     state.full_voters = full_voters(state.configurations, state.commit)

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from isochrone.errors import InvariantViolation, NotLeader, check
-from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
+from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
 from isochrone.ports import LoggedConfiguration, StoredGroup
 from isochrone.probes import probe
 from isochrone.regions.raft import (
@@ -76,6 +76,7 @@ class RaftNode:
         stored: StoredGroup,
         tail: Sequence[Entry],
         *,
+        store: StoreId,
         rng: random.Random,
         now: Nanos,
     ) -> None:
@@ -86,12 +87,13 @@ class RaftNode:
             stored: what the store says of the group.
             tail: the last stored entries: always the very last one, and all from `applied + 1` on (where no state is
                 kept, from `commit + 1` on: see `changes.keeps_state`); empty for an empty log.
+            store: which store that is: members are told apart by it.
             rng: draws election timeouts.
             now: monotonic time.
         """
         last_timestamp = tail[-1].last_timestamp if tail else Timestamp(0)
         log = RaftLog(stored, tail)
-        self._state = state = new_state(config, stored, log, last_timestamp, rng)
+        self._state = state = new_state(config, store, stored, log, last_timestamp, rng)
         complete = log.cache_first <= state.applied + 1 or state.applied >= log.last_index
         check(complete, "the tail in memory must start after what is applied")
         check(log.truncated_index <= state.commit <= log.last_index, "what is committed lies within the stored log")

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
+from isochrone.ids import LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
 from isochrone.ports import LoggedConfiguration, StagedSnapshot, StoredGroup
 from isochrone.regions.raft.changes import (
     all_members,
@@ -113,6 +113,8 @@ class RaftState:
     """One replica. Invariant: applied <= handed_to_apply <= commit <= last index of the log."""
 
     config: RaftConfig
+    store: StoreId
+    """Whose replica this is: a member is a node with one particular store."""
     configuration: Configuration
     """The one in force: the last in the log."""
     log: RaftLog
@@ -263,17 +265,23 @@ class RaftState:
 
 
 def new_state(
-    config: RaftConfig, stored: StoredGroup, log: RaftLog, last_timestamp: Timestamp, rng: random.Random
+    config: RaftConfig,
+    store: StoreId,
+    stored: StoredGroup,
+    log: RaftLog,
+    last_timestamp: Timestamp,
+    rng: random.Random,
 ) -> RaftState:
     """State of a replica that has just started as a follower."""
     configuration, hard_state = stored.effective_configuration, stored.hard_state
     commit = max(hard_state.commit, stored.applied)
     history = history_of(stored)
-    role = standing(history, config.node, commit)
+    role = standing(history, config.node, store, commit)
     keeps = keeps_state(stored, config.node)
     applied = stored.applied if keeps else commit
     return RaftState(
         config=config,
+        store=store,
         configuration=configuration,
         log=log,
         rng=rng,

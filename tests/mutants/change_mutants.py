@@ -141,15 +141,15 @@ MEMBERSHIP_MUTANTS = (
     Mutant(
         name="a node removed by an uncommitted entry falls silent",
         file=CHANGES,
-        old="        if logged.index <= commit:\n            break\n    member = ",
-        new="        break\n    member = ",
+        old="        if logged.index <= commit:\n            break\n    return _role_in",
+        new="        break\n    return _role_in",
         test=_MEMBERSHIP + "a_node_removed_by_an_uncommitted_entry_campaigns_while_it_holds_the_longest_log",
     ),
     Mutant(
         name="a removed witness begins to apply its log when it restarts",
         file=CHANGES,
-        old=" or _former_role(history, node)\n",
-        new="\n",
+        old="    return first is None or first.role is not ReplicaRole.WITNESS\n",
+        new="    return True\n",
         test="tests/unit/regions/test_host_membership.py"
         "::test_a_removed_witness_that_restarts_applies_nothing_and_can_come_back",
     ),
@@ -159,6 +159,22 @@ MEMBERSHIP_MUTANTS = (
         old="            state.departing[node] = farewell\n",
         new="            state.departing[node] = farewell\n            continue\n",
         test="tests/unit/regions/test_replaced_store.py::test_a_node_with_a_new_store_is_heard_joins_and_counts",
+    ),
+    Mutant(
+        name="a replica takes what its node was with another store for its own role",
+        file=CHANGES,
+        old="member is not None and member.store == store else None",
+        new="member is not None else None",
+        test="tests/unit/regions/test_replaced_store.py"
+        "::test_a_node_that_held_state_joins_as_a_witness_whatever_the_log_says_of_its_former_store",
+    ),
+    Mutant(
+        name="a replica forgets its state for what the log says of its former store",
+        file=CHANGES,
+        old="for logged in history_of(stored))\n",
+        new="for logged in reversed(history_of(stored)))\n",
+        test="tests/unit/regions/test_replaced_store.py"
+        "::test_a_learner_whose_former_store_was_a_witness_keeps_its_state_over_a_restart",
     ),
     Mutant(
         name="a witness that became a learner is taken for a copy",

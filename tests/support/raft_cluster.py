@@ -144,7 +144,9 @@ class Cluster:
         self.invariants.restarted(GROUP, NodeId(name), stored)
         base = stored.applied if keeps_state(stored, NodeId(name)) else replica.disk.hard_state.commit
         kept = max(0, min(base + 1, stored.last_index) - stored.truncated_index - 1)
-        replica.core = RaftNode(config, stored, replica.disk.entries[kept:], rng=rng, now=self.clock(name))
+        replica.core = RaftNode(
+            config, stored, replica.disk.entries[kept:], store=StoreId(f"store-{name}"), rng=rng, now=self.clock(name)
+        )
         self.drain(name)
 
     def crash(self, name: str, *, keep: int = 0) -> None:

@@ -179,7 +179,7 @@ class World:
             election_timeout_ns=Nanos(self.settings.election_ms * NS_PER_MS),
             **self.settings.raft,
         )
-        site.core = RaftNode(config, stored, tail, rng=site.rng, now=self.now)
+        site.core = RaftNode(config, stored, tail, store=site.store.identity.store, rng=site.rng, now=self.now)
         site.intake.set_members(GROUP, all_members(site.core.configuration))
         site.commit = site.core.status().commit
         self.drain(site)

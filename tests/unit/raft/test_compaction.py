@@ -59,7 +59,7 @@ def test_nothing_is_dropped_before_it_is_applied() -> None:
         keep_entries=0,
     )
     configuration = Configuration((Member(NodeId("a"), StoreId("s"), ReplicaRole.FULL),))
-    core = RaftNode(config, Disk().load(configuration), (), rng=random.Random(1), now=Nanos(0))
+    core = RaftNode(config, Disk().load(configuration), (), store=StoreId("s"), rng=random.Random(1), now=Nanos(0))
     core.campaign(Nanos(0))
     handed: list[int] = []
     for number in range(12):

@@ -281,7 +281,7 @@ def test_a_node_that_is_not_a_member_stays_quiet() -> None:
     config = RaftConfig(
         group=GroupId("g"), node=NodeId("z"), heartbeat_ns=Nanos(100 * MS), election_timeout_ns=Nanos(1_000 * MS)
     )
-    core = RaftNode(config, stored, (), rng=random.Random(1), now=Nanos(0))
+    core = RaftNode(config, stored, (), store=StoreId("s"), rng=random.Random(1), now=Nanos(0))
     assert core.next_deadline() is None
     core.campaign(Nanos(0))
     assert core.ready(Nanos(0)).messages == ()
@@ -363,7 +363,7 @@ def test_a_member_that_is_on_its_way_out_of_a_joint_configuration_gives_way_too(
     settings = RaftConfig(
         group=GroupId("g"), node=leaving.node, heartbeat_ns=Nanos(MS), election_timeout_ns=Nanos(10 * MS)
     )
-    core = RaftNode(settings, stored, (), rng=random.Random(1), now=Nanos(0))
+    core = RaftNode(settings, stored, (), store=leaving.store, rng=random.Random(1), now=Nanos(0))
     core.campaign(Nanos(0))
     core.step(NodeId(sender), VoteRequest(Term(1), LogIndex(0), Term(0), pre=True, transfer=False), Nanos(0))
     assert core.status().office is Office.FOLLOWER

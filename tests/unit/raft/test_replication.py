@@ -10,7 +10,7 @@ from raft_cluster import HEARTBEAT_MS, MS, Cluster
 from raft_disk import disk_with
 
 from isochrone.errors import InvariantViolation, QueueFull
-from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Term, Timestamp
+from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import EventName, Proposal
@@ -461,7 +461,7 @@ def test_a_replica_restarts_from_what_it_has_applied() -> None:
     config = RaftConfig(
         group=GroupId("g"), node=NodeId("a"), heartbeat_ns=Nanos(1), election_timeout_ns=Nanos(10 * HEARTBEAT_MS * MS)
     )
-    core = RaftNode(config, stored, disk.entries[3:], rng=random.Random(1), now=Nanos(0))
+    core = RaftNode(config, stored, disk.entries[3:], store=StoreId("store-a"), rng=random.Random(1), now=Nanos(0))
     assert (core.status().commit, core.status().applied) == (3, 3)
     core.campaign(Nanos(0))
     work = core.ready(Nanos(0)).append
@@ -478,4 +478,4 @@ def test_a_replica_whose_memory_would_start_above_what_it_applied_is_refused() -
     stored = disk.load(Cluster("a").configuration)
     config = RaftConfig(group=GroupId("g"), node=NodeId("a"), heartbeat_ns=Nanos(1), election_timeout_ns=Nanos(10))
     with pytest.raises(InvariantViolation, match="tail"):
-        RaftNode(config, stored, disk.entries[2:], rng=random.Random(1), now=Nanos(0))
+        RaftNode(config, stored, disk.entries[2:], store=StoreId("store-a"), rng=random.Random(1), now=Nanos(0))

@@ -384,9 +384,9 @@ class Receiver:
         )
         stored = self.disk.load(self.configuration)
         base = stored.applied if self.name == "l" else stored.hard_state.commit
-        kept = max(0, min(base + 1, stored.last_index) - stored.truncated_index - 1)
+        tail = self.disk.entries[max(0, min(base + 1, stored.last_index) - stored.truncated_index - 1) :]
         self.works.clear()
-        self.core = RaftNode(config, stored, self.disk.entries[kept:], rng=random.Random(1), now=Nanos(0))
+        self.core = RaftNode(config, stored, tail, store=StoreId(self.name), rng=random.Random(1), now=Nanos(0))
 
     def step(self, message: RaftMessage) -> None:
         self.core.step(NodeId("a"), message, Nanos(0))

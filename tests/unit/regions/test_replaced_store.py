@@ -10,9 +10,11 @@ from virtual_time import run_virtual
 
 from isochrone.errors import StorageError, Unavailable
 from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp
-from isochrone.ports import LogWrite, StoreIdentity, WriteBatch, first_incarnation
+from isochrone.ports import LoggedConfiguration, LogWrite, StoreIdentity, WriteBatch, first_incarnation
 from isochrone.regions.host import Host
+from isochrone.regions.raft.changes import keeps_state
 from isochrone.regions.replica import Outcome
+from isochrone.regions.storage.log_bounds import empty_group
 from isochrone.regions.storage.memory import MemoryStore
 from isochrone.wire.configurations import encode_configuration
 from isochrone.wire.entries import make_entry
@@ -92,9 +94,9 @@ def caught_up(cluster: HostCluster) -> bool:
     return status.match[C] == status.last
 
 
-def with_a_lost_store(test: Callable[[HostCluster], Awaitable[None]]) -> None:
+def with_a_lost_store(test: Callable[[HostCluster], Awaitable[None]], **raft: int) -> None:
     async def main() -> None:
-        cluster = HostCluster(dict.fromkeys("abc", ReplicaRole.FULL))
+        cluster = HostCluster(dict.fromkeys("abc", ReplicaRole.FULL), **raft)
         await cluster.start_all()
         for _ in range(STARTS - 1):
             await cluster.crash("c")
@@ -217,6 +219,36 @@ def test_a_leader_that_is_out_of_date_does_not_stop_a_node_that_joins_anew(role:
         await cluster.until(lambda: status_of(cluster, "c").last == status_of(cluster, "a").last)
 
     with_a_lost_store(test)
+
+
+@pytest.mark.parametrize("truncates", [False, True], ids=["fed from the start", "fed by an install"])
+def test_a_node_that_held_state_joins_as_a_witness_whatever_the_log_says_of_its_former_store(truncates: bool) -> None:
+    """On its way it learns that its node is a full voter, which with the store that it has now it never was."""
+
+    async def test(cluster: HostCluster) -> None:
+        host, _ = await fresh(cluster)
+        joins = replace(LEARNER, role=ReplicaRole.WITNESS)
+        await host.add_replica(GROUP, replace(with_learner(cluster), members=(*members(cluster), joins)))
+        await change(cluster, joins)
+        await asyncio.sleep(3)
+        assert caught_up(cluster)
+        assert status_of(cluster, "c").role is ReplicaRole.WITNESS
+
+    kept = {"truncate_entries_min": 1, "keep_entries": 0} if truncates else {}
+    with_a_lost_store(test, append_bytes_max=1, **kept)
+
+
+@pytest.mark.parametrize("truncated", [0, 1], ids=["from the start", "after a snapshot"])
+def test_a_learner_whose_former_store_was_a_witness_keeps_its_state_over_a_restart(truncated: int) -> None:
+    witness = Configuration((Member(C, StoreId("first"), ReplicaRole.WITNESS),))
+    stored = replace(
+        empty_group(witness if truncated else Configuration((LEARNER,))),
+        truncated_index=LogIndex(truncated),
+        last_index=LogIndex(1),
+        applied=LogIndex(1),
+        configurations=() if truncated else (LoggedConfiguration(LogIndex(1), witness),),
+    )
+    assert keeps_state(stored, C)
 
 
 def test_a_disk_that_fails_while_a_node_joins_ends_the_node() -> None:

@@ -64,7 +64,7 @@ def test_a_read_waits_until_what_it_must_reflect_is_applied() -> None:
     config = RaftConfig(
         group=GROUP, node=A, heartbeat_ns=Nanos(MS), election_timeout_ns=Nanos(10 * MS), apply_bytes_max=1
     )
-    core = RaftNode(config, stored, log, rng=random.Random(1), now=Nanos(0))
+    core = RaftNode(config, stored, log, store=StoreId("s"), rng=random.Random(1), now=Nanos(0))
     replica = Replica(GROUP, core, GroupState(GROUP, [KEYSPACE], HANDLERS), HybridLogicalClock(MS), lambda: Nanos(0))
     turn = Turn()
     core.campaign(Nanos(0))

@@ -17,6 +17,10 @@ one process has the disk; but a leader that is cut off from all but a zombie may
 lock on the data directory keeps two processes from one disk on one machine. Whoever gives a disk to another machine
 must see to it that the old process is dead.
 
+HAZARD: a voter that was away while another node's store was replaced knows only the old one, and hears the new one in
+no group before it has learned of the change from a third member. While the replaced node leads, it is not fed; and if
+only that node holds the newest entries, a majority that needs both elects nobody until another member returns.
+
 The inbox is bounded; what does not fit is dropped, as a network would.
 """
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from isochrone.errors import InvalidRequest, IsochroneError, StorageError
-from isochrone.ids import ClusterId, GroupId, NodeId, StoreId
+from isochrone.ids import ClusterId, GroupId, NodeId, StoreId, store_id
 from isochrone.node.config import NodeConfig, encode_config
 from isochrone.node.files_os import load_config, load_served_topology, locked, write_durably
 from isochrone.node.layout import Layout
@@ -96,8 +96,8 @@ def replace_store(topology_file: Path, directory: Path, node: NodeId) -> StoreId
     data = layout.node_data(node)
     if data.exists() and any(data.iterdir()):
         raise StorageError(f"{data} holds a store; move it away, or remove it, if node {node} is to get another")
-    store = StoreId(secrets.token_hex(8))
     count = record.replacements.get(node, 0) + 1
+    store = store_id(secrets.token_hex(8), count)
     record = replace(record, stores={**record.stores, node: store}, replacements={**record.replacements, node: count})
     write_durably(layout.bootstrap_record, _encode_record(record))
     file = layout.node_config(node)

@@ -5,8 +5,9 @@ Three things can be wrong with a message that arrived whole, and each would undo
 1. Its sender is not who the group's configuration names: another store under a member's name (a wiped or copied disk),
    or a node that is no member and answers what nobody asked it. Not even its incarnation is noted; that would shut out
    the node whose name it bears. *Requests* of a node that is no member are taken: it may have joined, and even lead, by
-   an entry that is not in the log here yet. So are those of any store where this node itself is no member: what a
-   replica that was removed knows of members is out of date.
+   an entry that is not in the log here yet. For the same reason so are those of a store that took the place of a
+   member's (`ids.is_later_store`), and those of any store where this node itself is no member: what a replica that was
+   removed knows of members is out of date.
 2. Its sender has been replaced: a process of a lower incarnation than one seen before is a zombie. A new incarnation is
    held back until it is durable here, so that no restart of ours forgets who the zombies are.
 3. Its entries come from too far ahead of this node's clock. They are not taken, and neither are the heartbeats of the
@@ -17,10 +18,6 @@ one process has the disk; but a leader that is cut off from all but a zombie may
 lock on the data directory keeps two processes from one disk on one machine. Whoever gives a disk to another machine
 must see to it that the old process is dead.
 
-HAZARD: a voter that was away while another node's store was replaced knows only the old one, and hears the new one in
-no group before it has learned of the change from a third member. While the replaced node leads, it is not fed; and if
-only that node holds the newest entries, a majority that needs both elects nobody until another member returns.
-
 The inbox is bounded; what does not fit is dropped, as a network would.
 """
 
@@ -29,7 +26,7 @@ from collections.abc import Mapping
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import ClockUnsynchronized
-from isochrone.ids import GroupId, Incarnation, NodeId, StoreId, Timestamp
+from isochrone.ids import GroupId, Incarnation, NodeId, StoreId, Timestamp, is_later_store
 from isochrone.ports import Clock
 from isochrone.probes import probe
 from isochrone.wire.messages import (
@@ -67,7 +64,7 @@ class Intake:
         """`node`: this one. `incarnations` are those that are durable; what is dropped is counted in `counters`."""
         self._node = node
         self.stores: dict[NodeId, StoreId] = {}
-        """The store of every node that shares a group with this one."""
+        """The store of every node that shares a group with this one; where groups differ, the latest."""
         self.incarnations = dict(incarnations)
         """Highest incarnation seen of each peer."""
         self._durable = dict(incarnations)
@@ -96,7 +93,11 @@ class Intake:
         self._members[group] = members
         # A replica that was removed hears of no store that is replaced, and would shut out its node from other groups.
         known = [each for each in self._members.values() if self._node in each]
-        self.stores = {member.node: member.store for each in known for member in each.values()}
+        self.stores = {}
+        for member in (member for each in known for member in each.values()):
+            store = self.stores.setdefault(member.node, member.store)
+            if is_later_store(member.store, store):
+                self.stores[member.node] = member.store
 
     def _forget_former_stores(self, group: GroupId, members: Mapping[NodeId, Member]) -> None:
         """A node has come back with another store: what its former one said of itself is not true of this one."""
@@ -124,7 +125,7 @@ class Intake:
 
     def _is_stranger(self, envelope: Envelope) -> bool:
         store = self.stores.get(envelope.sender)
-        if store is None:
+        if store is None or is_later_store(envelope.store, store):
             return not any(self._is_heard(envelope, item) for item in envelope.messages)
         return store != envelope.store
 
@@ -138,7 +139,12 @@ class Intake:
         if isinstance(item.message, _ANSWERS):
             member = member or self._former[item.group].get(envelope.sender)
             return member is not None and member.store == envelope.store
-        return member is None or member.store == envelope.store or self._node not in members
+        if member is None or member.store == envelope.store or self._node not in members:
+            return True
+        if is_later_store(envelope.store, member.store):
+            probe("intake.later_store_heard")
+            return True
+        return False
 
     def _keep(self, envelope: Envelope) -> None:
         for item in envelope.messages:

@@ -12,7 +12,7 @@ from isochrone.drills.convergence import leader_of
 from isochrone.drills.sim.loop import SimLoop
 from isochrone.drills.sim.machine import Machine
 from isochrone.errors import IsochroneError
-from isochrone.ids import GroupId, NodeId, ReplicaRole, StoreId
+from isochrone.ids import GroupId, NodeId, ReplicaRole, store_id
 from isochrone.ports import StoreIdentity, first_incarnation
 from isochrone.regions.host import Host
 from isochrone.regions.replica import Done
@@ -71,7 +71,7 @@ class Operator:
         self._replacements[node] += 1
         count = self._replacements[node]
         machine = self._machines[node]
-        cluster, store = machine.settings.hello.cluster, StoreId(f"store-{node}-{count}")
+        cluster, store = machine.settings.hello.cluster, store_id(f"store-{node}", count)
         machine.give_store(StoreIdentity(cluster, node, store, first_incarnation(count)))
         for group, configuration in self._configurations.items():
             if self._member(group, node) is not None:

@@ -17,7 +17,7 @@ from isochrone.drills.sim.loop import Group, SimLoop
 from isochrone.drills.sim.network import Endpoint, Link, Network
 from isochrone.drills.sim.sessions import Stream
 from isochrone.errors import IsochroneError, StorageError
-from isochrone.ids import GroupId, NodeId, RegionId, StoreId, Term, ZoneId
+from isochrone.ids import GroupId, NodeId, RegionId, StoreId, Term, ZoneId, is_later_store
 from isochrone.node.service import ClientService
 from isochrone.ports import StoreIdentity
 from isochrone.regions.host import GroupSettings, Host
@@ -124,7 +124,8 @@ class Process:
 
     def deliver(self, envelope: Envelope, store: StoreId | None) -> None:
         """A frame of a peer has arrived; `store`: whose, by what its sender knew, as its stream would have checked."""
-        if self._receive is not None and store in (None, self.store.identity.store):
+        own = self.store.identity.store
+        if self._receive is not None and (store is None or store == own or is_later_store(own, store)):
             self._loop.run_in(self.group, self._receive, envelope)
 
     # ---- clients

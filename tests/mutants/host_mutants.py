@@ -57,6 +57,13 @@ HOST_MUTANTS = (
         test=_HOST + "a_stranger_under_a_member_s_name_does_not_shut_the_member_out",
     ),
     Mutant(
+        name="a store that took the place of a member's is not heard",
+        file=INTAKE,
+        old="        if is_later_store(envelope.store, member.store):\n",
+        new="        if False:\n",
+        test=_REPLACED + "a_voter_that_was_away_hears_the_node_that_leads_with_another_store_since",
+    ),
+    Mutant(
         name="an answer of a lost store is counted for the one that took its place",
         file=INTAKE,
         old="            self._forget_former_stores(group, members)\n",
@@ -81,8 +88,8 @@ HOST_MUTANTS = (
     Mutant(
         name="a removed replica hears only the stores that it knew",
         file=INTAKE,
-        old=" or self._node not in members\n",
-        new="\n",
+        old=" or self._node not in members:\n",
+        new=":\n",
         test=_REPLACED + "a_removed_replica_shuts_out_no_node_that_has_another_store_since",
     ),
     Mutant(

@@ -1,6 +1,7 @@
 """A node whose store was lost comes back with another one, while the old one haunts the cluster."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -8,10 +9,12 @@ import pytest
 from host_cluster import CLUSTER, GROUP, HostCluster, Process, VirtualClock
 from virtual_time import run_virtual
 
+from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import StorageError, Unavailable
-from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp
+from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp, store_id
 from isochrone.ports import LoggedConfiguration, LogWrite, StoreIdentity, WriteBatch, first_incarnation
 from isochrone.regions.host import Host
+from isochrone.regions.intake import Intake
 from isochrone.regions.raft.changes import keeps_state
 from isochrone.regions.replica import Outcome
 from isochrone.regions.storage.log_bounds import empty_group
@@ -26,6 +29,7 @@ from isochrone.wire.messages import (
     GroupMessage,
     HardState,
     Heartbeat,
+    HeartbeatResponse,
     Member,
     VoteRequest,
 )
@@ -321,3 +325,56 @@ def test_a_removed_replica_shuts_out_no_node_that_has_another_store_since(joins:
         await cluster.stop_all()
 
     run_virtual(main())
+
+
+def test_a_voter_that_was_away_hears_the_node_that_leads_with_another_store_since() -> None:
+    """It knows the old store only, and from nobody but this leader can it learn of the new one."""
+
+    async def main() -> None:
+        cluster = HostCluster(dict.fromkeys("abcde", ReplicaRole.FULL))
+        await cluster.start_all()
+        await asyncio.sleep(5)
+        cluster.isolate("b")
+        await cluster.crash("c")
+        later = replace(LEARNER, store=store_id("second", 1))
+        store = MemoryStore(StoreIdentity(CLUSTER, C, later.store, Incarnation(first_incarnation(1) + 1)), {})
+        cluster.processes[C] = Process(store, VirtualClock())
+        await cluster.start("c")
+        await change(cluster, remove=(C,))
+        named = host_of(cluster, "a").replicas[GROUP].core.configuration
+        await host_of(cluster, "c").add_replica(GROUP, replace(named, members=(*named.members, later)))
+        await change(cluster, later)
+        await asyncio.sleep(5)
+        await change(cluster, replace(later, role=ReplicaRole.FULL))
+        host_of(cluster, "a").transfer_leadership(GROUP, C, lambda _: None)
+        await cluster.until(lambda: cluster.leader() == "c")
+        cluster.heal()
+        await cluster.until(lambda: status_of(cluster, "b").last == status_of(cluster, "c").last)
+        assert {member.node: member.store for member in members_at(cluster, "b")}[C] == later.store
+        assert cluster.leader() == "c", "nobody else told it"
+        await cluster.stop_all()
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(("store", "heard"), [("third.2", True), ("first", False), ("other.1", False)])
+def test_of_stores_that_are_no_member_only_later_ones_are_heard(store: str, heard: bool) -> None:
+    """And those only with requests: nobody asked them anything."""
+    counters: Counter[str] = Counter()
+    intake = Intake(NodeId("a"), {C: Incarnation(7)}, VirtualClock(), HybridLogicalClock(0), counters)
+    own, peer = (Member(NodeId(name), StoreId(f"{name}.1"), ReplicaRole.FULL) for name in "ac")
+    intake.set_members(GROUP, {own.node: own, peer.node: peer})
+    request = VoteRequest(Term(9), LogIndex(1), Term(1), pre=True, transfer=False)
+    for message in (request, HeartbeatResponse(Term(9), 1)):
+        intake.receive(Envelope(C, StoreId(store), Incarnation(7), (GroupMessage(GROUP, message),)))
+    assert [item for _, item in intake.take()] == ([GroupMessage(GROUP, request)] if heard else [])
+    assert counters["messages_of_strangers"] == (1 if heard else 2)
+
+
+def test_where_groups_differ_the_latest_store_of_a_node_counts() -> None:
+    intake = Intake(NodeId("a"), {}, VirtualClock(), HybridLogicalClock(0), Counter())
+    own = Member(NodeId("a"), StoreId("a"), ReplicaRole.FULL)
+    for group, store in (("g", "c"), ("h", "c.2"), ("i", "c.1")):
+        peer = Member(C, StoreId(store), ReplicaRole.FULL)
+        intake.set_members(GroupId(group), {own.node: own, C: peer})
+    assert intake.stores[C] == "c.2"

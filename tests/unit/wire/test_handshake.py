@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from wire_nodes import peer_hello
 
-from isochrone.ids import ClusterId, Incarnation, NodeId, StoreId
+from isochrone.ids import ClusterId, Incarnation, NodeId, StoreId, store_id
 from isochrone.wire.handshake import client_refusal, peer_refusal
 from isochrone.wire.messages import PROTOCOL_VERSION
 from isochrone.wire.session import ClientHello
@@ -34,6 +34,12 @@ def test_another_store_under_the_same_name_is_refused_however_high_its_incarnati
     other = replace(PEER, store=StoreId("wiped"), incarnation=Incarnation(99))
     refusal = "a knows b with store store-b; with wiped it must rejoin as a learner"
     assert peer_refusal(OWN, other, STORES, {}) == refusal
+
+
+def test_a_store_that_took_the_place_of_the_known_one_may_connect_and_an_earlier_one_not() -> None:
+    later = replace(PEER, store=store_id("other", 1))
+    assert peer_refusal(OWN, later, STORES, {}) is None
+    assert peer_refusal(OWN, PEER, {NodeId("b"): later.store}, {}) is not None
 
 
 def test_a_node_that_shares_no_group_may_connect() -> None:

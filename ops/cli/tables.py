@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import click
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -12,12 +13,18 @@ _WIDE = 1000
 
 
 def print_parts(parts: Iterable[RenderableType]) -> None:
-    """Print on standard output; without colours, and without wrapping, where that is no terminal."""
+    """Print on standard output; without colours, wrapping and blanks at the ends of lines where that is no terminal."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDE)
+    if console.is_terminal:
+        for part in parts:
+            console.print(part)
+        return
+    console = Console(highlight=False, width=_WIDE)
     for part in parts:
-        console.print(part)
+        with console.capture() as printed:
+            console.print(part)
+        for line in printed.get().splitlines():
+            click.echo(line.rstrip())
 
 
 def heading(text: str) -> Text:

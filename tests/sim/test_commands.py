@@ -258,8 +258,8 @@ def test_a_signal_ends_a_swarm_its_workers_and_tells_what_was_run(tmp_path: Path
 
 
 PLANTED = """
-# A fault: a disk that has lost power forgets whom its node voted for. Every schedule holds the crash that shows it,
-# among what does not.
+# A fault: a disk that has lost power forgets the last term and the vote in it. Every schedule holds the crash that shows
+# it, whatever the seed, among what does not.
 from dataclasses import replace
 from isochrone.drills.sim import run_os
 from isochrone.drills.sim.disk import SimStore
@@ -270,7 +270,8 @@ crash = SimStore.crash
 def forgetful_crash(self, keep=0):
     store = crash(self, keep)
     for group, stored in store._image.groups.items():
-        store._image.groups[group] = replace(stored, hard_state=replace(stored.hard_state, vote=None))
+        forgotten = replace(stored.hard_state, term=stored.hard_state.term - 1, vote=None)
+        store._image.groups[group] = replace(stored, hard_state=forgotten)
     return store
 
 SimStore.crash = forgetful_crash

@@ -258,7 +258,7 @@ def test_a_signal_ends_a_swarm_its_workers_and_tells_what_was_run(tmp_path: Path
 
 
 PLANTED = """
-# A fault: a disk that has lost power forgets the last term and the vote in it. Every schedule holds the crash that shows
+# A fault: a disk that has lost power forgets the last term, and its vote. Every schedule holds the crash that shows
 # it, whatever the seed, among what does not.
 from dataclasses import replace
 from isochrone.drills.sim import run_os

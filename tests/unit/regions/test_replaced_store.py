@@ -295,7 +295,7 @@ def test_a_removed_replica_shuts_out_no_node_that_has_another_store_since(joins:
 
     async def main() -> None:
         cluster = HostCluster(dict.fromkeys("abcd", ReplicaRole.FULL), more_groups=1)
-        stays, leaves = cluster.groups
+        leaves, stays = cluster.groups
         await cluster.start_all()
         await asyncio.sleep(5)
         await change(cluster, remove=(NodeId("b"),), group=leaves)

@@ -158,7 +158,7 @@ MEMBERSHIP_MUTANTS = (
         file=MEMBERSHIP,
         old="            state.departing[node] = farewell\n",
         new="            state.departing[node] = farewell\n            continue\n",
-        test="tests/unit/regions/test_replaced_store.py::test_a_node_with_a_new_store_is_heard_joins_and_counts",
+        test="tests/unit/raft/test_membership.py::test_a_leader_forgets_at_once_what_a_removed_member_held",
     ),
     Mutant(
         name="a replica takes what its node was with another store for its own role",

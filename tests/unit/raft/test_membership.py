@@ -322,6 +322,14 @@ def test_a_removed_member_learns_of_it_and_falls_silent() -> None:
     assert not [1 for source, _, _ in cluster.sent[sent:] if source == "d"]
 
 
+def test_a_leader_forgets_at_once_what_a_removed_member_held() -> None:
+    """Whoever answers to its name meanwhile may have another store, and must not be told of what the old one had."""
+    cluster = with_learner(led_by("a"), "a", "d")
+    assert cluster.status("a").peers[NodeId("d")].match == cluster.status("a").last
+    cluster.change("a", full("a", "b", "c"))
+    assert cluster.status("a").peers[NodeId("d")].match == 0
+
+
 def test_what_a_removed_member_still_acknowledges_is_not_counted_for_its_successor() -> None:
     cluster = led_by("a")
     cluster.isolate("c")

@@ -66,12 +66,15 @@ class SimResult:
 
 def case_to_text(case: Case) -> str:
     """As the text of a case file."""
-    plain: dict[str, object] = {"story": case.story} if case.story else {}
-    plain |= {
+    return json.dumps(_case_to_plain(case), indent=1) + "\n"
+
+
+def _case_to_plain(case: Case) -> dict[str, object]:
+    story: dict[str, object] = {"story": case.story} if case.story else {}
+    return story | {
         "options": options_to_plain(case.options),
         "schedule": [fault_to_plain(fault) for fault in case.schedule],
     }
-    return json.dumps(plain, indent=1) + "\n"
 
 
 def case_from_text(text: str) -> Case:
@@ -112,8 +115,7 @@ def result_to_plain(result: SimResult) -> dict[str, object]:
         "events": result.events,
         "events_per_cpu_s": round(result.events_per_cpu_s),
         "virtual_s_per_cpu_s": round(result.speed, 1),
-        "options": options_to_plain(result.case.options),
-        "schedule": [fault_to_plain(fault) for fault in result.case.schedule],
+        **_case_to_plain(result.case),
         "counters": dict(result.counters),
         "probes": dict(result.probes),
     }

@@ -165,7 +165,6 @@ def shrink_command(case_file: Path, limit: float, out: Path | None) -> None:
         _check_writable(target)
         first = _run(case, None)
         if first.verdict is SimVerdict.HOLDS:
-            target.unlink()
             click.echo(f"{case_file} holds; there is nothing to shrink")
             return
         try:
@@ -315,10 +314,14 @@ def _refuse_beside_case(ctx: click.Context) -> None:
 
 
 def _check_writable(file: Path) -> None:
-    """A file that cannot be written is found before the run, not after it."""
+    """A file that cannot be written is found before the run, not after it. What is there stays, and nothing is left."""
+    is_there = file.exists()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
+        with file.open("a"):
+            pass
+        if not is_there:
+            file.unlink()
     except OSError as error:
         raise InvalidRequest(f"{file} cannot be written: {error.strerror}") from error
 

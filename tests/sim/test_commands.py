@@ -314,6 +314,9 @@ def test_a_fault_is_found_kept_made_smaller_and_replayed(tmp_path: Path) -> None
     sound = isochrone("sim", "shrink", str(tmp_path / found["file"]), "--out", str(tmp_path / "none.json"))
     assert (sound.exit_code, "there is nothing to shrink" in sound.output) == (0, True), sound.output
     assert not (tmp_path / "none.json").exists()
+    (tmp_path / "kept.json").write_text("mine")
+    sound = isochrone("sim", "shrink", str(tmp_path / found["file"]), "--out", str(tmp_path / "kept.json"))
+    assert (sound.exit_code, (tmp_path / "kept.json").read_text()) == (0, "mine"), sound.output
 
 
 DEADLY = """

@@ -32,7 +32,7 @@ from isochrone.ids import (
 from isochrone.node.service import ClientService
 from isochrone.regions.host import GroupSettings, Host
 from isochrone.regions.raft.config import RaftConfig
-from isochrone.regions.state.kv import HANDLERS
+from isochrone.regions.state.families import HANDLERS
 from isochrone.regions.storage.directory_os import bootstrap_store, open_store
 from isochrone.wire.admin_grpc import Links
 from isochrone.wire.messages import FEATURE_LEVEL, PROTOCOL_VERSION, Configuration, Member, PeerHello

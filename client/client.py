@@ -26,15 +26,20 @@ from isochrone.client.routing import Route
 from isochrone.client.writer import Writer
 from isochrone.errors import InvalidRequest
 from isochrone.ids import GroupId, KeyspaceId, Revision, Timestamp
-from isochrone.wire.commands import (
-    CompareAndSet,
-    Delete,
-    Get,
+from isochrone.wire.commands import Result, check_operation, decode_result, encode_query
+from isochrone.wire.kv import (
+    Compare,
+    DeleteRange,
+    DeleteResult,
+    KvOperation,
     Put,
+    Range,
+    RangeResult,
+    Relation,
+    Target,
+    Txn,
+    TxnResult,
     check_key,
-    check_operation,
-    decode_key_value,
-    encode_query,
 )
 from isochrone.wire.messages import PROTOCOL_VERSION
 from isochrone.wire.session import ClientHello, ReadRequest
@@ -117,11 +122,13 @@ class Client:
             Indeterminate: may have been applied, or may yet be: until a write is applied that this client began to the
                 same keyspace after this call and all older ones had ended.
         """
-        return await self._write(Put(_bytes(key), _bytes(value)), timeout_s)
+        key = _bytes(key)
+        return await self._write(key, Put(key, _bytes(value)), timeout_s)
 
     async def delete(self, key: bytes | str, *, timeout_s: float | None = None) -> WriteResult:
         """Remove a key; `succeeded` is False if it was absent. Raises as `put` does."""
-        return await self._write(Delete(_bytes(key)), timeout_s)
+        key = _bytes(key)
+        return await self._write(key, DeleteRange(key), timeout_s)
 
     async def compare_and_set(
         self,
@@ -135,12 +142,13 @@ class Client:
 
         If it does not, `succeeded` is False and `previous` is what it holds. Raises as `put` does.
         """
-        operation = CompareAndSet(
-            _bytes(key),
-            None if expected is None else _bytes(expected),
-            None if value is None else _bytes(value),
-        )
-        return await self._write(operation, timeout_s)
+        key = _bytes(key)
+        if expected is None:
+            compare = Compare(key, Target.VERSION, Relation.EQUAL, 0)
+        else:
+            compare = Compare(key, Target.VALUE, Relation.EQUAL, value=_bytes(expected))
+        change: KvOperation = DeleteRange(key) if value is None else Put(key, _bytes(value))
+        return await self._write(key, Txn((compare,), (change,), (Range(key),)), timeout_s)
 
     async def get(self, key: bytes | str, *, timeout_s: float | None = None) -> ReadResult:
         """The state of a key, linearizable: it shows every write that ended before this call began.
@@ -154,9 +162,10 @@ class Client:
         check_key(key)
         deadline = self._deadline(timeout_s)
         route = self._dispatcher.route(key)
-        make = partial(_read_request, route.group, route.keyspace, encode_query(Get(key)))
+        make = partial(_read_request, route.group, route.keyspace, encode_query(Range(key)))
         answer = await self._dispatcher.execute(route.group, deadline, make)
-        item = decode_key_value(answer.payload)
+        found = decode_result(answer.payload)
+        item = found.items[0] if isinstance(found, RangeResult) and found.items else None
         return ReadResult(
             key=key,
             value=item.value if item else None,
@@ -199,11 +208,22 @@ class Client:
     ) -> None:
         await self.close()
 
-    async def _write(self, operation: Put | Delete | CompareAndSet, timeout_s: float | None) -> WriteResult:
+    async def _write(self, key: bytes, operation: Put | DeleteRange | Txn, timeout_s: float | None) -> WriteResult:
         check_operation(operation)
         deadline = self._deadline(timeout_s)
-        route = self._dispatcher.route(operation.key)
-        return await self._writer(route).write(route.group, operation, deadline)
+        route = self._dispatcher.route(key)
+        written = await self._writer(route).write(route.group, operation, deadline)
+        succeeded, previous = _outcome(written.result)
+        return WriteResult(
+            succeeded=succeeded,
+            previous=previous,
+            revision=written.result.revision,
+            timestamp=written.result.timestamp,
+            group=written.group,
+            replica=written.replica,
+            session=written.place.session.identity,
+            sequence=written.place.sequence,
+        )
 
     def _writer(self, route: Route) -> Writer:
         writer = self._writers.get(route.keyspace)
@@ -218,6 +238,19 @@ class Client:
             timeout_s = self._timeout_s
         _check_timeout(timeout_s)
         return self._loop.time() + timeout_s
+
+
+def _outcome(result: Result) -> tuple[bool, bytes | None]:
+    """Whether a write changed what it was to change, and the value that a failed comparison found."""
+    match result:
+        case DeleteResult(deleted=deleted):
+            return deleted > 0, None
+        case TxnResult(succeeded=False, results=(RangeResult(items=(item, *_)), *_)):
+            return False, item.value
+        case TxnResult(succeeded=succeeded):
+            return succeeded, None
+        case _:
+            return True, None
 
 
 def _read_request(group: GroupId, keyspace: KeyspaceId, query: bytes, request: int, timeout_ms: int) -> ReadRequest:

@@ -20,7 +20,6 @@ from typing import NamedTuple, final
 
 from isochrone.client.attempts import SessionRefused
 from isochrone.client.dispatch import Dispatcher
-from isochrone.client.results import WriteResult
 from isochrone.client.sessions import Session
 from isochrone.client.tracing import current_trace
 from isochrone.errors import (
@@ -31,17 +30,18 @@ from isochrone.errors import (
     SessionExpired,
     Unavailable,
 )
-from isochrone.ids import GroupId, KeyspaceId
+from isochrone.ids import GroupId, KeyspaceId, NodeId
 from isochrone.wire.commands import (
     CloseSession,
     Command,
-    CompareAndSet,
     OpenSession,
     Operation,
-    Put,
+    Result,
+    SessionResult,
     decode_result,
     encode_command,
 )
+from isochrone.wire.kv import KvOperation, Put, Txn
 from isochrone.wire.session import WriteRequest
 
 SESSION_TTL_MS = 600_000
@@ -60,6 +60,15 @@ class Place(NamedTuple):
     sequence: int
     size_bytes: int
     """Of the values that the write carries."""
+
+
+class Written(NamedTuple):
+    """What a write did, and where."""
+
+    result: Result
+    group: GroupId
+    replica: NodeId
+    place: Place
 
 
 class _Waiter(NamedTuple):
@@ -87,7 +96,7 @@ class Writer:
         self._closed = False
         self.sessions_opened = 0
 
-    async def write(self, group: GroupId, operation: Operation, deadline: float) -> WriteResult:
+    async def write(self, group: GroupId, operation: Operation, deadline: float) -> Written:
         """Get an operation executed once by the group that holds the keyspace.
 
         Raises:
@@ -123,22 +132,12 @@ class Writer:
         except (Rejected, Indeterminate, InvalidRequest):
             return  # The session expires by itself.
 
-    async def _write_at(self, place: Place, group: GroupId, operation: Operation, deadline: float) -> WriteResult:
+    async def _write_at(self, place: Place, group: GroupId, operation: Operation, deadline: float) -> Written:
         session, sequence, _ = place
         command = encode_command(Command(session.identity, sequence, session.acknowledged, operation))
         make = partial(_request, group, self._keyspace, current_trace(), command)
         answer = await self._dispatcher.execute(group, deadline, make)
-        result = decode_result(answer.payload)
-        return WriteResult(
-            succeeded=result.succeeded,
-            previous=result.previous,
-            revision=result.revision,
-            timestamp=result.timestamp,
-            group=group,
-            replica=answer.node,
-            session=session.identity,
-            sequence=sequence,
-        )
+        return Written(decode_result(answer.payload), group, answer.node, place)
 
     # Places
 
@@ -224,7 +223,10 @@ class Writer:
         command = encode_command(Command(0, 0, 0, OpenSession(self._rng.randbytes(_NONCE_BYTES), SESSION_TTL_MS)))
         make = partial(_request, self._group, self._keyspace, b"", command)
         answer = await self._dispatcher.execute(self._group, deadline, make)
-        self._session = Session(decode_result(answer.payload).session)
+        opened = decode_result(answer.payload)
+        if not isinstance(opened, SessionResult):
+            raise Indeterminate(f"{answer.node} opened no session but answered {type(opened).__name__}")
+        self._session = Session(opened.session)
         self.sessions_opened += 1
 
     def _fail(self, error: type[Exception], text: str, deadline: float = math.inf) -> None:
@@ -235,12 +237,13 @@ class Writer:
                 future.set_exception(error(f"no session of keyspace {self._keyspace!r} could be opened: {text}"))
 
 
-def _value_bytes(operation: Operation) -> int:
+def _value_bytes(operation: Operation | KvOperation) -> int:
     match operation:
         case Put(_, value):
             return len(value)
-        case CompareAndSet(_, expected, value):
-            return len(expected or b"") + len(value or b"")
+        case Txn(compares, success, failure):
+            compared = sum(len(compare.value) for compare in compares)
+            return compared + sum(map(_value_bytes, success)) + sum(map(_value_bytes, failure))
         case _:
             return 0
 

@@ -21,7 +21,7 @@ from isochrone.node.operations import operate
 from isochrone.node.service import ClientService
 from isochrone.node.settings import group_settings, places, routes
 from isochrone.regions.host import Host
-from isochrone.regions.state.kv import HANDLERS
+from isochrone.regions.state.families import HANDLERS
 from isochrone.regions.storage.directory_os import open_store
 from isochrone.regions.storage.store_lmdb import LmdbStore
 from isochrone.topology import ClockSpec, Topology

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from isochrone.regions.host import Host
-from isochrone.regions.replica import Done, Outcome
+from isochrone.regions.requests import Done, Outcome
 from isochrone.wire.operations import AddReplica, ChangeMembers, LeaveJoint, MoveLeader, Operation
 
 

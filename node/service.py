@@ -16,8 +16,9 @@ from isochrone.errors import InvalidRequest, IsochroneError, NotLeader, Unavaila
 from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Nanos, NodeId, Revision, Term
 from isochrone.regions.host import Host
 from isochrone.regions.raft.changes import all_members
-from isochrone.regions.replica import Outcome
-from isochrone.wire.commands import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from isochrone.regions.requests import Outcome
+from isochrone.wire.commands import COMMAND_BYTES_MAX
+from isochrone.wire.kv import KEY_BYTES_MAX
 from isochrone.wire.session import (
     Answer,
     DirectoryRequest,
@@ -33,9 +34,7 @@ from isochrone.wire.session import (
     WriteRequest,
 )
 
-COMMAND_BYTES_MAX = KEY_BYTES_MAX + 2 * VALUE_BYTES_MAX + 1024
-"""No valid command is larger."""
-QUERY_BYTES_MAX = KEY_BYTES_MAX + 64
+QUERY_BYTES_MAX = 2 * KEY_BYTES_MAX + 256
 """No valid query is larger."""
 TRACE_BYTES = 25
 """A trace context is so long, or empty (`Entry.trace`)."""

@@ -61,12 +61,16 @@ from isochrone.regions.intake import Intake
 from isochrone.regions.loading import check_new_replica, check_same_kind, load_replica
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.ready import EventName, Outgoing
-from isochrone.regions.replica import Done, Outcome, Read, Release, Replica, Turn, Write
+from isochrone.regions.replica import Release, Replica, Turn
+from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, always_serves
 from isochrone.regions.sleepers import Sleepers
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
 from isochrone.regions.store_reads import StoreReads
 from isochrone.regions.turns import AT_ONCE, Turns
+from isochrone.regions.watch_hub import WatchRequest
+from isochrone.regions.watching import Watch
+from isochrone.wire.commands import decode_query
 from isochrone.wire.messages import Configuration, Envelope, GroupMessage, Member, NodeHeartbeat, QuorumSizes
 from isochrone.wire.status import GroupStatus
 
@@ -110,6 +114,7 @@ class Host:
         rng: random.Random,
         offset_max_ns: int,
         leader_changed: Callable[[GroupId, Term, NodeId | None], None],
+        region_lease: RegionLease = always_serves,
     ) -> None:
         """Take the ports; nothing starts yet.
 
@@ -122,6 +127,7 @@ class Host:
             rng: draws election timeouts.
             offset_max_ns: how far ahead of this node's clock an entry's timestamp may be.
             leader_changed: called when a group's leader changes, None while nobody that clients can use leads.
+            region_lease: whether this node may serve a keyspace now.
         """
         self._store = store
         self._transport = transport
@@ -131,6 +137,7 @@ class Host:
         self._rng = rng
         self._hlc = HybridLogicalClock(offset_max_ns)
         self._leader_changed = leader_changed
+        self._region_lease = region_lease
         self.replicas: dict[GroupId, Replica] = {}
         self.counters: Counter[str] = Counter()
         self._intake = Intake(store.identity.node, store.incarnations, clock, self._hlc, self.counters)
@@ -168,7 +175,14 @@ class Host:
             raise StorageError(f"the store holds group {group}, which the topology does not know")
         monotonic = self._clock.monotonic
         return await load_replica(
-            self._store, settings.raft, settings.keyspaces, self._handlers, self._hlc, self._rng, monotonic
+            self._store,
+            settings.raft,
+            settings.keyspaces,
+            self._handlers,
+            self._hlc,
+            self._rng,
+            monotonic,
+            self._region_lease,
         )
 
     def _new_machine(self, group: GroupId) -> GroupState:
@@ -240,11 +254,21 @@ class Host:
             done(Outcome(b"", replica.revision, error))
             return
         try:
-            replica.read(Read(keyspace, query, done))
+            replica.read(Read(keyspace, decode_query(query), done))
         except NotLeader:
             done(Outcome(b"", replica.revision, NotLeader(group, replica.known_leader())))
             return
+        except InvalidRequest as error:
+            done(Outcome(b"", replica.revision, error))
+            return
         self._mark(group)
+
+    def watch(self, group: GroupId, request: WatchRequest, ready: Callable[[], None]) -> Watch:
+        """Watch a group as its replica here applies it; see `Replica.watch`. Raises `InvalidRequest`, `QueueFull`."""
+        replica = self.replicas.get(group)
+        if replica is None or self._stopping:
+            raise InvalidRequest(f"this node serves no replica of group {group}")
+        return replica.watch(request, ready)
 
     def transfer_leadership(self, group: GroupId, target: NodeId, done: Done) -> None:
         """Hand the leadership of a group from this node to `target`; `done` is called once, perhaps at once.
@@ -415,7 +439,7 @@ class Host:
         for group in dirty:
             replica = self.replicas[group]
             replica.collect(now, self._turn)
-            self._deadlines.set(group, replica.core.next_deadline())
+            self._deadlines.set(group, replica.next_deadline())
             self._sleepers.note(group, now)
         turn = self._turn
         if turn.messages:
@@ -461,10 +485,10 @@ class Host:
         latest: Timestamp | IsochroneError | None = None
         for group in self._dirty:
             replica = self.replicas[group]
-            if not replica.has_requests:
+            if not replica.has_work(now):
                 continue
             self._sleepers.wake_for_work(replica, now)
-            if replica.queued_writes:
+            if replica.wants_to_propose(now):
                 if latest is None:
                     latest = self._latest()
                 replica.propose_queued(now, latest)

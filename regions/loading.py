@@ -13,6 +13,7 @@ from isochrone.regions.raft.changes import all_members, keeps_state
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.replica import Replica
+from isochrone.regions.requests import RegionLease, always_serves
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
 from isochrone.wire.configurations import check_configuration
@@ -34,6 +35,7 @@ async def load_replica(
     hlc: HybridLogicalClock,
     rng: random.Random,
     monotonic: Callable[[], Nanos],
+    region_lease: RegionLease = always_serves,
 ) -> Replica:
     """The replica of the group of `raft` as the store holds it. One that was removed loads, too, and stays quiet.
 
@@ -61,7 +63,7 @@ async def load_replica(
         machine.restore(await store.read_rows(group))
     hlc.restore(max(stored.base_timestamp, tail[-1].last_timestamp if tail else Timestamp(0)))
     core = RaftNode(raft, stored, tail, store=store.identity.store, rng=rng, now=monotonic())
-    return Replica(group, core, machine, hlc, monotonic)
+    return Replica(group, core, machine, hlc, monotonic, region_lease)
 
 
 async def load_snapshot(store: Store, group: GroupId, machine: GroupState) -> LogIndex | None:

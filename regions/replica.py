@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from isochrone.clocks.hlc import HybridLogicalClock
-from isochrone.errors import InvariantViolation, IsochroneError, LeadershipLost, NotLeader, Unavailable
+from isochrone.errors import Indeterminate, InvariantViolation, IsochroneError, LeadershipLost, NotLeader, Unavailable
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Revision, Term, Timestamp
 from isochrone.ports import LogWrite, Row
 from isochrone.probes import probe
 from isochrone.records import quickly_made
+from isochrone.regions.office import DEFAULT_COMPACTION, CompactionRule, Office
 from isochrone.regions.raft.changes import all_members, changed_members
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import (
@@ -27,9 +28,14 @@ from isochrone.regions.raft.ready import (
     SnapshotRead,
 )
 from isochrone.regions.raft.status import RaftStatus
+from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, always_serves
 from isochrone.regions.state.machine import GroupState
+from isochrone.regions.state_service import StateService, no_state
+from isochrone.regions.watch_hub import WatchRequest
+from isochrone.regions.watching import Watch
 from isochrone.wire.commands import encode_batch
 from isochrone.wire.configurations import decode_configuration
+from isochrone.wire.leases import LeaseKeepAlive, encode_housekeeping
 from isochrone.wire.messages import Entry, EntryKind, Member, QuorumSizes
 from isochrone.wire.status import GroupStatus, MemberStatus
 
@@ -37,41 +43,6 @@ BATCH_COMMANDS_MAX = 512
 """Most commands in one entry."""
 BATCH_BYTES_MAX = 1 << 20
 """Command bytes after which an entry is closed."""
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The end of one request: a result, or an error that says whether it may have had effect."""
-
-    payload: bytes
-    revision: Revision
-    error: IsochroneError | None = None
-
-
-Done = Callable[[Outcome], None]
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class Write:
-    """A command that waits to be proposed."""
-
-    keyspace: KeyspaceId
-    command: bytes
-    trace: bytes
-    deadline: Nanos
-    done: Done
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A query that waits until it may be answered."""
-
-    keyspace: KeyspaceId
-    query: bytes
-    done: Done
 
 
 @quickly_made
@@ -125,6 +96,7 @@ class _Change:
 @dataclass(slots=True)
 class _Pending:
     term: Term
+    keyspace: KeyspaceId
     dones: list[Done]
 
 
@@ -138,13 +110,17 @@ class Replica:
         machine: GroupState | None,
         clock: HybridLogicalClock,
         monotonic: Callable[[], Nanos],
+        region_lease: RegionLease = always_serves,
+        compaction: CompactionRule = DEFAULT_COMPACTION,
     ) -> None:
         """`machine` is None where no state is kept; `monotonic` reads the node's monotonic clock."""
         self.group = group
         self.core = core
-        self.machine = machine
         self._clock = clock
         self._monotonic = monotonic
+        self._region_lease = region_lease
+        self._compaction = compaction
+        self._service = None if machine is None else self._new_service(machine)
         self._writes: deque[Write] = deque()
         self._pending: dict[LogIndex, _Pending] = {}
         self._reads: dict[int, Read] = {}
@@ -153,6 +129,17 @@ class Replica:
         self._transfer: _Transfer | None = None
         self._change: _Change | None = None
         self.leader: NodeId | None = None
+
+    def _new_service(self, machine: GroupState) -> StateService:
+        margin_ns = self.core.config.election_timeout_ns * 3 // 2
+        return StateService(
+            self.group, machine, margin_ns, self._compaction, self._monotonic, lambda *names: self._region_lease(*names)
+        )
+
+    @property
+    def machine(self) -> GroupState | None:
+        """The state machine; None where no state is kept."""
+        return self._service.machine if self._service else None
 
     @property
     def revision(self) -> Revision:
@@ -202,16 +189,36 @@ class Replica:
         """How many queries wait for their answer."""
         return len(self._reads)
 
-    @property
-    def has_requests(self) -> bool:
-        """Whether clients wait for anything that was not proposed yet, or not answered."""
-        return bool(self._writes or self._reads)
+    def has_work(self, now: Nanos) -> bool:
+        """Whether anything waits that was not proposed yet, or not answered."""
+        return bool(self._reads) or self.wants_to_propose(now)
+
+    def wants_to_propose(self, now: Nanos) -> bool:
+        """Whether commands wait to be proposed, of clients or the leader's own."""
+        return bool(self._writes) or self._house_due(now)
+
+    def _house_due(self, now: Nanos) -> bool:
+        deadline = self._service.office.next_deadline if self._service else None
+        return deadline is not None and deadline <= now
+
+    def next_deadline(self) -> Nanos | None:
+        """When the replica must be looked at again, whatever happens."""
+        core = self.core.next_deadline()
+        office = self._service.office.next_deadline if self._service else None
+        return core if office is None or (core is not None and core < office) else office
 
     def read(self, read: Read) -> None:
         """Queue a query. Raises `NotLeader`."""
         self._read_number += 1
-        self.core.read_index(self._read_number)
+        # A renewal rests on nobody else leading since it came; a leader's own lease is no proof of that to a client.
+        self.core.read_index(self._read_number, leased=not isinstance(read.query, LeaseKeepAlive))
         self._reads[self._read_number] = read
+
+    def watch(self, request: WatchRequest, ready: Callable[[], None]) -> Watch:
+        """Watch what is written; see `StateService.watch`. `InvalidRequest` also where no state is kept."""
+        if self._service is None:
+            raise no_state(self.group)
+        return self._service.watch(request, ready)
 
     def transfer_leadership(self, target: NodeId, now: Nanos, done: Done) -> None:
         """Hand the leadership over; `done` is called when it is known who leads. Raises as the core does."""
@@ -262,6 +269,8 @@ class Replica:
 
         `latest` bounds true time from above; an error instead refuses everything, since no timestamp can be given.
         """
+        if self._service is not None and self._house_due(now):
+            self._keep_house(self._service.office, now, latest)
         writes = self._take_writes(now)
         while writes:
             batch = _next_batch(writes)
@@ -272,6 +281,22 @@ class Replica:
             except IsochroneError as error:
                 for write in batch:
                     write.done(Outcome(b"", self.revision, error))
+
+    def _keep_house(self, office: Office[Read], now: Nanos, latest: Timestamp | IsochroneError) -> None:
+        """Propose what the leader wants logged on its own."""
+        commands = office.due(now)
+        if not commands:
+            return
+        try:
+            if isinstance(latest, IsochroneError):
+                raise latest
+            data = encode_batch([encode_housekeeping(command) for command in commands])
+            timestamp = self._clock.now(latest, len(commands))
+            kind = EntryKind.HOUSEKEEPING
+            self.core.propose([Proposal(KeyspaceId(""), data, len(commands), timestamp, kind=kind)])
+        except IsochroneError:
+            probe("replica.housekeeping_not_proposed")
+            office.not_logged(commands, now)
 
     def _take_writes(self, now: Nanos) -> deque[Write]:
         writes, self._writes = self._writes, deque()
@@ -284,6 +309,8 @@ class Replica:
         return deque(write for write in writes if write.deadline > now)
 
     def _propose(self, batch: list[Write], latest: Timestamp) -> None:
+        if not self._region_lease(self.group, batch[0].keyspace):
+            raise Unavailable(f"this region may not serve keyspace {batch[0].keyspace!r} now; it was not applied")
         proposal = Proposal(
             keyspace=batch[0].keyspace,
             data=encode_batch([write.command for write in batch]),
@@ -292,7 +319,7 @@ class Replica:
             trace=next((write.trace for write in batch if write.trace), b""),
         )
         index = self.core.propose([proposal])[0]
-        self._pending[index] = _Pending(self.core.term, [write.done for write in batch])
+        self._pending[index] = _Pending(self.core.term, batch[0].keyspace, [write.done for write in batch])
 
     # ---- one turn
 
@@ -335,8 +362,12 @@ class Replica:
 
     def loaded(self, machine: GroupState, index: LogIndex) -> None:
         """`machine` holds a snapshot that was installed here, up to `index`; another one may have come meanwhile."""
-        if self.core.snapshot_loaded(index):
-            self.machine = machine
+        if not self.core.snapshot_loaded(index):
+            return
+        if self._service is None:
+            self._service = self._new_service(machine)
+        else:
+            self._service.replaced(machine)
 
     def _note(self, event: Event, turn: Turn) -> None:
         turn.events.append((self.group, event))
@@ -347,6 +378,8 @@ class Replica:
             self.leader = event.peer
             if lost:
                 self._fail_pending()
+                if self._service is not None:
+                    self._service.leave_office(NotLeader(self.group, self.known_leader()))
 
     def _follow_transfer(self, transfer: _Transfer, event: Event) -> None:
         """Answer those who wait for a transfer once its end is known."""
@@ -392,12 +425,15 @@ class Replica:
         return self.leader if member and member.role is ReplicaRole.FULL else None
 
     def _apply(self, entries: Sequence[Entry], turn: Turn) -> None:
-        if self.machine is None:
+        service = self._service
+        if service is None:
             raise InvariantViolation(f"a witness of group {self.group} was asked to apply")
         for entry in entries:
             self._clock.restore(entry.last_timestamp)
-            applied = self.machine.apply(entry)
+            applied = service.machine.apply(entry)
             turn.rows.extend(applied.rows)
+            leads = self.leader == self.core.node and entry.term == self.core.term
+            service.applied(applied, entry.term if leads else None)
             if entry.kind is EntryKind.CONFIGURATION:
                 self._follow_change(entry)
             pending = self._pending.pop(entry.index, None)
@@ -405,13 +441,18 @@ class Replica:
                 continue
             if pending.term != entry.term:
                 raise InvariantViolation(f"entry {entry.index} of group {self.group} is not the one proposed here")
-            for done, outcome in zip(pending.dones, applied.outcomes, strict=True):
-                if isinstance(outcome, bytes):
-                    done(Outcome(outcome, self.machine.revision))
-                else:
-                    done(Outcome(b"", self.machine.revision, outcome))
+            self._end_pending(pending, applied.outcomes)
         self.core.applied(entries[-1].index)
         turn.applied[self.group] = entries[-1].index
+
+    def _end_pending(self, pending: _Pending, outcomes: Sequence[bytes | IsochroneError]) -> None:
+        if not self._region_lease(self.group, pending.keyspace):
+            probe("replica.region_lease_ended_before_the_answer")
+            text = f"this region may not serve keyspace {pending.keyspace!r} any more; the outcome is not told"
+            outcomes = (Indeterminate(text),) * len(outcomes)
+        revision = self.revision
+        for done, outcome in zip(pending.dones, outcomes, strict=True):
+            done(Outcome(outcome, revision) if isinstance(outcome, bytes) else Outcome(b"", revision, outcome))
 
     def _answer_reads(self) -> bool:
         """Answer the reads whose state is applied. Returns whether any was asked for again: its lease has ended."""
@@ -419,11 +460,11 @@ class Replica:
         asked_again = False
         while self._ready_reads and self._ready_reads[0].index <= applied:
             ready = self._ready_reads.popleft()
-            outcomes = [(context, self._query(self._reads[context])) for context in ready.contexts]
+            outcomes = [(context, self._answer(self._reads[context])) for context in ready.contexts]
             # Only now: the process may have been stopped at any point before.
             if ready.lease is None or self.core.lease_holds(ready.lease, self._monotonic()):
                 for context, outcome in outcomes:
-                    self._reads.pop(context).done(outcome)
+                    self._end_read(self._reads.pop(context), outcome)
             else:
                 probe("replica.lease_ended_while_reading")
                 asked_again = True
@@ -437,13 +478,17 @@ class Replica:
         except NotLeader:
             self._refuse_reads(contexts)
 
-    def _query(self, read: Read) -> Outcome:
-        if self.machine is None:
+    def _answer(self, read: Read) -> Outcome | None:
+        """The answer to a query; None for a renewal, which may have to wait for the log."""
+        if self._service is None:
             raise InvariantViolation(f"a witness of group {self.group} was asked to read")
-        try:
-            return Outcome(self.machine.query(read.keyspace, read.query), self.machine.revision)
-        except IsochroneError as error:
-            return Outcome(b"", self.revision, error)
+        return None if isinstance(read.query, LeaseKeepAlive) else self._service.answer(read)
+
+    def _end_read(self, read: Read, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            read.done(outcome)
+        elif self._service is not None and isinstance(read.query, LeaseKeepAlive):
+            self._service.renew(read, read.query)
 
     def fail_all(self, error: IsochroneError, undecided: IsochroneError) -> None:
         """The host stops: `error` for what was never proposed, `undecided` for what may still be committed."""
@@ -454,6 +499,8 @@ class Replica:
             read.done(Outcome(b"", self.revision, error))
         self._reads.clear()
         self._ready_reads.clear()
+        if self._service is not None:
+            self._service.leave_office(error)
         transfer, self._transfer = self._transfer, None
         for done in transfer.dones if transfer else ():
             done(Outcome(b"", self.revision, undecided))

@@ -4,30 +4,63 @@ A client encodes a command once; the leader puts the bytes into an entry without
 replica decodes them when it applies the entry. A command carries its version, so that replicas of two
 neighbouring releases can apply the same log.
 
-**Sessions.** Every write but `OpenSession` names a session (assigned by `OpenSession` in the same keyspace), a
+**Sessions.** A write that may be sent again names a session (assigned by `OpenSession` in the same keyspace), a
 sequence number that rises by one with every new operation, and `acknowledged`: all sequences up to it have been
 answered or given up, and their stored results may be forgotten. A retry repeats session and sequence and takes
-effect at most once.
+effect at most once. A command of session 0 is sent once and never again; it takes effect at most once, too, and leaves
+nothing behind that remembers it.
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 import msgpack
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import Revision, Timestamp
 from isochrone.records import quickly_made
+from isochrone.wire.forms import Form, by_class, by_tag
+from isochrone.wire.kv import (
+    KEY_BYTES_MAX,
+    KV_FORMS,
+    TXN,
+    VALUE_BYTES_MAX,
+    Compact,
+    CompactResult,
+    DeleteRange,
+    Increment,
+    KvResult,
+    PackedResult,
+    Put,
+    Range,
+    Txn,
+    check_kv,
+    pack_txn,
+    unpack_kv_result,
+    unpack_txn,
+)
+from isochrone.wire.leases import (
+    LEASE_FORMS,
+    LeaseGrant,
+    LeaseKeepAlive,
+    LeaseList,
+    LeaseResult,
+    LeaseRevoke,
+    LeaseTimeToLive,
+    check_lease,
+    unpack_lease_result,
+)
 from isochrone.wire.pack import pack
 
-COMMAND_VERSION = 1
+COMMAND_VERSION = 2
 
-KEY_BYTES_MAX = 4096
-VALUE_BYTES_MAX = 1 << 20
+COMMAND_BYTES_MAX = KEY_BYTES_MAX + 2 * VALUE_BYTES_MAX + 1024
+"""Most bytes of an encoded command, so of a transaction too."""
 SESSION_IN_FLIGHT_MAX = 4096
 """Most sequences above the acknowledged mark that a session may use; bounds its stored results."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class OpenSession:
     """Open a session that expires when unused for `ttl_ms` (by entry timestamps). The result is the session's id.
@@ -39,39 +72,16 @@ class OpenSession:
     ttl_ms: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class CloseSession:
     """Forget the session and its stored results at once."""
 
 
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Set a key."""
-
-    key: bytes
-    value: bytes
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Remove a key. Removing an absent key succeeds and says so."""
-
-    key: bytes
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class CompareAndSet:
-    """Set a key to `value` (None removes it) if it now holds `expected` (None: is absent)."""
-
-    key: bytes
-    expected: bytes | None
-    value: bytes | None
-
-
-Operation = OpenSession | CloseSession | Put | Delete | CompareAndSet
+Operation: TypeAlias = (
+    OpenSession | CloseSession | Put | DeleteRange | Increment | Range | Txn | Compact | LeaseGrant | LeaseRevoke
+)
+Query: TypeAlias = Range | LeaseKeepAlive | LeaseTimeToLive | LeaseList
 
 
 @quickly_made
@@ -80,7 +90,7 @@ class Command:
     """An operation, and the place in its session that makes it take effect once."""
 
     session: int
-    """Session id; 0 only for `OpenSession`."""
+    """Session id; 0 for none."""
     sequence: int
     acknowledged: int
     operation: Operation
@@ -88,64 +98,30 @@ class Command:
 
 @quickly_made
 @dataclass(frozen=True, slots=True)
-class KeyValue:
-    """The state of one key."""
+class SessionResult:
+    """What `OpenSession` and `CloseSession` did."""
 
-    key: bytes
-    value: bytes
-    create_revision: Revision
-    mod_revision: Revision
-    version: int
-    """How many times the key was set since it was created; 1 for the first."""
-    timestamp: Timestamp
-    """Commit timestamp of the last change."""
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """What a command did.
-
-    `succeeded` is False for a `CompareAndSet` whose comparison failed and for a `Delete` of an absent key;
-    nothing was changed then and `revision` is the group's revision at that point.
-    """
-
-    succeeded: bool
     revision: Revision
     timestamp: Timestamp
-    session: int = 0
-    """The new session's id, for `OpenSession`."""
-    previous: bytes | None = None
-    """Value that a failed comparison found, None when the key was absent."""
+    session: int
+    """The new session's id; 0 after `CloseSession`."""
 
 
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class Get:
-    """Query: the state of one key."""
+Result: TypeAlias = SessionResult | KvResult | CompactResult | LeaseResult
 
-    key: bytes
-
-
-Query = Get
-
-_OPEN, _CLOSE, _PUT, _DELETE, _CAS = range(5)
-_GET = 0
+OPEN_SESSION, CLOSE_SESSION = 0, 1
+"""Tags of operations and of their results."""
+_FORMS = (Form(OPEN_SESSION, OpenSession, bytes, int), Form(CLOSE_SESSION, CloseSession), *KV_FORMS, *LEASE_FORMS)
+_BY_TAG = by_tag(_FORMS)
+_BY_CLASS = by_class(_FORMS)
+_LEASE_TAGS = frozenset(form.tag for form in LEASE_FORMS)
+_QUERIES = (Range, LeaseKeepAlive, LeaseTimeToLive, LeaseList)
 
 
 def encode_command(command: Command) -> bytes:
     """Encode a command; the version comes first."""
-    match command.operation:
-        case Put(key, value):
-            body: tuple[object, ...] = (_PUT, key, value)
-        case CompareAndSet(key, expected, value):
-            body = (_CAS, key, expected, value)
-        case Delete(key):
-            body = (_DELETE, key)
-        case OpenSession(nonce, ttl_ms):
-            body = (_OPEN, nonce, ttl_ms)
-        case CloseSession():
-            body = (_CLOSE,)
+    operation = command.operation
+    body = pack_txn(operation) if isinstance(operation, Txn) else _BY_CLASS[type(operation)].pack(operation)
     return pack((COMMAND_VERSION, command.session, command.sequence, command.acknowledged, *body))
 
 
@@ -155,30 +131,24 @@ def decode_command(data: bytes) -> Command:
     Raises:
         InvalidRequest: the bytes are not a command that this release knows.
     """
+    if len(data) > COMMAND_BYTES_MAX:
+        raise InvalidRequest(f"command has {len(data)} bytes; at most {COMMAND_BYTES_MAX} are allowed")
     try:
-        version, session, sequence, acknowledged, kind, *rest = msgpack.unpackb(data, use_list=False)
+        version, session, sequence, acknowledged, tag, *values = msgpack.unpackb(data, use_list=False)
         if version != COMMAND_VERSION:
             raise InvalidRequest(f"command version {version!r} is not known; this release knows {COMMAND_VERSION}")
-        if not all(isinstance(number, int) and 0 <= number < 1 << 63 for number in (session, sequence, acknowledged)):
-            raise InvalidRequest("session, sequence and acknowledged mark must be integers of 63 bits")
-        return Command(session, sequence, acknowledged, _operation(kind, rest))
+        for number in (session, sequence, acknowledged):
+            if type(number) is not int or not 0 <= number < 1 << 63:
+                raise InvalidRequest("session, sequence and acknowledged mark must be integers of 63 bits")
+        return Command(session, sequence, acknowledged, _operation(tag, tuple(values)))
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise InvalidRequest(f"malformed command of {len(data)} bytes") from error
 
 
-def _operation(kind: object, rest: list[object]) -> Operation:
-    match kind, rest:
-        case 2, [bytes(key), bytes(value)]:
-            return Put(key, value)
-        case 4, [bytes(key), bytes() | None as expected, bytes() | None as value]:
-            return CompareAndSet(key, expected, value)
-        case 3, [bytes(key)]:
-            return Delete(key)
-        case 0, [bytes(nonce), int(ttl_ms)]:
-            return OpenSession(nonce, ttl_ms)
-        case 1, []:
-            return CloseSession()
-    raise InvalidRequest(f"unknown or malformed operation {kind!r}")
+def _operation(tag: int, values: tuple[object, ...]) -> Operation:
+    if tag == TXN:
+        return unpack_txn(values)
+    return cast("Operation", _BY_TAG[tag].unpack(values))
 
 
 def encode_batch(commands: list[bytes]) -> bytes:
@@ -191,20 +161,32 @@ def decode_batch(data: bytes) -> list[bytes]:
     return cast("list[bytes]", msgpack.unpackb(data))
 
 
-def encode_result(result: CommandResult) -> bytes:
-    """Encode a command's result."""
-    return pack((result.succeeded, result.revision, result.timestamp, result.session, result.previous))
+def encode_result(packed: PackedResult) -> bytes:
+    """Encode the result of a command or query."""
+    return pack(packed)
 
 
-def decode_result(data: bytes) -> CommandResult:
-    """Parse a command's result."""
-    succeeded, revision, timestamp, session, previous = msgpack.unpackb(data)
-    return CommandResult(succeeded, revision, timestamp, session, previous)
+def decode_result(data: bytes) -> Result:
+    """Parse a result.
+
+    Raises:
+        InvalidRequest: the bytes are not a result that this release knows.
+    """
+    try:
+        packed = cast("PackedResult", msgpack.unpackb(data, use_list=False))
+        if packed[0] in (OPEN_SESSION, CLOSE_SESSION):
+            _, revision, timestamp, session = packed
+            return SessionResult(
+                Revision(cast("int", revision)), Timestamp(cast("int", timestamp)), cast("int", session)
+            )
+        return unpack_lease_result(packed) if packed[0] in _LEASE_TAGS else unpack_kv_result(packed)
+    except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
+        raise InvalidRequest(f"malformed result of {len(data)} bytes") from error
 
 
 def encode_query(query: Query) -> bytes:
     """Encode a query."""
-    return pack((COMMAND_VERSION, _GET, query.key))
+    return pack((COMMAND_VERSION, *_BY_CLASS[type(query)].pack(query)))
 
 
 def decode_query(data: bytes) -> Query:
@@ -214,52 +196,30 @@ def decode_query(data: bytes) -> Query:
         InvalidRequest: the bytes are not a query that this release knows.
     """
     try:
-        version, kind, key = msgpack.unpackb(data)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        version, tag, *values = msgpack.unpackb(data, use_list=False)
+        query = _operation(tag, tuple(values))
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise InvalidRequest(f"malformed query of {len(data)} bytes") from error
-    if version != COMMAND_VERSION or kind != _GET or not isinstance(key, bytes):
-        raise InvalidRequest(f"unknown query {kind!r} of version {version!r}")
-    return Get(key)
-
-
-def encode_key_value(item: KeyValue | None) -> bytes:
-    """Encode the answer to a `Get`."""
-    if item is None:
-        return pack(None)
-    return pack((item.key, item.value, item.create_revision, item.mod_revision, item.version, item.timestamp))
-
-
-def decode_key_value(data: bytes) -> KeyValue | None:
-    """Parse the answer to a `Get`."""
-    fields = msgpack.unpackb(data)
-    return None if fields is None else KeyValue(*fields)
+    if version != COMMAND_VERSION or not isinstance(query, _QUERIES):
+        raise InvalidRequest(f"unknown query {tag!r} of version {version!r}")
+    return query
 
 
 def check_operation(operation: Operation) -> None:
-    """Raise `InvalidRequest` for an operation that no state could accept: oversized or empty keys, oversized values."""
+    """Raise `InvalidRequest` for an operation that no state could accept."""
     match operation:
         case OpenSession(_, ttl_ms):
             if not 1_000 <= ttl_ms <= 86_400_000:
                 raise InvalidRequest(f"session ttl is {ttl_ms} ms; allowed are 1000 to 86400000")
         case CloseSession():
             return
-        case Put(key, value):
-            check_key(key)
-            _check_value(value)
-        case Delete(key):
-            check_key(key)
-        case CompareAndSet(key, expected, value):
-            check_key(key)
-            _check_value(expected)
-            _check_value(value)
+        case LeaseGrant() | LeaseRevoke():
+            check_lease(operation)
+        case _:
+            check_kv(operation)
 
 
-def check_key(key: bytes) -> None:
-    """Raise `InvalidRequest` for an empty or oversized key."""
-    if not 1 <= len(key) <= KEY_BYTES_MAX:
-        raise InvalidRequest(f"key has {len(key)} bytes; allowed are 1 to {KEY_BYTES_MAX}")
-
-
-def _check_value(value: bytes | None) -> None:
-    if value is not None and len(value) > VALUE_BYTES_MAX:
-        raise InvalidRequest(f"value has {len(value)} bytes; at most {VALUE_BYTES_MAX} are allowed")
+def check_query(query: Query) -> None:
+    """Raise `InvalidRequest` for a query that no state could answer."""
+    if isinstance(query, Range):
+        check_kv(query)

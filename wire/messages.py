@@ -36,6 +36,8 @@ class EntryKind(IntEnum):
     """A batch of commands for one keyspace, for the state machine."""
     CONFIGURATION = 2
     """Who belongs to the group from this entry on (`wire.configurations`); in force as soon as it is in a log."""
+    HOUSEKEEPING = 3
+    """A batch of commands of the leader itself (`wire.leases.Housekeeping`); no client can cause one."""
 
 
 @quickly_made

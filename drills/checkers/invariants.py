@@ -208,7 +208,7 @@ class Invariants:
         if known[1] != previous_term:
             text = f"entry {entry.index} of term {entry.term} follows term {known[1]} elsewhere, {previous_term} here"
             self._note(Invariant.LOG_MATCHING, group, node, text)
-        if entry.kind is EntryKind.COMMANDS:
+        if entry.kind in (EntryKind.COMMANDS, EntryKind.HOUSEKEEPING):
             leader = state.leaders.get(entry.term)
             if leader is not None and leader[1] is ReplicaRole.WITNESS:
                 text = f"the witness {leader[0]}, relay of term {entry.term}, took the commands of entry {entry.index}"

@@ -15,7 +15,7 @@ from isochrone.errors import IsochroneError
 from isochrone.ids import GroupId, NodeId, ReplicaRole, store_id
 from isochrone.ports import StoreIdentity, first_incarnation
 from isochrone.regions.host import Host
-from isochrone.regions.replica import Done
+from isochrone.regions.requests import Done
 from isochrone.wire.messages import Configuration, Member
 
 REJOIN_INTERVAL_S = 1.0

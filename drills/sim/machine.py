@@ -22,7 +22,7 @@ from isochrone.node.service import ClientService
 from isochrone.ports import StoreIdentity
 from isochrone.regions.host import GroupSettings, Host
 from isochrone.regions.replica import Replica
-from isochrone.regions.state.kv import HANDLERS
+from isochrone.regions.state.families import HANDLERS
 from isochrone.wire.messages import Configuration, Envelope, PeerMessage
 from isochrone.wire.session import KeyspaceRoute, NodeHello, Place, ReadRequest, SessionMessage
 from isochrone.wire.status import NodeStatus

@@ -91,6 +91,7 @@ class RaftNode:
             rng: draws election timeouts.
             now: monotonic time.
         """
+        self.config = config
         last_timestamp = tail[-1].last_timestamp if tail else Timestamp(0)
         log = RaftLog(stored, tail)
         self._state = state = new_state(config, store, stored, log, last_timestamp, rng)

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from isochrone.ids import KeyspaceId, LogIndex, Nanos, NodeId, Term, Timestamp
 from isochrone.records import quickly_made
-from isochrone.wire.messages import Configuration, Entry, HardState, RaftMessage, SnapshotChunk
+from isochrone.wire.messages import Configuration, Entry, EntryKind, HardState, RaftMessage, SnapshotChunk
 
 
 @quickly_made
@@ -195,3 +195,4 @@ class Proposal:
     timestamp: Timestamp
     """Lower bound for the entry's timestamp: the host's hybrid logical clock."""
     trace: bytes = b""
+    kind: EntryKind = EntryKind.COMMANDS

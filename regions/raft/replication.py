@@ -55,7 +55,7 @@ def propose(state: RaftState, proposals: Sequence[Proposal]) -> list[LogIndex]:
     held_bytes = max(state.uncommitted_bytes, beyond_cache_bytes)
     if held_bytes > 0 and held_bytes + size_bytes > config.uncommitted_bytes_max:
         raise QueueFull(f"group {config.group} holds {held_bytes} bytes that are uncommitted or not durable here")
-    return [append_entry(state, EntryKind.COMMANDS, proposal).index for proposal in proposals]
+    return [append_entry(state, proposal.kind, proposal).index for proposal in proposals]
 
 
 def flush(state: RaftState) -> None:

@@ -1,59 +1,59 @@
 """The replicated state machine of one group: applies entries, answers queries, survives restarts by rows.
 
 Deterministic: equal logs give equal states, results and rows on every replica. What decides, decides here, at
-apply; the leader's queues only order and wake. Time is the entry's timestamp.
+apply; the leader's queues only order and wake. Time is the entry's timestamp. Which operations there are is
+registered (`Handlers`); that each command runs once is the business of `sessions`.
 
-**Once.** A command runs only in a live session and stores its result under its sequence, in the same apply as
-its effect. A repeated sequence returns the stored result. A sequence at or below the client's acknowledged mark
-is refused: its result is forgotten. A command of an unknown or expired session never runs.
+What a compaction made superfluous is forgotten bit by bit, by every entry that is applied: no single entry takes long.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, QueueFull, SessionExpired, StorageError
-from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Revision, Timestamp
+import msgpack
+
+from isochrone.errors import InvalidRequest, IsochroneError, StorageError
+from isochrone.ids import GroupId, KeyspaceId, Revision, Timestamp
 from isochrone.ports import Row
 from isochrone.probes import probe
 from isochrone.records import quickly_made
-from isochrone.regions.state import kv
+from isochrone.regions.state import kv, leases, sessions
 from isochrone.regions.state.model import (
     TABLE_GROUP,
-    TABLE_KEYS,
+    TABLE_LEASES,
+    TABLE_RECORDS,
     TABLE_RESULTS,
+    TABLE_SCRUBBED,
     TABLE_SESSIONS,
     ApplyContext,
+    GroupData,
     Handlers,
     KeyspaceState,
-    Session,
-    decode_key_row,
-    decode_session_row,
-    encode_session_row,
-    parse_result_row_key,
-    parse_session_row_key,
-    result_row_key,
-    session_row_key,
+    LeaseEvent,
 )
 from isochrone.wire.commands import (
-    SESSION_IN_FLIGHT_MAX,
     CloseSession,
     Command,
-    CommandResult,
     OpenSession,
+    Query,
     check_operation,
+    check_query,
     decode_batch,
     decode_command,
-    decode_query,
-    encode_key_value,
     encode_result,
 )
+from isochrone.wire.kv import Range
+from isochrone.wire.leases import CompactByRule, LeaseList, LeaseTimeToLive, decode_housekeeping
 from isochrone.wire.messages import Entry, EntryKind
+from isochrone.wire.pack import pack
+from isochrone.wire.records import record_key, record_lease
 
-SESSIONS_MAX = 100_000
-"""Most live sessions of one keyspace; opening more is refused with `QueueFull`."""
+SCRUB_RECORDS_MAX = 500
+"""About how many records an entry looks at to forget what is superseded, in each keyspace."""
 
 _NO_KEYSPACE = KeyspaceId("")
-_REVISION_KEY = b"revision"
+_GROUP_KEY = b"group"
+_SCRUBBED_KEY = b"scrubbed"
 
 
 @quickly_made
@@ -64,6 +64,9 @@ class Applied:
     outcomes: tuple[bytes | IsochroneError, ...]
     """For each command, in order: its encoded result, or the error with which it was refused without effect."""
     rows: tuple[Row, ...]
+    events: tuple[bytes, ...] = ()
+    """Records of what was written, in order."""
+    lease_events: tuple[LeaseEvent, ...] = ()
 
 
 class GroupState:
@@ -72,129 +75,146 @@ class GroupState:
     def __init__(self, group: GroupId, keyspaces: Iterable[KeyspaceId], handlers: Handlers) -> None:
         """Start empty; `restore` brings stored rows in. `handlers` are the registered command families."""
         self.group = group
-        self.revision = Revision(0)
+        self.data = GroupData(group, keyspaces)
         self._handlers = handlers
-        self._keyspaces = {name: KeyspaceState(name, name.encode()) for name in keyspaces}
+
+    @property
+    def revision(self) -> Revision:
+        """The group's revision."""
+        return self.data.revision
 
     def restore(self, rows: Sequence[Row]) -> None:
-        """Take over stored rows before the first apply; in pieces, if their order is kept."""
+        """Take over stored rows before the first apply; in pieces, if their order is kept: by keyspace, table, key."""
         for row in rows:
             if row.value is None:
                 continue
             if row.table == TABLE_GROUP:
-                self.revision = Revision(int.from_bytes(row.value, "big"))
+                self._restore_group(row.value)
                 continue
-            state = self._keyspace(row.keyspace)
-            if row.table == TABLE_KEYS:
-                state.keys[row.key] = decode_key_row(row.key, row.value)
-            elif row.table == TABLE_SESSIONS:
-                state.add_session(parse_session_row_key(row.key), decode_session_row(row.value))
-            elif row.table == TABLE_RESULTS:
-                session, sequence = parse_result_row_key(row.key)
-                state.sessions[session].results[sequence] = row.value
+            state = self.data.keyspace(row.keyspace)
+            if row.table == TABLE_RECORDS:
+                self._restore_record(state, row.value)
             else:
-                raise StorageError(f"group {self.group} has a row of unknown table {row.table}")
+                self._restore_row(state, row.table, row.key, row.value)
+
+    def _restore_record(self, state: KeyspaceState, record: bytes) -> None:
+        key = record_key(record)
+        held = state.history.current(key)
+        self.data.attach(key, record_lease(held) if held is not None else 0, record_lease(record))
+        state.history.restore(key, record)
+
+    def _restore_group(self, value: bytes) -> None:
+        data = self.data
+        revision, timestamp, compacted, compacted_timestamp = msgpack.unpackb(value)
+        data.revision, data.timestamp = Revision(revision), Timestamp(timestamp)
+        data.compacted, data.compacted_timestamp = Revision(compacted), Timestamp(compacted_timestamp)
+
+    def _restore_row(self, state: KeyspaceState, table: int, key: bytes, value: bytes) -> None:
+        match table:
+            case _ if table == TABLE_SCRUBBED:
+                state.history.scrubbed = Revision(int.from_bytes(value, "big"))
+            case _ if table == TABLE_SESSIONS:
+                state.add_session(sessions.parse_session_row_key(key), sessions.decode_session_row(value))
+            case _ if table == TABLE_RESULTS:
+                session, sequence = sessions.parse_result_row_key(key)
+                state.sessions[session].results[sequence] = value
+            case _ if table == TABLE_LEASES:
+                leases.restore_lease(self.data, state.keyspace, key, value)
+            case _:
+                raise StorageError(f"group {self.group} has a row of unknown table {table}")
 
     def apply(self, entry: Entry) -> Applied:
         """Apply one committed entry."""
+        if entry.kind is EntryKind.HOUSEKEEPING:
+            return self._keep_house(entry)
         if entry.kind is not EntryKind.COMMANDS:
             return Applied((), ())
-        context = ApplyContext(self.revision, entry.timestamp, {})
+        commands = decode_batch(entry.data)
+        try:
+            context = ApplyContext(self.data, entry.term, self.data.keyspace(entry.keyspace))
+        except InvalidRequest as error:
+            return Applied((error,) * len(commands), ())
         outcomes: list[bytes | IsochroneError] = []
-        for position, data in enumerate(decode_batch(entry.data)):
-            context.timestamp = Timestamp(entry.timestamp + position)
+        for position, data in enumerate(commands):
+            context.begin(Timestamp(entry.timestamp + position))
             try:
-                state = self._keyspace(entry.keyspace)
-                outcomes.append(self._run(state, decode_command(data), context))
+                outcomes.append(self._run(decode_command(data), context))
             except IsochroneError as error:
                 outcomes.append(error)
-        if context.revision != self.revision:
-            self.revision = context.revision
-            context.rows[_NO_KEYSPACE, TABLE_GROUP, _REVISION_KEY] = self.revision.to_bytes(8, "big")
-        rows = tuple(Row(self.group, name, table, key, value) for (name, table, key), value in context.rows.items())
-        return Applied(tuple(outcomes), rows)
+        sessions.write_session_rows(context)
+        return self._applied(context, outcomes)
 
-    def query(self, keyspace: KeyspaceId, query: bytes) -> bytes:
-        """Answer a query from the state as it is. Raises `InvalidRequest`."""
-        return encode_key_value(kv.get(self._keyspace(keyspace), decode_query(query).key))
+    def _keep_house(self, entry: Entry) -> Applied:
+        context = ApplyContext(self.data, entry.term, None)
+        for position, data in enumerate(decode_batch(entry.data)):
+            context.begin(Timestamp(entry.timestamp + position))
+            command = decode_housekeeping(data)
+            if isinstance(command, CompactByRule):
+                kv.compact_by_rule(context, command)
+            else:
+                leases.apply_lease_command(context, command)
+        return self._applied(context, ())
 
-    def _keyspace(self, name: KeyspaceId) -> KeyspaceState:
-        try:
-            return self._keyspaces[name]
-        except KeyError:
-            raise InvalidRequest(f"group {self.group} holds no keyspace {name!r}") from None
+    def _applied(self, context: ApplyContext, outcomes: Sequence[bytes | IsochroneError]) -> Applied:
+        self._scrub(context)
+        context.rows[_NO_KEYSPACE, TABLE_GROUP, _GROUP_KEY] = self._group_row()
+        rows = tuple([Row(self.group, name, table, key, value) for (name, table, key), value in context.rows.items()])
+        return Applied(tuple(outcomes), rows, tuple(context.events), tuple(context.lease_events))
 
-    def _run(self, state: KeyspaceState, command: Command, context: ApplyContext) -> bytes:
-        check_operation(command.operation)
-        if isinstance(command.operation, OpenSession):
-            return _open_session(state, command.operation, context)
-        session = _live_session(state, command, context)
-        _acknowledge(state, command, session, context)
+    def query(self, keyspace: KeyspaceId, query: Query, lease_remaining_ms: int = 0) -> bytes:
+        """Answer a query from the state as it is. Raises `InvalidRequest`.
+
+        `lease_remaining_ms` is what the leader has measured of the lease that is asked for.
+        """
+        self.data.keyspace(keyspace)
+        check_query(query)
+        match query:
+            case Range():
+                kv.check_range(self.data, query)
+                return encode_result(kv.run_range(self.data, query))
+            case LeaseTimeToLive():
+                return encode_result(leases.time_to_live(self.data, query, lease_remaining_ms))
+            case LeaseList():
+                return encode_result(leases.list_leases(self.data))
+            case _:
+                raise InvalidRequest(f"{type(query).__name__} is no question about the state")
+
+    def _run(self, command: Command, context: ApplyContext) -> bytes:
+        operation = command.operation
+        check_operation(operation)
+        if isinstance(operation, OpenSession):
+            return encode_result(sessions.open_session(context, operation))
+        if not command.session:
+            return self._handle(command, context)
+        session = sessions.live_session(context, command)
+        sessions.acknowledge(context, command, session)
         stored = session.results.get(command.sequence)
         if stored is not None:
             probe("state.repeated_command")
             return stored
-        if len(session.results) >= SESSION_IN_FLIGHT_MAX:
-            raise QueueFull(f"session {command.session} has {len(session.results)} unacknowledged results")
-        if isinstance(command.operation, CloseSession):
-            _forget_session(state, command.session, context)
-            return encode_result(CommandResult(True, context.revision, context.timestamp))
-        result = self._handle(state, command, context)
-        session.results[command.sequence] = result
-        context.rows[state.keyspace, TABLE_RESULTS, result_row_key(command.session, command.sequence)] = result
+        sessions.check_room(command, session)
+        if isinstance(operation, CloseSession):
+            return encode_result(sessions.close_session(context, command))
+        result = self._handle(command, context)
+        sessions.store_result(context, command, session, result)
         return result
 
-    def _handle(self, state: KeyspaceState, command: Command, context: ApplyContext) -> bytes:
+    def _handle(self, command: Command, context: ApplyContext) -> bytes:
         handler = self._handlers.get(type(command.operation))
         if handler is None:
             raise InvalidRequest(f"no command family handles {type(command.operation).__name__}")
-        return encode_result(handler(state, command.operation, context))
+        return encode_result(handler(context, command.operation))
 
+    def _scrub(self, context: ApplyContext) -> None:
+        compacted = self.data.compacted
+        for state in self.data.keyspaces.values():
+            if state.history.scrubbed >= compacted:
+                continue
+            for order in state.history.scrub(compacted, SCRUB_RECORDS_MAX):
+                context.rows[state.keyspace, TABLE_RECORDS, order] = None
+            scrubbed = state.history.scrubbed.to_bytes(8, "big")
+            context.rows[state.keyspace, TABLE_SCRUBBED, _SCRUBBED_KEY] = scrubbed
 
-def _open_session(state: KeyspaceState, operation: OpenSession, context: ApplyContext) -> bytes:
-    for number in state.expired_sessions(context.timestamp):
-        _forget_session(state, number, context)
-    if len(state.sessions) >= SESSIONS_MAX:
-        raise QueueFull(f"keyspace {state.keyspace!r} has {SESSIONS_MAX} sessions")
-    # A timestamp is unique within the log, and stays so when the keyspace moves: the target starts above it.
-    number = int(context.timestamp)
-    session = Session(operation.ttl_ms * NS_PER_MS, context.timestamp)
-    state.add_session(number, session)
-    context.rows[state.keyspace, TABLE_SESSIONS, session_row_key(number)] = encode_session_row(session)
-    return encode_result(CommandResult(True, context.revision, context.timestamp, session=number))
-
-
-def _live_session(state: KeyspaceState, command: Command, context: ApplyContext) -> Session:
-    session = state.sessions.get(command.session)
-    if session is not None and session.expired(context.timestamp):
-        probe("state.session_expired")
-        _forget_session(state, command.session, context)
-        session = None
-    if session is None:
-        raise SessionExpired(f"session {command.session} of keyspace {state.keyspace!r} is unknown or has expired")
-    if command.sequence <= session.acknowledged:
-        probe("state.sequence_below_the_mark")
-        raise Indeterminate(f"sequence {command.sequence} was acknowledged; its result is forgotten")
-    return session
-
-
-def _acknowledge(state: KeyspaceState, command: Command, session: Session, context: ApplyContext) -> None:
-    if command.acknowledged >= command.sequence:
-        raise InvalidRequest("a command cannot acknowledge its own sequence")
-    gap = range(session.acknowledged + 1, command.acknowledged + 1)
-    # Whatever number a client names, the work stays within what is stored.
-    for sequence in gap if len(gap) <= len(session.results) + 1 else list(session.results):
-        if sequence not in gap:
-            continue
-        if session.results.pop(sequence, None) is not None:
-            context.rows[state.keyspace, TABLE_RESULTS, result_row_key(command.session, sequence)] = None
-    session.acknowledged = max(session.acknowledged, command.acknowledged)
-    session.last_used = context.timestamp
-    context.rows[state.keyspace, TABLE_SESSIONS, session_row_key(command.session)] = encode_session_row(session)
-
-
-def _forget_session(state: KeyspaceState, number: int, context: ApplyContext) -> None:
-    session = state.sessions.pop(number)
-    context.rows[state.keyspace, TABLE_SESSIONS, session_row_key(number)] = None
-    for sequence in session.results:
-        context.rows[state.keyspace, TABLE_RESULTS, result_row_key(number, sequence)] = None
+    def _group_row(self) -> bytes:
+        data = self.data
+        return pack((data.revision, data.timestamp, data.compacted, data.compacted_timestamp))

@@ -1,29 +1,39 @@
 """What the state machine holds, in memory and as rows of the store.
 
-Everything is kept by keyspace, so that a keyspace can move to another group. A row is written for every change,
-in the order of the changes; together the rows rebuild the state.
+Everything is kept by keyspace, so that a keyspace can move to another group; what the group has besides is its
+revision, its last timestamp and how far it is compacted. A row is written for every change, in the order of the
+changes; together the rows rebuild the state.
+
+A command of one keyspace may touch keys of others in the same group: `GroupData.keyspace_of` finds them.
 """
 
 import heapq
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import cast
 
-import msgpack
-
-from isochrone.ids import KeyspaceId, Revision, Timestamp
-from isochrone.wire.commands import CommandResult, KeyValue, Operation
-from isochrone.wire.pack import pack
+from isochrone.errors import InvalidRequest, check
+from isochrone.ids import GroupId, KeyspaceId, Revision, Term, Timestamp
+from isochrone.regions.state.history import History
+from isochrone.wire.commands import Operation
+from isochrone.wire.kv import ALL, PackedResult
 
 TABLE_GROUP = 0
-"""One row, in the keyspace of no name: the group's revision."""
-TABLE_KEYS = 1
-TABLE_SESSIONS = 2
-TABLE_RESULTS = 3
+"""One row, in the keyspace of no name: revision, last timestamp, and how far the group is compacted."""
+TABLE_SCRUBBED = 1
+"""One row: how far what is compacted has been forgotten. It stands before the records, as their restoring needs it."""
+TABLE_RECORDS = 2
+"""Every version of every key, by its place among all writes."""
+TABLE_SESSIONS = 3
+TABLE_RESULTS = 4
+TABLE_LEASES = 5
+TABLE_LOCKS = 6
 
-_U64 = struct.Struct(">Q")
-_RESULT_KEY = struct.Struct(">QQ")
+FIRST_REVISION = Revision(1)
+"""Revision of a group without writes, as in etcd."""
+NOT_COMPACTED = Revision(-1)
 
 
 @dataclass(slots=True)
@@ -47,12 +57,45 @@ class Session:
 
 
 @dataclass(slots=True)
+class Lease:
+    """A promise to keep keys as long as somebody renews it. How much of its time is left, only the leader knows."""
+
+    keyspace: KeyspaceId
+    """Where it was granted. It may hold keys of the group's other keyspaces, too."""
+    ttl_ms: int
+    checkpoint_ms: int | None = None
+    """Time that was left when last noted in the log; None means that it may be anything up to the time to live. Below
+    zero it says how much was used of the extra time that a new leader gives."""
+    generation: int = 0
+    """Raised by every renewal that is logged; an expiry decided before one does nothing."""
+
+
+class LeaseChange(StrEnum):
+    """What happened to a lease."""
+
+    GRANTED = "granted"
+    RENEWED = "renewed"
+    CHECKPOINTED = "checkpointed"
+    KEPT = "kept"
+    """An expiry was applied that no longer stood."""
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEvent:
+    """A change of a lease, for the leader that measures its time."""
+
+    change: LeaseChange
+    lease: int
+
+
+@dataclass(slots=True)
 class KeyspaceState:
     """The state of one keyspace."""
 
     keyspace: KeyspaceId
     prefix: bytes
-    keys: dict[bytes, KeyValue] = field(default_factory=dict)
+    history: History = field(default_factory=History)
     sessions: dict[int, Session] = field(default_factory=dict)
     expiries: list[tuple[Timestamp, int]] = field(default_factory=list, compare=False)
     """An index into `sessions`: a heap of (a time before which it does not expire, id), some of sessions now gone."""
@@ -79,66 +122,119 @@ class KeyspaceState:
                 heapq.heappush(self.expiries, (session.expires_after, number))
 
 
-@dataclass(slots=True)
+class GroupData:
+    """The state of one group."""
+
+    __slots__ = (
+        "_ordered",
+        "_prefixes",
+        "attached",
+        "compacted",
+        "compacted_timestamp",
+        "group",
+        "keyspaces",
+        "leases",
+        "revision",
+        "timestamp",
+    )
+
+    def __init__(self, group: GroupId, keyspaces: Iterable[KeyspaceId]) -> None:
+        self.group = group
+        self._ordered = [KeyspaceState(name, name.encode()) for name in sorted(keyspaces, key=str.encode)]
+        self._prefixes = [state.prefix for state in self._ordered]
+        self.keyspaces = {state.keyspace: state for state in self._ordered}
+        self.leases: dict[int, Lease] = {}
+        """Of all keyspaces: an id means one lease in the group."""
+        self.attached: dict[int, dict[bytes, None]] = {}
+        """Keys by the lease that they hang on. That is not in the lease's row: each key's record names its lease."""
+        self.revision = FIRST_REVISION
+        self.timestamp = Timestamp(0)
+        """The last one of the entries applied."""
+        self.compacted = NOT_COMPACTED
+        """Reads below this revision are refused."""
+        self.compacted_timestamp = Timestamp(0)
+        """Reads below this timestamp are refused: it is the largest one up to the compacted revision."""
+
+    def keyspace(self, name: KeyspaceId) -> KeyspaceState:
+        """A keyspace by name. Raises `InvalidRequest`."""
+        try:
+            return self.keyspaces[name]
+        except KeyError:
+            raise InvalidRequest(f"group {self.group} holds no keyspace {name!r}") from None
+
+    def keyspace_of(self, key: bytes) -> KeyspaceState:
+        """The keyspace that a key lies in. Raises `InvalidRequest`."""
+        place = bisect_right(self._prefixes, key)  # Prefixes do not overlap, so at most the one before can fit.
+        if place and key.startswith(self._prefixes[place - 1]):
+            return self._ordered[place - 1]
+        raise InvalidRequest(f"key {key[:64]!r} lies in no keyspace of group {self.group}")
+
+    def attach(self, key: bytes, before: int, after: int) -> None:
+        """A key that hung on one lease hangs on another now; 0 for none."""
+        if before == after:
+            return
+        if before:
+            keys = self.attached[before]
+            del keys[key]
+            if not keys:
+                del self.attached[before]
+        if after:
+            self.attached.setdefault(after, {})[key] = None
+
+    def parts(self, key: bytes, range_end: bytes) -> list[tuple[KeyspaceState, bytes, bytes | None]]:
+        """The pieces of a range, each within a keyspace, in order of the keys. Raises for a key outside all."""
+        if not range_end:
+            return [(self.keyspace_of(key), key, key + b"\0")]
+        if range_end == ALL:
+            return [(state, key, None) for state in self._ordered]
+        return [(state, key, range_end) for state in self._ordered] if key < range_end else []
+
+
 class ApplyContext:
-    """What a command handler may use besides the keyspace's state. Time is the entry's, never the wall clock's."""
+    """What a command handler may use: the group, and where its own effects go. Time is the entry's, never the clock's.
 
-    revision: Revision
-    """The group's revision so far; `next_revision` raises it."""
-    timestamp: Timestamp
-    rows: dict[tuple[KeyspaceId, int, bytes], bytes | None]
-    """Changed rows; None deletes."""
+    A handler checks first and changes then: once it has changed anything it must not raise.
+    """
 
-    def next_revision(self) -> Revision:
-        """Count one applied write."""
-        self.revision = Revision(self.revision + 1)
-        return self.revision
+    __slots__ = ("_home", "_placed", "data", "events", "lease_events", "rows", "term", "timestamp", "used_sessions")
+
+    def __init__(self, data: GroupData, term: Term, home: KeyspaceState | None) -> None:
+        """For the commands of one entry. `home` is the keyspace that the entry names; a leader's own names none."""
+        self.data = data
+        self._home = home
+        self.term = term
+        """Of the entry."""
+        self.timestamp = Timestamp(0)
+        self.rows: dict[tuple[KeyspaceId, int, bytes], bytes | None] = {}
+        """Changed rows; None deletes."""
+        self.events: list[bytes] = []
+        """Records of what was written, in order."""
+        self.lease_events: list[LeaseEvent] = []
+        self.used_sessions: dict[tuple[KeyspaceId, int], None] = {}
+        """Sessions whose row is to be written when the entry is done."""
+        self._placed = 0
+
+    @property
+    def home(self) -> KeyspaceState:
+        """The keyspace that the entry names."""
+        check(self._home is not None, "a leader's own command has no keyspace")
+        return cast("KeyspaceState", self._home)
+
+    def begin(self, timestamp: Timestamp) -> None:
+        """The next command begins."""
+        self.timestamp = self.data.timestamp = timestamp
+        self._placed = 0
+
+    def place(self) -> tuple[Revision, int]:
+        """Revision of the command under way, and the place of its next write in it. The first write raises it."""
+        if not self._placed:
+            self.data.revision = Revision(self.data.revision + 1)
+        self._placed += 1
+        return self.data.revision, self._placed - 1
 
 
-Handler = Callable[[KeyspaceState, Operation, ApplyContext], CommandResult]
+Handler = Callable[[ApplyContext, Operation], PackedResult]
 """Applies one kind of operation. Deterministic; changes the state and records the rows that it changed."""
 
 Handlers = Mapping[type[object], Handler]
 """A command family: handlers by type of operation. The host takes families by registration."""
-
-
-def encode_key_row(item: KeyValue) -> bytes:
-    """A key's row; the key itself is the row's key."""
-    return pack((item.value, item.create_revision, item.mod_revision, item.version, item.timestamp))
-
-
-def decode_key_row(key: bytes, value: bytes) -> KeyValue:
-    """Back from a key's row."""
-    return KeyValue(key, *msgpack.unpackb(value))
-
-
-def session_row_key(session: int) -> bytes:
-    """Row key of a session."""
-    return _U64.pack(session)
-
-
-def parse_session_row_key(key: bytes) -> int:
-    """Back from a session's row key."""
-    return cast("int", _U64.unpack(key)[0])
-
-
-def encode_session_row(session: Session) -> bytes:
-    """A session's row, without its results, which have rows of their own."""
-    return pack((session.ttl_ns, session.last_used, session.acknowledged))
-
-
-def decode_session_row(value: bytes) -> Session:
-    """Back from a session's row."""
-    ttl_ns, last_used, acknowledged = msgpack.unpackb(value)
-    return Session(ttl_ns, last_used, acknowledged)
-
-
-def result_row_key(session: int, sequence: int) -> bytes:
-    """Row key of a stored result."""
-    return _RESULT_KEY.pack(session, sequence)
-
-
-def parse_result_row_key(key: bytes) -> tuple[int, int]:
-    """Back from a result's row key: session and sequence."""
-    session, sequence = _RESULT_KEY.unpack(key)
-    return session, sequence

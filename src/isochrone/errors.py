@@ -6,6 +6,7 @@
     ├── Rejected                  surely not applied
     │   ├── NotLeader             another replica leads; carries a hint when one is known
     │   ├── LockHeld              the lock is held by somebody else
+    │   ├── Deadlock              the wait would have closed a cycle, and this request was its victim
     │   ├── QueueFull             a bounded queue is full; try again later
     │   ├── ClockUnsynchronized   the clock bound is unknown or too wide
     │   ├── Unavailable           never sent, or refused by the server
@@ -16,6 +17,14 @@
     │   ├── ConnectionLost        the connection broke after the request may have left
     │   └── SessionExpired        the session that would have told is gone
     ├── InvalidRequest            the caller's fault; surely not applied
+    │   ├── RevisionCompacted     the revision was compacted; the text names the first one that can be read
+    │   ├── FutureRevision        the revision or timestamp lies ahead of the state
+    │   ├── DuplicateKey          a transaction writes a key twice
+    │   ├── KeyNotFound           the key must exist for what was asked, and does not
+    │   ├── LeaseNotFound         the lease is unknown, has expired or was revoked
+    │   ├── LeaseExists           a lease of that id exists
+    │   ├── LockNotHeld           the lock is not held by who asks to release or use it
+    │   └── LockOrder             locks were asked for against the hierarchy's order
     └── StorageError              a disk failed, is full, locked or not ours; the node stops
 
     InvariantViolation            a fault in Isochrone itself; outside the tree, stops the node
@@ -49,6 +58,10 @@ class NotLeader(Rejected):
 
 class LockHeld(Rejected):
     """Somebody else holds the lock in a mode that excludes the one asked for."""
+
+
+class Deadlock(Rejected):
+    """Waiting for the lock would have closed a cycle of waits; of those in it this request was the youngest."""
 
 
 class QueueFull(Rejected):
@@ -91,6 +104,38 @@ class InvalidRequest(IsochroneError):
     """The request is wrong in itself: the caller's fault. It was not applied."""
 
 
+class RevisionCompacted(InvalidRequest):
+    """The revision was compacted: what it looked like is forgotten. The text names the first one that can be read."""
+
+
+class FutureRevision(InvalidRequest):
+    """The revision or timestamp lies ahead of the state."""
+
+
+class DuplicateKey(InvalidRequest):
+    """A transaction would write a key twice."""
+
+
+class KeyNotFound(InvalidRequest):
+    """The key must exist for what was asked, and does not."""
+
+
+class LeaseNotFound(InvalidRequest):
+    """The lease is unknown, has expired or was revoked."""
+
+
+class LeaseExists(InvalidRequest):
+    """A lease of that id exists."""
+
+
+class LockNotHeld(InvalidRequest):
+    """The lock is not held by who asks to release or use it."""
+
+
+class LockOrder(InvalidRequest):
+    """Locks were asked for against the order of their hierarchy."""
+
+
 class StorageError(IsochroneError):
     """Storage failed, is full, is locked by another process or is not ours. A node that meets one stops."""
 
@@ -110,6 +155,7 @@ STATUS_BY_ERROR: dict[type[Exception], str] = {
     Rejected: "ABORTED",
     NotLeader: "FAILED_PRECONDITION",
     LockHeld: "FAILED_PRECONDITION",
+    Deadlock: "ABORTED",
     QueueFull: "RESOURCE_EXHAUSTED",
     ClockUnsynchronized: "FAILED_PRECONDITION",
     Unavailable: "UNAVAILABLE",
@@ -120,6 +166,14 @@ STATUS_BY_ERROR: dict[type[Exception], str] = {
     ConnectionLost: "UNKNOWN",
     SessionExpired: "UNKNOWN",
     InvalidRequest: "INVALID_ARGUMENT",
+    RevisionCompacted: "OUT_OF_RANGE",
+    FutureRevision: "OUT_OF_RANGE",
+    DuplicateKey: "INVALID_ARGUMENT",
+    KeyNotFound: "INVALID_ARGUMENT",
+    LeaseNotFound: "NOT_FOUND",
+    LeaseExists: "FAILED_PRECONDITION",
+    LockNotHeld: "FAILED_PRECONDITION",
+    LockOrder: "FAILED_PRECONDITION",
     StorageError: "DATA_LOSS",
     InvariantViolation: "INTERNAL",
 }

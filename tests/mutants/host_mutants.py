@@ -6,6 +6,7 @@ HOST = "regions/host.py"
 INTAKE = "regions/intake.py"
 REPLICA = "regions/replica.py"
 MACHINE = "regions/state/machine.py"
+SESSIONS = "regions/state/sessions.py"
 BOUNDS = "regions/storage/log_bounds.py"
 LMDB = "regions/storage/store_lmdb.py"
 MEMORY = "regions/storage/memory.py"
@@ -14,6 +15,7 @@ DIRECTORY = "regions/storage/directory_os.py"
 _HOST = "tests/unit/regions/test_host.py::test_"
 _REPLACED = "tests/unit/regions/test_replaced_store.py::test_"
 _MACHINE = "tests/unit/regions/test_machine.py::test_"
+_STATE = "tests/unit/regions/state/test_"
 _CONTRACT = "tests/contract/storage/test_store.py::test_"
 _DAMAGE = "tests/integration/storage/test_damage.py::test_"
 _DIRECTORY = "tests/integration/storage/test_directory.py::test_"
@@ -146,37 +148,57 @@ STATE_MUTANTS = (
     ),
     Mutant(
         name="the result of a command is stored under another session",
-        file=MACHINE,
+        file=SESSIONS,
         old="result_row_key(command.session, command.sequence)] = result\n",
         new="result_row_key(0, command.sequence)] = result\n",
         test=_HOST + "state_and_dedupe_survive_a_restart_of_everyone",
     ),
     Mutant(
         name="a command runs in an expired session",
-        file=MACHINE,
+        file=SESSIONS,
         old="    if session is not None and session.expired(context.timestamp):",
         new="    if session is None and session is not None:",
         test=_MACHINE + "an_unused_session_expires_by_entry_time_and_never_executes",
     ),
     Mutant(
         name="a sequence below the mark runs again",
-        file=MACHINE,
+        file=SESSIONS,
         old="    if command.sequence <= session.acknowledged:\n",
         new="    if command.sequence < 0:\n",
         test=_MACHINE + "an_acknowledged_sequence_is_refused_as_indeterminate",
     ),
     Mutant(
-        name="a failed comparison writes",
-        file="regions/state/kv.py",
-        old="    if value != operation.expected:\n        return CommandResult(False,",
-        new='    if value != operation.expected:\n        _set(state, operation.key, operation.value or b"", context)\n'
-        "        return CommandResult(False,",
-        test=_MACHINE + "compare_and_set_in_all_its_cases",
+        name="the branch of a transaction is not chosen by its compares",
+        file="regions/state/txn.py",
+        old="    return txn.success if holds else txn.failure\n",
+        new="    return txn.success\n",
+        test=_STATE + "txn.py::test_a_transaction_takes_one_branch_at_one_revision",
     ),
     Mutant(
-        name="a changed revision is not kept as a row",
+        name="compares of nested transactions see what was written before them",
+        file="regions/state/txn.py",
+        old="    holds = next(way)\n    results",
+        new="    next(way)\n    holds = all(_holds(context.data, compare) for compare in txn.compares)\n    results",
+        test=_STATE + "txn.py::test_compares_look_at_the_state_before_the_transaction",
+    ),
+    Mutant(
+        name="a compaction forgets what can still be read",
+        file="regions/state/history.py",
+        old="        last = min(records_max, self.first_from(compacted))\n",
+        new="        last = min(records_max, self.first_from(compacted + 1))\n",
+        test=_STATE + "mvcc.py::test_after_a_compaction_its_own_revision_can_be_watched_and_read",
+    ),
+    Mutant(
+        name="reads below a compaction are answered",
+        file="regions/state/kv.py",
+        old="    if revision < data.compacted:\n",
+        new="    if revision < 0:\n",
+        test=_STATE + "mvcc.py::test_after_a_compaction_its_own_revision_can_be_watched_and_read",
+    ),
+    Mutant(
+        name="the group's marks are not kept as a row",
         file=MACHINE,
-        old='            context.rows[_NO_KEYSPACE, TABLE_GROUP, _REVISION_KEY] = self.revision.to_bytes(8, "big")\n',
+        old="        context.rows[_NO_KEYSPACE, TABLE_GROUP, _GROUP_KEY] = self._group_row()\n",
         new="",
         test=_MACHINE + "rows_rebuild_the_state_and_equal_logs_give_equal_states",
     ),

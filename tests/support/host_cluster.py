@@ -30,7 +30,7 @@ from isochrone.node.service import ClientService
 from isochrone.ports import StoreIdentity
 from isochrone.regions.host import GroupSettings, Host
 from isochrone.regions.raft.config import RaftConfig
-from isochrone.regions.state.kv import HANDLERS
+from isochrone.regions.state.families import HANDLERS
 from isochrone.regions.storage.memory import MemoryStore
 from isochrone.wire.messages import Configuration, Envelope, Member, PeerMessage
 from isochrone.wire.session import ClientHello, KeyspaceRoute, NodeHello, Place, SessionMessage

@@ -12,21 +12,19 @@ from virtual_time import run_virtual
 from isochrone.client import Client, Statistics
 from isochrone.client.connection import Closed, Received
 from isochrone.errors import Unavailable
-from isochrone.ids import ClusterId, GroupId, KeyspaceId, NodeId, Revision, Term, Timestamp
+from isochrone.ids import ClusterId, GroupId, KeyspaceId, NodeId, Term
 from isochrone.wire.commands import (
+    CLOSE_SESSION,
+    OPEN_SESSION,
     CloseSession,
     Command,
-    CommandResult,
-    CompareAndSet,
-    Delete,
-    KeyValue,
     OpenSession,
-    Put,
     decode_command,
     decode_query,
-    encode_key_value,
     encode_result,
 )
+from isochrone.wire.kv import DELETE, PUT, RANGE, TXN, DeleteRange, PackedResult, Put, Range, Target, Txn
+from isochrone.wire.records import decode_record, set_record
 from isochrone.wire.session import (
     Answer,
     ClientHello,
@@ -52,24 +50,25 @@ KEYSPACE = KeyspaceId("app/")
 class State:
     """What all nodes agree on: the applied state of the group."""
 
-    rows: dict[bytes, KeyValue] = field(default_factory=dict)
-    sessions: dict[int, dict[int, CommandResult]] = field(default_factory=dict)
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+    """Record of each key."""
+    sessions: dict[int, dict[int, PackedResult]] = field(default_factory=dict)
     marks: dict[int, int] = field(default_factory=dict)
     revision: int = 0
     opened: int = 0
     effects: list[Command] = field(default_factory=list)
     """Commands that were executed, each once."""
 
-    def apply(self, command: Command) -> CommandResult | None:
+    def apply(self, command: Command) -> PackedResult | None:
         """The result, or None for an unknown session or a sequence that was given up."""
         match command.operation:
             case OpenSession():
                 self.opened += 1
                 self.sessions[self.opened] = {}
-                return CommandResult(True, Revision(self.revision), Timestamp(self.revision), self.opened)
+                return (OPEN_SESSION, self.revision, self.revision, self.opened)
             case CloseSession():
                 self.sessions.pop(command.session, None)
-                return CommandResult(True, Revision(self.revision), Timestamp(self.revision))
+                return (CLOSE_SESSION, self.revision, self.revision, 0)
         results = self.sessions.get(command.session)
         if results is None or command.sequence <= self.marks.get(command.session, 0):
             return None
@@ -80,29 +79,48 @@ class State:
             results[command.sequence] = self._execute(command)
         return results[command.sequence]
 
-    def _execute(self, command: Command) -> CommandResult:
+    def _execute(self, command: Command) -> PackedResult:
         self.effects.append(command)
-        match command.operation:
+        return self._run(command.operation)
+
+    def _run(self, operation: object) -> PackedResult:
+        match operation:
             case Put(key, value):
-                return self._set(key, value)
-            case Delete(key):
-                return self._set(key, None) if key in self.rows else self._result(False)
-            case CompareAndSet(key, expected, value):
-                found = self.rows[key].value if key in self.rows else None
-                return self._set(key, value) if found == expected else self._result(False, found)
-        raise AssertionError(command)
+                self._put(key, value)
+                return self._result(PUT, None)
+            case DeleteRange(key):
+                found = self.rows.pop(key, None)
+                self.revision += found is not None
+                return self._result(DELETE, int(found is not None), [])
+            case Range():
+                return self.read(operation)
+            case Txn((compare,), success, failure):
+                held = decode_record(self.rows[compare.key]) if compare.key in self.rows else None
+                by_value = compare.target is Target.VALUE
+                holds = (held is not None and held.value == compare.value) if by_value else held is None
+                return self._result(TXN, holds, [self._run(item) for item in (success if holds else failure)])
+        raise AssertionError(operation)
 
-    def _set(self, key: bytes, value: bytes | None) -> CommandResult:
+    def read(self, query: Range) -> PackedResult:
+        found = [self.rows[query.key]] if query.key in self.rows else []
+        return self._result(RANGE, len(found), False, found)
+
+    def _put(self, key: bytes, value: bytes) -> None:
         self.revision += 1
-        revision = Revision(self.revision)
-        old = self.rows.pop(key, None)
-        if value is not None:
-            created, version = (old.create_revision, old.version + 1) if old else (revision, 1)
-            self.rows[key] = KeyValue(key, value, created, revision, version, Timestamp(self.revision * 10))
-        return self._result(True)
+        old = decode_record(self.rows[key]) if key in self.rows else None
+        self.rows[key] = set_record(
+            key,
+            value,
+            revision=self.revision,
+            place=0,
+            created=old.create_revision if old else self.revision,
+            version=old.version + 1 if old else 1,
+            timestamp=self.revision * 10,
+            lease=0,
+        )
 
-    def _result(self, succeeded: bool, previous: bytes | None = None) -> CommandResult:
-        return CommandResult(succeeded, Revision(self.revision), Timestamp(self.revision * 10), 0, previous)
+    def _result(self, tag: int, *rest: object) -> PackedResult:
+        return (tag, self.revision, self.revision * 10, *rest)
 
 
 class Stream:
@@ -207,7 +225,7 @@ def serve(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> No
         return
     state = node.cluster.state
     if isinstance(message, ReadRequest):
-        payload = encode_key_value(state.rows.get(decode_query(message.query).key))
+        payload = encode_result(state.read(decode_query(message.query)))
     else:
         result = state.apply(decode_command(message.command))
         if result is None:
@@ -316,7 +334,7 @@ def run_scenario(scenario: Callable[[Cluster], Coroutine[Any, Any, None]]) -> No
 
 
 def values(cluster: Cluster) -> list[Any]:
-    """What writes set, in the order of their execution."""
+    """What puts set, in the order of their execution."""
     return [command.operation.value for command in cluster.state.effects]  # type: ignore[union-attr]
 
 

@@ -10,7 +10,7 @@ from wire_nodes import free_addresses, peer_hello
 
 from isochrone.client import Client
 from isochrone.ids import NodeId, ReplicaRole, ZoneId
-from isochrone.wire.commands import VALUE_BYTES_MAX
+from isochrone.wire.kv import VALUE_BYTES_MAX
 from isochrone.wire.peers_grpc import GrpcTransport
 from isochrone.wire.server_grpc import NodeServer
 from isochrone.wire.session import NodeHello
@@ -67,6 +67,6 @@ def test_a_burst_of_large_answers() -> None:
 def test_a_burst_of_large_writes() -> None:
     async def test(client: Client) -> None:
         writes = await asyncio.gather(*(client.put(f"k/{number % 4}", VALUE) for number in range(100)))
-        assert sorted(write.revision for write in writes) == list(range(1, 101))
+        assert sorted(write.revision for write in writes) == list(range(2, 102))
 
     with_client(test)

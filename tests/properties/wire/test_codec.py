@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import GroupId, Incarnation, KeyspaceId, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp
-from isochrone.wire import codec, commands, session
+from isochrone.wire import codec, commands, kv, leases, session
 from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello, encode_frame, encode_hello
 from isochrone.wire.configurations import configuration_to_plain, encode_configuration
 from isochrone.wire.entries import CorruptEntry, decode_entry, make_entry
@@ -150,12 +150,38 @@ SESSION_MESSAGES = st.lists(
     ),
     max_size=4,
 )
+RANGES = st.builds(
+    kv.Range,
+    BLOBS,
+    BLOBS,
+    *[NUMBERS] * 3,
+    st.sampled_from(kv.SortOrder),
+    st.sampled_from(kv.SortTarget),
+    BOOLS,
+    BOOLS,
+    *[NUMBERS] * 4,
+)
+COMPARES = st.builds(kv.Compare, BLOBS, st.sampled_from(kv.Target), st.sampled_from(kv.Relation), NUMBERS, BLOBS, BLOBS)
+KV_OPERATIONS: st.SearchStrategy[Any] = st.recursive(
+    st.builds(kv.Put, BLOBS, BLOBS, NUMBERS, BOOLS, BOOLS, BOOLS)
+    | st.builds(kv.DeleteRange, BLOBS, BLOBS, BOOLS)
+    | st.builds(kv.Increment, BLOBS, st.integers(-(1 << 62), 1 << 62))
+    | RANGES,
+    lambda inner: st.builds(
+        kv.Txn,
+        st.lists(COMPARES, max_size=2).map(tuple),
+        st.lists(inner, max_size=2).map(tuple),
+        st.lists(inner, max_size=2).map(tuple),
+    ),
+    max_leaves=4,
+)
 OPERATIONS = st.one_of(
     st.builds(commands.OpenSession, BLOBS, NUMBERS),
     st.builds(commands.CloseSession),
-    st.builds(commands.Put, BLOBS, BLOBS),
-    st.builds(commands.Delete, BLOBS),
-    st.builds(commands.CompareAndSet, BLOBS, st.none() | BLOBS, st.none() | BLOBS),
+    st.builds(kv.Compact, NUMBERS),
+    st.builds(leases.LeaseGrant, NUMBERS, NUMBERS),
+    st.builds(leases.LeaseRevoke, NUMBERS),
+    KV_OPERATIONS,
 )
 COMMANDS = st.builds(commands.Command, NUMBERS, NUMBERS, NUMBERS, OPERATIONS)
 

@@ -9,7 +9,8 @@ from session_cluster import lose_answer, lose_request, refuse, run_scenario
 from isochrone.client import Provenance
 from isochrone.errors import ConnectionLost, InvalidRequest, Unavailable
 from isochrone.ids import ClusterId
-from isochrone.wire.commands import VALUE_BYTES_MAX, CloseSession, OpenSession, decode_command
+from isochrone.wire.commands import CloseSession, OpenSession, decode_command
+from isochrone.wire.kv import VALUE_BYTES_MAX
 from isochrone.wire.session import WriteRequest
 
 

@@ -9,13 +9,14 @@ from host_cluster import GROUP, KEYSPACE, HostCluster
 from virtual_time import run_virtual
 
 from isochrone.ids import NodeId, ReplicaRole
-from isochrone.node.service import BACKLOG_BYTES_MAX, COMMAND_BYTES_MAX, QUERY_BYTES_MAX, ClientService
-from isochrone.wire.commands import KEY_BYTES_MAX, Command, Get, OpenSession, encode_command, encode_query
+from isochrone.node.service import BACKLOG_BYTES_MAX, QUERY_BYTES_MAX, ClientService
+from isochrone.wire.commands import COMMAND_BYTES_MAX, Command, OpenSession, encode_command, encode_query
+from isochrone.wire.kv import KEY_BYTES_MAX, Range
 from isochrone.wire.session import Answer, LeaderChanged, ReadRequest, Refusal, SessionMessage, WriteRequest
 
 OPEN = encode_command(Command(0, 0, 0, OpenSession(b"", 10_000)))
 WRITE = WriteRequest(1, GROUP, KEYSPACE, 1_000, b"", OPEN)
-READ = ReadRequest(1, GROUP, KEYSPACE, 1_000, encode_query(Get(b"k/" + bytes(KEY_BYTES_MAX - 2))))
+READ = ReadRequest(1, GROUP, KEYSPACE, 1_000, encode_query(Range(b"k/" + bytes(KEY_BYTES_MAX - 2))))
 
 
 class Told:

@@ -23,8 +23,9 @@ from isochrone.errors import (
 )
 from isochrone.ids import Incarnation, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term
 from isochrone.regions.host import WAITING_READS_MAX
-from isochrone.regions.replica import Outcome
-from isochrone.wire.commands import Command, Get, Put, encode_command, encode_query
+from isochrone.regions.requests import Outcome
+from isochrone.wire.commands import Command, encode_command, encode_query
+from isochrone.wire.kv import Put, Range
 from isochrone.wire.messages import Envelope, GroupMessage, Heartbeat, HeartbeatResponse, TimeoutNow, VoteRequest
 
 FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
@@ -273,7 +274,7 @@ def test_reads_that_cannot_be_confirmed_are_bounded() -> None:
         assert host is not None and cluster.leader() == "a"
         cluster.isolate("a")
         errors: list[IsochroneError | None] = []
-        query = encode_query(Get(b"k/x"))
+        query = encode_query(Range(b"k/x"))
         for _ in range(WAITING_READS_MAX + 1):
             host.read(GROUP, KEYSPACE, query, lambda outcome: errors.append(outcome.error))
         assert [type(error) for error in errors] == [QueueFull]
@@ -379,7 +380,7 @@ def test_a_witness_leads_only_to_hand_over_and_serves_nothing() -> None:
         witness = cluster.processes[NodeId("w")].host
         assert witness is not None and witness.counters["raft_relay_handed_over"] >= 1
         errors: list[IsochroneError | None] = []
-        witness.read(GROUP, KEYSPACE, b"", lambda outcome: errors.append(outcome.error))
+        witness.read(GROUP, KEYSPACE, encode_query(Range(b"k/x")), lambda outcome: errors.append(outcome.error))
         assert isinstance(errors[0], Rejected)
 
     in_cluster(test, WITNESSED)
@@ -395,7 +396,7 @@ def test_state_and_dedupe_survive_a_restart_of_everyone() -> None:
         for name in "abc":
             await cluster.start(name)
         assert [(await client.get(f"k/{n}", timeout_s=20)).version for n in range(3)] == [7, 7, 6]
-        assert (await client.put("k/0", "again")).revision == 21
+        assert (await client.put("k/0", "again")).revision == 22
 
     in_cluster(test)
 

@@ -16,8 +16,9 @@ from isochrone.drills.verdict import Verdict
 from isochrone.errors import IsochroneError, NotLeader, Rejected
 from isochrone.ids import KeyspaceId, NodeId, ReplicaRole
 from isochrone.regions.host import Host
-from isochrone.regions.replica import Outcome
-from isochrone.wire.commands import Get, encode_query
+from isochrone.regions.requests import Outcome
+from isochrone.wire.commands import Query, encode_query
+from isochrone.wire.kv import Range
 
 FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
 THREE = {"a": FULL, "b": FULL, "c": FULL}
@@ -50,7 +51,7 @@ def _host(cluster: HostCluster, name: str) -> Host:
 def _read(host: Host, key: str) -> list[Outcome]:
     """Ask a host for a read; its outcome appears in the list."""
     outcomes: list[Outcome] = []
-    host.read(GROUP, KEYSPACE, encode_query(Get(key.encode())), outcomes.append)
+    host.read(GROUP, KEYSPACE, encode_query(Range(key.encode())), outcomes.append)
     return outcomes
 
 
@@ -81,9 +82,9 @@ def test_a_process_stopped_between_the_check_of_its_lease_and_its_answer_answers
         assert machine is not None
         query = machine.query
 
-        def goes_on(keyspace: KeyspaceId, wanted: bytes) -> bytes:
+        def goes_on(keyspace: KeyspaceId, wanted: Query, lease_remaining_ms: int) -> bytes:
             clock.held = None
-            return query(keyspace, wanted)
+            return query(keyspace, wanted, lease_remaining_ms)
 
         machine.query = goes_on  # type: ignore[method-assign]
         outcomes = _read(host, "k/x")

@@ -12,9 +12,10 @@ from isochrone.errors import InvalidRequest, LeadershipLost, NotLeader, StorageE
 from isochrone.ids import GroupId, Incarnation, NodeId, ReplicaRole, StoreId
 from isochrone.ports import StoreIdentity
 from isochrone.regions.host import Host
-from isochrone.regions.replica import Outcome
+from isochrone.regions.requests import Outcome
 from isochrone.regions.storage.memory import MemoryStore
-from isochrone.wire.commands import Get, decode_key_value, encode_query
+from isochrone.wire.commands import decode_result, encode_query
+from isochrone.wire.kv import Range, RangeResult
 from isochrone.wire.messages import Configuration, Member, QuorumSizes
 from isochrone.wire.status import GroupStatus
 
@@ -59,10 +60,12 @@ async def change(
 async def read(cluster: HostCluster, leader: str, key: str) -> bytes | None:
     """A linearizable read at a node that leads."""
     answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    host_of(cluster, leader).read(GROUP, KEYSPACE, encode_query(Get(key.encode())), answer.set_result)
+    host_of(cluster, leader).read(GROUP, KEYSPACE, encode_query(Range(key.encode())), answer.set_result)
     outcome = await answer
     assert outcome.error is None, outcome.error
-    found = decode_key_value(outcome.payload)
+    result = decode_result(outcome.payload)
+    assert isinstance(result, RangeResult)
+    found = result.items[0] if result.items else None
     return None if found is None else found.value
 
 

@@ -12,9 +12,11 @@ from virtual_time import run_virtual
 from isochrone.client import Client
 from isochrone.errors import IsochroneError, Unavailable
 from isochrone.ids import NodeId, ReplicaRole
-from isochrone.regions.replica import Outcome, Replica
+from isochrone.regions.replica import Replica
+from isochrone.regions.requests import Outcome
 from isochrone.regions.state.machine import GroupState
-from isochrone.wire.commands import Get, decode_key_value, encode_query
+from isochrone.wire.commands import decode_result, encode_query
+from isochrone.wire.kv import Range, RangeResult
 from isochrone.wire.messages import Member
 from isochrone.wire.status import GroupStatus
 
@@ -49,7 +51,7 @@ def status(cluster: HostCluster, name: str) -> GroupStatus:
 def state(cluster: HostCluster, name: str) -> tuple[object, object]:
     machine = replica(cluster, name).machine
     assert isinstance(machine, GroupState)
-    return machine.revision, machine._keyspaces
+    return machine.revision, machine.data.keyspaces
 
 
 async def write(client: Client, count: int, prefix: str = "k/x", size: int = 20) -> None:
@@ -97,8 +99,10 @@ async def read_at(cluster: HostCluster, leader: str, key: str) -> bytes:
     """A linearizable read at a node that leads."""
     host = cluster.processes[NodeId(leader)].host
     assert host is not None
-    outcome = await outcome_of(lambda done: host.read(GROUP, KEYSPACE, encode_query(Get(key.encode())), done))
-    found = decode_key_value(outcome.payload)
+    outcome = await outcome_of(lambda done: host.read(GROUP, KEYSPACE, encode_query(Range(key.encode())), done))
+    result = decode_result(outcome.payload)
+    assert isinstance(result, RangeResult)
+    found = result.items[0] if result.items else None
     assert found is not None
     return found.value
 

@@ -16,7 +16,7 @@ from isochrone.ports import LoggedConfiguration, LogWrite, StoreIdentity, WriteB
 from isochrone.regions.host import Host
 from isochrone.regions.intake import Intake
 from isochrone.regions.raft.changes import keeps_state
-from isochrone.regions.replica import Outcome
+from isochrone.regions.requests import Outcome
 from isochrone.regions.storage.log_bounds import empty_group
 from isochrone.regions.storage.memory import MemoryStore
 from isochrone.wire.configurations import encode_configuration

@@ -7,21 +7,20 @@ from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaR
 from isochrone.ports import StoredGroup, TermRun
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
-from isochrone.regions.replica import Outcome, Read, Replica, Turn
-from isochrone.regions.state.kv import HANDLERS
+from isochrone.regions.replica import Replica, Turn
+from isochrone.regions.requests import Outcome, Read
+from isochrone.regions.state.families import HANDLERS
 from isochrone.regions.state.machine import GroupState
 from isochrone.wire.commands import (
     Command,
-    Get,
     OpenSession,
     Operation,
-    Put,
-    decode_key_value,
+    decode_result,
     encode_batch,
     encode_command,
-    encode_query,
 )
 from isochrone.wire.entries import make_entry
+from isochrone.wire.kv import Put, Range, RangeResult
 from isochrone.wire.messages import Configuration, Entry, EntryKind, HardState, Member
 
 GROUP, KEYSPACE, A = GroupId("g"), KeyspaceId("k/"), NodeId("a")
@@ -72,12 +71,13 @@ def test_a_read_waits_until_what_it_must_reflect_is_applied() -> None:
     end_writes(replica, turn)
     assert core.status().leader == A
     answers: list[Outcome] = []
-    replica.read(Read(KEYSPACE, encode_query(Get(b"k/x")), answers.append))
+    replica.read(Read(KEYSPACE, Range(b"k/x"), answers.append))
     replica.collect(Nanos(0), turn)
     assert answers == []
     end_writes(replica, turn)
     replica.collect(Nanos(0), turn)
     (answer,) = answers
-    item = decode_key_value(answer.payload)
-    assert item is not None
+    found = decode_result(answer.payload)
+    assert isinstance(found, RangeResult)
+    (item,) = found.items
     assert item.value == b"3"

@@ -1,0 +1,181 @@
+"""Multi-key transactions within a group: compare, then one branch or the other.
+
+As in etcd, all compares on the way down through nested transactions look at the state before the transaction, and
+everything that could fail is checked before the first operation runs.
+"""
+
+from collections.abc import Iterator
+
+from isochrone.errors import InvalidRequest
+from isochrone.regions.state.kv import (
+    NUMBER_MAX,
+    READ_BYTES_MAX,
+    apply_compact,
+    apply_delete,
+    apply_increment,
+    apply_put,
+    apply_range,
+    check_delete,
+    check_increment,
+    check_put,
+    check_range,
+    decimal,
+    run_delete,
+    run_increment,
+    run_put,
+    run_range,
+)
+from isochrone.regions.state.model import ApplyContext, GroupData, Handlers
+from isochrone.wire.commands import Operation
+from isochrone.wire.kv import (
+    TXN,
+    Compact,
+    Compare,
+    DeleteRange,
+    Increment,
+    KvOperation,
+    PackedResult,
+    Put,
+    Range,
+    Relation,
+    Target,
+    Txn,
+)
+from isochrone.wire.records import RECORD_HEAD_BYTES, record_lease, record_value, record_versions
+
+_ANY_SIZE = 1 << 40
+"""Bytes. What a transaction reads is limited before it begins; nothing may stop it then."""
+
+
+def apply_txn(context: ApplyContext, operation: Operation) -> PackedResult:
+    """Handler of `Txn`."""
+    assert isinstance(operation, Txn)
+    way = list(_way(context.data, operation))
+    budget = _check(context.data, operation, iter(way), READ_BYTES_MAX)
+    if budget < 0:
+        raise InvalidRequest(f"what the transaction reads would exceed {READ_BYTES_MAX} bytes")
+    return _run(context, operation, iter(way))
+
+
+def _way(data: GroupData, txn: Txn) -> Iterator[bool]:
+    """Which branch is taken by the transaction and by those nested in that branch, in order."""
+    holds = all(_holds(data, compare) for compare in txn.compares)
+    yield holds
+    for operation in _branch(txn, holds):
+        if isinstance(operation, Txn):
+            yield from _way(data, operation)
+
+
+def _branch(txn: Txn, holds: bool) -> tuple[KvOperation, ...]:
+    return txn.success if holds else txn.failure
+
+
+def _holds(data: GroupData, compare: Compare) -> bool:
+    found = False
+    for state, start, end in data.parts(compare.key, compare.range_end):
+        if not compare.range_end:
+            return _fits(state.history.current(compare.key), compare)
+        for record in state.history.between(start, end):
+            found = True
+            if not _fits(record, compare):
+                return False
+    return found or _fits(None, compare)
+
+
+def _fits(record: bytes | None, compare: Compare) -> bool:
+    if compare.target is Target.VALUE:
+        if record is None:
+            return False
+        held: int | bytes = record_value(record)
+        given: int | bytes = compare.value
+    else:
+        held = _number(record, compare.target)
+        given = compare.number
+    match compare.relation:
+        case Relation.EQUAL:
+            return held == given
+        case Relation.NOT_EQUAL:
+            return held != given
+        case Relation.GREATER:
+            return held > given  # type: ignore[operator]  # both are of the target's type
+        case Relation.LESS:
+            return held < given  # type: ignore[operator]
+        case Relation.NOT_GREATER:
+            return held <= given  # type: ignore[operator]
+
+
+def _number(record: bytes | None, target: Target) -> int:
+    if record is None:
+        return 0
+    created, modified, version = record_versions(record)
+    match target:
+        case Target.VERSION:
+            return version
+        case Target.CREATE:
+            return created
+        case Target.MOD:
+            return modified
+        case Target.LEASE:
+            return record_lease(record)
+        case _:
+            token = decimal(record_value(record))
+            return NUMBER_MAX if token is None else token
+
+
+def _check(data: GroupData, txn: Txn, way: Iterator[bool], budget: int) -> int:
+    """Raise what the state has against an operation on the way. Returns what is left of a budget of bytes to read.
+
+    Reads see the transaction's own writes, so those count as if they were read, too.
+    """
+    for operation in _branch(txn, next(way)):
+        match operation:
+            case Put():
+                check_put(data, operation)
+                budget -= len(operation.key) + len(operation.value) + RECORD_HEAD_BYTES
+            case DeleteRange():
+                check_delete(data, operation)
+                if operation.prev_kv:
+                    budget = _read(data, Range(operation.key, operation.range_end), budget)
+            case Increment():
+                check_increment(data, operation)
+            case Range():
+                check_range(data, operation)
+                budget = _read(data, operation, budget)
+            case Txn():
+                budget = _check(data, operation, way, budget)
+    return budget
+
+
+def _read(data: GroupData, request: Range, budget: int) -> int:
+    records = run_range(data, request)[-1]
+    assert isinstance(records, list)
+    return budget - sum(map(len, records))
+
+
+def _run(context: ApplyContext, txn: Txn, way: Iterator[bool]) -> PackedResult:
+    holds = next(way)
+    results: list[PackedResult] = []
+    for operation in _branch(txn, holds):
+        match operation:
+            case Put():
+                results.append(run_put(context, operation))
+            case DeleteRange():
+                results.append(run_delete(context, operation))
+            case Increment():
+                results.append(run_increment(context, operation))
+            case Range():
+                results.append(run_range(context.data, operation, _ANY_SIZE))
+            case Txn():
+                results.append(_run(context, operation, way))
+    return (TXN, context.data.revision, context.timestamp, holds, results)
+
+
+KV_HANDLERS: Handlers = {
+    Put: apply_put,
+    DeleteRange: apply_delete,
+    Increment: apply_increment,
+    Range: apply_range,
+    Txn: apply_txn,
+    Compact: apply_compact,
+}
+"""The key-value family, for registration."""

@@ -1,0 +1,133 @@
+"""A replica's state machine and what lives on it: answers to queries, watches, and the leader's own work.
+
+Nothing is revealed of a keyspace that this node may not serve (`requests.RegionLease`).
+"""
+
+from collections.abc import Callable
+from typing import final
+
+from isochrone.errors import InvalidRequest, IsochroneError, LeaseNotFound, Unavailable
+from isochrone.ids import GroupId, KeyspaceId, Nanos, Term
+from isochrone.regions.lessor import Renewed
+from isochrone.regions.office import CompactionRule, Office
+from isochrone.regions.requests import Outcome, Read, RegionLease
+from isochrone.regions.state.machine import Applied, GroupState
+from isochrone.regions.watch_hub import WatchRequest
+from isochrone.regions.watching import Watch, Watches
+from isochrone.wire.commands import encode_result
+from isochrone.wire.kv import in_range
+from isochrone.wire.leases import LEASE_KEEP_ALIVE, LeaseKeepAlive, LeaseTimeToLive
+
+
+@final
+class StateService:
+    """See the module."""
+
+    def __init__(
+        self,
+        group: GroupId,
+        machine: GroupState,
+        margin_ns: int,
+        compaction: CompactionRule,
+        monotonic: Callable[[], Nanos],
+        region_lease: RegionLease,
+    ) -> None:
+        """`margin_ns`: extra time for leases when the leader has changed."""
+        self._group = group
+        self.machine = machine
+        self._margin_ns = margin_ns
+        self._compaction = compaction
+        self._monotonic = monotonic
+        self._region_lease = region_lease
+        self._watches = Watches(machine.data)
+        self.office = Office[Read](machine, margin_ns, compaction)
+
+    def replaced(self, machine: GroupState) -> None:
+        """The state is that of a snapshot now. Only followers install one."""
+        self.machine = machine
+        self.office = Office[Read](machine, self._margin_ns, self._compaction)
+        self._watches.replaced(machine.data)
+
+    def applied(self, applied: Applied, office_term: Term | None) -> None:
+        """An entry was applied; `office_term` is its term if this replica leads in it."""
+        if applied.events:
+            self._watches.applied(applied.events)
+        if office_term is None:
+            return
+        if self.office.term not in (None, office_term):
+            self.leave_office(Unavailable("the leader lost its office, and has another one now"))
+        for renewed in self.office.applied(office_term, applied, self._monotonic()):
+            self._answer_renewal(renewed)
+
+    def leave_office(self, error: IsochroneError) -> None:
+        """This replica leads no more, or stops: renewals that wait end with an error."""
+        for read in self.office.end():
+            read.done(self._failed(error))
+
+    # ---- queries
+
+    def answer(self, read: Read) -> Outcome:
+        """The answer to a query that may be answered now."""
+        if not self._region_lease(self._group, read.keyspace):
+            return self._not_served(read.keyspace)
+        remaining_ms = 0
+        if isinstance(read.query, LeaseTimeToLive):
+            remaining_ms = self.office.lessor.remaining_ms(read.query.lease, self._monotonic())
+        try:
+            return Outcome(self.machine.query(read.keyspace, read.query, remaining_ms), self.machine.revision)
+        except IsochroneError as error:
+            return self._failed(error)
+
+    def renew(self, read: Read, query: LeaseKeepAlive) -> None:
+        """A renewal was asked for, and a quorum has confirmed since that this replica leads."""
+        for renewed in self.office.lessor.renewal_confirmed(query.lease, read, self._monotonic()):
+            self._answer_renewal(renewed)
+
+    def _answer_renewal(self, renewed: Renewed[Read]) -> None:
+        read = renewed.asker
+        if renewed.ttl_ms is None:
+            read.done(self._failed(LeaseNotFound("requested lease not found")))
+        elif not self._region_lease(self._group, read.keyspace):
+            read.done(self._not_served(read.keyspace))
+        else:
+            data = self.machine.data
+            packed = (LEASE_KEEP_ALIVE, data.revision, data.timestamp, renewed.lease, renewed.ttl_ms)
+            read.done(Outcome(encode_result(packed), self.machine.revision))
+
+    def _failed(self, error: IsochroneError) -> Outcome:
+        return Outcome(b"", self.machine.revision, error)
+
+    def _not_served(self, keyspace: KeyspaceId) -> Outcome:
+        return self._failed(Unavailable(f"this region may not serve keyspace {keyspace!r} now"))
+
+    # ---- watches
+
+    def watch(self, request: WatchRequest, ready: Callable[[], None]) -> Watch:
+        """Watch what is written, as it is applied here: in order and without gaps, but not before other replicas tell.
+
+        `ready` is called when there is something to take and was nothing before; take first without being called.
+
+        Raises:
+            InvalidRequest: no key or a negative revision.
+            QueueFull: too many watchers.
+        """
+        identity = self._watches.open(request, ready, self._monotonic())
+
+        def serves() -> bool:
+            states = self.machine.data.keyspaces.values()
+            touched = [state.keyspace for state in states if _touches(state.prefix, request)]
+            return all(self._region_lease(self._group, keyspace) for keyspace in touched)
+
+        return Watch(self._watches, identity, serves, self._monotonic)
+
+
+def _touches(prefix: bytes, request: WatchRequest) -> bool:
+    """Whether a range may hold keys with a prefix."""
+    return request.key.startswith(prefix) or (
+        bool(request.range_end) and in_range(prefix, request.key, request.range_end)
+    )
+
+
+def no_state(group: GroupId) -> InvalidRequest:
+    """The error for what needs state where none is kept."""
+    return InvalidRequest(f"this node keeps no state of group {group}")

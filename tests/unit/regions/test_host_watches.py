@@ -1,0 +1,56 @@
+"""Watches through hosts: any replica with state serves them, and all tell the same."""
+
+import asyncio
+
+from host_cluster import GROUP, HostCluster
+from virtual_time import run_virtual
+
+from isochrone.ids import NodeId, ReplicaRole
+from isochrone.regions.watch_hub import WatchRequest
+from isochrone.regions.watching import Watch
+from isochrone.wire.kv import ALL
+from isochrone.wire.records import decode_record
+
+FULL = ReplicaRole.FULL
+
+
+def taken(watch: Watch) -> list[tuple[int, bytes, bytes]]:
+    items = []
+    while (batch := watch.take()) is not None:
+        items += [decode_record(event.record) for event in batch.events]
+    return [(item.mod_revision, item.key, item.value) for item in items]
+
+
+def test_all_replicas_tell_the_same_in_the_same_order_across_a_change_of_leader() -> None:
+    async def main() -> None:
+        cluster = HostCluster({"a": FULL, "b": FULL, "c": FULL})
+        await cluster.start_all()
+        await cluster.until(lambda: cluster.leader() is not None)
+        woken = dict.fromkeys("abc", 0)
+        watches: dict[str, Watch] = {}
+
+        def wake(name: str) -> None:
+            woken[name] += 1
+
+        for name in "abc":
+            host = cluster.processes[NodeId(name)].host
+            assert host is not None
+            watches[name] = host.watch(GROUP, WatchRequest(b"k/", ALL), lambda name=name: wake(name))  # type: ignore[misc]
+        client = await cluster.client()
+        for number in range(5):
+            await client.put("k/x", str(number))
+        old = cluster.leader()
+        assert old is not None
+        await cluster.crash(old)
+        await cluster.until(lambda: cluster.leader() not in (None, old))
+        await client.delete("k/x", timeout_s=20)
+        await asyncio.sleep(2)
+        told = {name: taken(watch) for name, watch in watches.items() if name != old}
+        first, second = told.values()
+        assert first == second
+        assert [value for _, _, value in first] == [b"0", b"1", b"2", b"3", b"4", b""]
+        assert [revision for revision, _, _ in first] == [2, 3, 4, 5, 6, 7]
+        assert all(woken[name] == 1 for name in told), "nobody took, so nobody was called again"
+        await cluster.stop_all()
+
+    run_virtual(main())

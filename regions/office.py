@@ -1,4 +1,4 @@
-"""What a leader does on its own while it is in office: it ends leases, and compacts by rule.
+"""What a leader does on its own while it is in office: it ends leases, moves locks on in time, and compacts by rule.
 
 Pure: it is told what was applied and what time it is, and says what to log. Nothing it decides takes effect before it
 is applied, where it is judged again (`regions.state`).
@@ -13,11 +13,15 @@ from typing import Generic
 
 from isochrone.ids import NS_PER_MS, NS_PER_S, Nanos, Revision, Term
 from isochrone.regions.lessor import Asker, Lessor, Renewed
+from isochrone.regions.lock_timers import LockTimers
 from isochrone.regions.state.machine import Applied, GroupState
-from isochrone.wire.leases import CompactByRule, Housekeeping
+from isochrone.regions.state.model import LockMoment
+from isochrone.wire.leases import CompactByRule, Housekeeping, LeaseHousekeeping, LockTick
 
 COMPACTION_INTERVAL_NS_MIN = 10 * NS_PER_S
 """Compactions by age are logged ten times within the age that is kept, and at most so often."""
+TICKS_MAX = 500
+"""Most ticks of locks that are logged at once."""
 RETRY_NS = 500 * NS_PER_MS
 """After so long a leader tries again to log what could not be proposed."""
 
@@ -41,6 +45,7 @@ class Office(Generic[Asker]):
         self._machine = machine
         self._rule = rule
         self.lessor = Lessor[Asker](machine.data.leases, margin_ns)
+        self._lock_timers = LockTimers()
         self._interval_ns = max(COMPACTION_INTERVAL_NS_MIN, rule.age_ms * NS_PER_MS // 10)
         self._compaction_at: Nanos | None = None
         self._asked_at = Revision(0)
@@ -56,12 +61,14 @@ class Office(Generic[Asker]):
         """When to ask `due` again; None while nothing is to come."""
         if self.term is None:
             return None
-        times = [at for at in (self.lessor.next_deadline, self._compaction_at) if at is not None]
+        wanted = (self.lessor.next_deadline, self._lock_timers.next_deadline, self._compaction_at)
+        times = [at for at in wanted if at is not None]
         return min(times, default=None)
 
     def end(self) -> list[Asker]:
         """This replica leads no more. Returns whose renewals are not answered."""
         self._compaction_at = None
+        self._lock_timers.clear()
         return self.lessor.end_office()
 
     def due(self, now: Nanos) -> list[Housekeeping]:
@@ -69,6 +76,7 @@ class Office(Generic[Asker]):
         if self.term is None:
             return []
         commands: list[Housekeeping] = [*self.lessor.due(now)]
+        commands += [LockTick(name) for name in self._lock_timers.due(now, TICKS_MAX)]
         if self._compaction_at is not None and self._compaction_at <= now:
             data, rule = self._machine.data, self._rule
             self._asked_at = data.revision
@@ -80,13 +88,26 @@ class Office(Generic[Asker]):
 
     def not_logged(self, commands: Sequence[Housekeeping], now: Nanos) -> None:
         """These could not be proposed; they come again."""
-        about_leases = [command for command in commands if not isinstance(command, CompactByRule)]
+        about_leases: list[LeaseHousekeeping] = []
+        for command in commands:
+            match command:
+                case CompactByRule():
+                    pass  # The next write asks for one again.
+                case LockTick(name):
+                    self._lock_timers.set(name, Nanos(now + RETRY_NS))
+                case _:
+                    about_leases.append(command)
         self.lessor.not_logged(about_leases, Nanos(now + RETRY_NS))
 
     def applied(self, term: Term, applied: Applied, now: Nanos) -> Sequence[Renewed[Asker]]:
         """An entry was applied while this replica leads in `term`. Returns the renewals to be answered now."""
         if self.term is None:
             self.lessor.begin_office(term, now)
+            locks = self._machine.data.locks.locks
+            moments = [LockMoment(name, lock.next_moment()) for name, lock in locks.items()]
+            self._lock_timers.note(moments, self._machine.data.timestamp, now)
+        if applied.lock_moments:
+            self._lock_timers.note(applied.lock_moments, self._machine.data.timestamp, now)
         if applied.events:
             self._plan_compaction(now)
         return self.lessor.applied(applied.lease_events, now) if applied.lease_events else ()

@@ -36,6 +36,7 @@ from isochrone.regions.watching import Watch
 from isochrone.wire.commands import encode_batch
 from isochrone.wire.configurations import decode_configuration
 from isochrone.wire.leases import LeaseKeepAlive, encode_housekeeping
+from isochrone.wire.locks import LockWait
 from isochrone.wire.messages import Entry, EntryKind, Member, QuorumSizes
 from isochrone.wire.status import GroupStatus, MemberStatus
 
@@ -479,16 +480,20 @@ class Replica:
             self._refuse_reads(contexts)
 
     def _answer(self, read: Read) -> Outcome | None:
-        """The answer to a query; None for a renewal, which may have to wait for the log."""
+        """The answer to a query; None for those that may have to wait for the log."""
         if self._service is None:
             raise InvariantViolation(f"a witness of group {self.group} was asked to read")
-        return None if isinstance(read.query, LeaseKeepAlive) else self._service.answer(read)
+        return None if isinstance(read.query, LeaseKeepAlive | LockWait) else self._service.answer(read)
 
     def _end_read(self, read: Read, outcome: Outcome | None) -> None:
         if outcome is not None:
             read.done(outcome)
-        elif self._service is not None and isinstance(read.query, LeaseKeepAlive):
-            self._service.renew(read, read.query)
+        elif self._service is not None:
+            match read.query:
+                case LeaseKeepAlive():
+                    self._service.renew(read, read.query)
+                case LockWait():
+                    self._service.wait(read, read.query)
 
     def fail_all(self, error: IsochroneError, undecided: IsochroneError) -> None:
         """The host stops: `error` for what was never proposed, `undecided` for what may still be committed."""

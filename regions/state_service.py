@@ -3,7 +3,8 @@
 Nothing is revealed of a keyspace that this node may not serve (`requests.RegionLease`).
 """
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import final
 
 from isochrone.errors import InvalidRequest, IsochroneError, LeaseNotFound, Unavailable
@@ -11,12 +12,18 @@ from isochrone.ids import GroupId, KeyspaceId, Nanos, Term
 from isochrone.regions.lessor import Renewed
 from isochrone.regions.office import CompactionRule, Office
 from isochrone.regions.requests import Outcome, Read, RegionLease
+from isochrone.regions.state import locks
 from isochrone.regions.state.machine import Applied, GroupState
+from isochrone.regions.state.model import LockNotice
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.regions.watching import Watch, Watches
 from isochrone.wire.commands import encode_result
-from isochrone.wire.kv import in_range
+from isochrone.wire.kv import PackedResult, in_range
 from isochrone.wire.leases import LEASE_KEEP_ALIVE, LeaseKeepAlive, LeaseTimeToLive
+from isochrone.wire.locks import LOCK_RESULT, LockEnd, LockWait
+
+ENDS_MAX = 10_000
+"""So many requests for locks that ended without a grant are remembered, for those who ask late how."""
 
 
 @final
@@ -41,6 +48,10 @@ class StateService:
         self._region_lease = region_lease
         self._watches = Watches(machine.data)
         self.office = Office[Read](machine, margin_ns, compaction)
+        self._lock_waits: dict[tuple[bytes, int, int], Read] = {}
+        """Who waits to hear of which request for a lock."""
+        self._ended: OrderedDict[tuple[bytes, int, int], LockNotice] = OrderedDict()
+        """Requests for locks that ended without a grant lately, the oldest first."""
 
     def replaced(self, machine: GroupState) -> None:
         """The state is that of a snapshot now. Only followers install one."""
@@ -52,6 +63,8 @@ class StateService:
         """An entry was applied; `office_term` is its term if this replica leads in it."""
         if applied.events:
             self._watches.applied(applied.events)
+        if applied.lock_notices:
+            self._note_ends(applied.lock_notices)
         if office_term is None:
             return
         if self.office.term not in (None, office_term):
@@ -60,9 +73,51 @@ class StateService:
             self._answer_renewal(renewed)
 
     def leave_office(self, error: IsochroneError) -> None:
-        """This replica leads no more, or stops: renewals that wait end with an error."""
-        for read in self.office.end():
+        """This replica leads no more, or stops: renewals and waits for locks end with an error."""
+        waits, self._lock_waits = list(self._lock_waits.values()), {}
+        for read in [*self.office.end(), *waits]:
             read.done(self._failed(error))
+
+    # ---- locks
+
+    def wait(self, read: Read, query: LockWait) -> None:
+        """Answer when a request for a lock waits no longer. Whoever asks last is answered; who asked before is told."""
+        if not self._region_lease(self._group, read.keyspace):
+            read.done(self._not_served(read.keyspace))
+            return
+        key = (query.name, query.lease, query.request)
+        try:
+            packed = self._packed_end(key) or locks.answer_wait(self.machine.data, query)
+        except IsochroneError as error:
+            read.done(self._failed(error))
+            return
+        if packed is not None:
+            read.done(Outcome(encode_result(packed), self.machine.revision))
+            return
+        earlier = self._lock_waits.pop(key, None)
+        self._lock_waits[key] = read
+        if earlier is not None:
+            earlier.done(self._failed(Unavailable("the same was asked again; the later question is answered")))
+
+    def _packed_end(self, key: tuple[bytes, int, int]) -> PackedResult | None:
+        """How a request ended that waits no longer and was not granted; None if that is not known here."""
+        notice = self._ended.get(key)
+        if notice is None:
+            return None
+        data = self.machine.data
+        return (LOCK_RESULT, data.revision, data.timestamp, int(notice.end), notice.token, int(notice.mode))
+
+    def _note_ends(self, notices: Sequence[LockNotice]) -> None:
+        """Requests wait no longer. Every replica notes how, so that the next leader can tell, too."""
+        for notice in notices:
+            key = (notice.name, notice.lease, notice.request)
+            if notice.end is not LockEnd.GRANTED:
+                self._ended[key] = notice
+                if len(self._ended) > ENDS_MAX:
+                    self._ended.popitem(last=False)
+            read = self._lock_waits.pop(key, None)
+            if read is not None:
+                self.wait(read, LockWait(*key))
 
     # ---- queries
 

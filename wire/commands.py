@@ -50,6 +50,21 @@ from isochrone.wire.leases import (
     check_lease,
     unpack_lease_result,
 )
+from isochrone.wire.locks import (
+    LOCK_FORMS,
+    LOCK_RESULT_TAGS,
+    LockAcquire,
+    LockOperation,
+    LockOutcome,
+    LockQuery,
+    LockRelease,
+    LockWait,
+    LockWithdraw,
+    PutSequential,
+    TakeFirst,
+    check_lock,
+    unpack_lock_result,
+)
 from isochrone.wire.pack import pack
 
 COMMAND_VERSION = 2
@@ -79,9 +94,19 @@ class CloseSession:
 
 
 Operation: TypeAlias = (
-    OpenSession | CloseSession | Put | DeleteRange | Increment | Range | Txn | Compact | LeaseGrant | LeaseRevoke
+    OpenSession
+    | CloseSession
+    | Put
+    | DeleteRange
+    | Increment
+    | Range
+    | Txn
+    | Compact
+    | LeaseGrant
+    | LeaseRevoke
+    | LockOperation
 )
-Query: TypeAlias = Range | LeaseKeepAlive | LeaseTimeToLive | LeaseList
+Query: TypeAlias = Range | LeaseKeepAlive | LeaseTimeToLive | LeaseList | LockWait | LockQuery
 
 
 @quickly_made
@@ -107,15 +132,21 @@ class SessionResult:
     """The new session's id; 0 after `CloseSession`."""
 
 
-Result: TypeAlias = SessionResult | KvResult | CompactResult | LeaseResult
+Result: TypeAlias = SessionResult | KvResult | CompactResult | LeaseResult | LockOutcome
 
 OPEN_SESSION, CLOSE_SESSION = 0, 1
 """Tags of operations and of their results."""
-_FORMS = (Form(OPEN_SESSION, OpenSession, bytes, int), Form(CLOSE_SESSION, CloseSession), *KV_FORMS, *LEASE_FORMS)
+_FORMS = (
+    Form(OPEN_SESSION, OpenSession, bytes, int),
+    Form(CLOSE_SESSION, CloseSession),
+    *KV_FORMS,
+    *LEASE_FORMS,
+    *LOCK_FORMS,
+)
 _BY_TAG = by_tag(_FORMS)
 _BY_CLASS = by_class(_FORMS)
 _LEASE_TAGS = frozenset(form.tag for form in LEASE_FORMS)
-_QUERIES = (Range, LeaseKeepAlive, LeaseTimeToLive, LeaseList)
+_QUERIES = (Range, LeaseKeepAlive, LeaseTimeToLive, LeaseList, LockWait, LockQuery)
 
 
 def encode_command(command: Command) -> bytes:
@@ -179,6 +210,8 @@ def decode_result(data: bytes) -> Result:
             return SessionResult(
                 Revision(cast("int", revision)), Timestamp(cast("int", timestamp)), cast("int", session)
             )
+        if packed[0] in LOCK_RESULT_TAGS:
+            return unpack_lock_result(packed)
         return unpack_lease_result(packed) if packed[0] in _LEASE_TAGS else unpack_kv_result(packed)
     except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
         raise InvalidRequest(f"malformed result of {len(data)} bytes") from error
@@ -215,11 +248,18 @@ def check_operation(operation: Operation) -> None:
             return
         case LeaseGrant() | LeaseRevoke():
             check_lease(operation)
+        case LockAcquire() | LockRelease() | LockWithdraw() | PutSequential() | TakeFirst():
+            check_lock(operation)
         case _:
             check_kv(operation)
 
 
 def check_query(query: Query) -> None:
     """Raise `InvalidRequest` for a query that no state could answer."""
-    if isinstance(query, Range):
-        check_kv(query)
+    match query:
+        case Range():
+            check_kv(query)
+        case LockWait() | LockQuery():
+            check_lock(query)
+        case _:
+            return

@@ -52,6 +52,8 @@ class Target(IntEnum):
     LEASE = 4
     TOKEN = 5
     """The value as a fencing token: a decimal number; an absent key has token 0, any other text the highest one."""
+    LOCK = 6
+    """The lock of that name: the token given, if it is that of one who holds the lock now, else 0."""
 
 
 class Relation(IntEnum):

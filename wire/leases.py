@@ -158,12 +158,20 @@ class CompactByRule:
     revisions: int
 
 
+@quickly_made
+@dataclass(frozen=True, slots=True)
+class LockTick:
+    """Do what time has made due at a lock: end waits, and a lock-delay."""
+
+    name: bytes
+
+
 LeaseHousekeeping: TypeAlias = LeaseExpire | LeaseCheckpoint | LeaseRenew
-Housekeeping: TypeAlias = LeaseHousekeeping | CompactByRule
+Housekeeping: TypeAlias = LeaseHousekeeping | CompactByRule | LockTick
 """What a leader logs on its own."""
 
 LEASE_GRANT, LEASE_REVOKE, LEASE_KEEP_ALIVE, LEASE_TIME_TO_LIVE, LEASE_LIST = range(20, 25)
-LEASE_EXPIRE, LEASE_CHECKPOINT, LEASE_RENEW, COMPACT_BY_RULE = range(25, 29)
+LEASE_EXPIRE, LEASE_CHECKPOINT, LEASE_RENEW, COMPACT_BY_RULE, LOCK_TICK = range(25, 30)
 """Tags of operations and of their results. Tags are never given a second meaning."""
 LEASE_FORMS = (
     Form(LEASE_GRANT, LeaseGrant, int, int),
@@ -177,6 +185,7 @@ _HOUSEKEEPING_FORMS = (
     Form(LEASE_CHECKPOINT, LeaseCheckpoint, int, int, int),
     Form(LEASE_RENEW, LeaseRenew, int),
     Form(COMPACT_BY_RULE, CompactByRule, int, int),
+    Form(LOCK_TICK, LockTick, bytes),
 )
 _BY_TAG = by_tag(_HOUSEKEEPING_FORMS)
 _BY_CLASS = by_class(_HOUSEKEEPING_FORMS)

@@ -18,6 +18,7 @@ from isochrone.errors import LeaseExists, LeaseNotFound
 from isochrone.ids import KeyspaceId
 from isochrone.probes import probe
 from isochrone.regions.state.kv import remove_key
+from isochrone.regions.state.locks import end_lease_locks
 from isochrone.regions.state.model import (
     TABLE_LEASES,
     ApplyContext,
@@ -85,6 +86,7 @@ def end_lease(context: ApplyContext, identity: int, *, clean: bool) -> None:
         assert held is not None, key
         remove_key(context, state, key, held)
     del context.data.leases[identity]
+    end_lease_locks(context, identity, clean=clean)
     context.rows[lease.keyspace, TABLE_LEASES, _U64.pack(identity)] = None
     context.lease_events.append(LeaseEvent(LeaseChange.ENDED, identity))
 

@@ -17,10 +17,11 @@ from isochrone.ids import GroupId, KeyspaceId, Revision, Timestamp
 from isochrone.ports import Row
 from isochrone.probes import probe
 from isochrone.records import quickly_made
-from isochrone.regions.state import kv, leases, sessions
+from isochrone.regions.state import kv, leases, locks, sessions
 from isochrone.regions.state.model import (
     TABLE_GROUP,
     TABLE_LEASES,
+    TABLE_LOCKS,
     TABLE_RECORDS,
     TABLE_RESULTS,
     TABLE_SCRUBBED,
@@ -30,6 +31,8 @@ from isochrone.regions.state.model import (
     Handlers,
     KeyspaceState,
     LeaseEvent,
+    LockMoment,
+    LockNotice,
 )
 from isochrone.wire.commands import (
     CloseSession,
@@ -43,7 +46,8 @@ from isochrone.wire.commands import (
     encode_result,
 )
 from isochrone.wire.kv import Range
-from isochrone.wire.leases import CompactByRule, LeaseList, LeaseTimeToLive, decode_housekeeping
+from isochrone.wire.leases import CompactByRule, LeaseList, LeaseTimeToLive, LockTick, decode_housekeeping
+from isochrone.wire.locks import LockQuery
 from isochrone.wire.messages import Entry, EntryKind
 from isochrone.wire.pack import pack
 from isochrone.wire.records import record_key, record_lease
@@ -67,6 +71,8 @@ class Applied:
     events: tuple[bytes, ...] = ()
     """Records of what was written, in order."""
     lease_events: tuple[LeaseEvent, ...] = ()
+    lock_notices: tuple[LockNotice, ...] = ()
+    lock_moments: tuple[LockMoment, ...] = ()
 
 
 class GroupState:
@@ -118,6 +124,8 @@ class GroupState:
             case _ if table == TABLE_RESULTS:
                 session, sequence = sessions.parse_result_row_key(key)
                 state.sessions[session].results[sequence] = value
+            case _ if table == TABLE_LOCKS:
+                locks.restore_lock_row(self.data, state, key, value)
             case _ if table == TABLE_LEASES:
                 leases.restore_lease(self.data, state.keyspace, key, value)
             case _:
@@ -149,17 +157,27 @@ class GroupState:
         for position, data in enumerate(decode_batch(entry.data)):
             context.begin(Timestamp(entry.timestamp + position))
             command = decode_housekeeping(data)
-            if isinstance(command, CompactByRule):
-                kv.compact_by_rule(context, command)
-            else:
-                leases.apply_lease_command(context, command)
+            match command:
+                case CompactByRule():
+                    kv.compact_by_rule(context, command)
+                case LockTick(name):
+                    locks.tick_lock(context, name)
+                case _:
+                    leases.apply_lease_command(context, command)
         return self._applied(context, ())
 
     def _applied(self, context: ApplyContext, outcomes: Sequence[bytes | IsochroneError]) -> Applied:
         self._scrub(context)
         context.rows[_NO_KEYSPACE, TABLE_GROUP, _GROUP_KEY] = self._group_row()
         rows = tuple([Row(self.group, name, table, key, value) for (name, table, key), value in context.rows.items()])
-        return Applied(tuple(outcomes), rows, tuple(context.events), tuple(context.lease_events))
+        return Applied(
+            tuple(outcomes),
+            rows,
+            tuple(context.events),
+            tuple(context.lease_events),
+            tuple(context.lock_notices),
+            tuple(context.lock_moments),
+        )
 
     def query(self, keyspace: KeyspaceId, query: Query, lease_remaining_ms: int = 0) -> bytes:
         """Answer a query from the state as it is. Raises `InvalidRequest`.
@@ -176,6 +194,8 @@ class GroupState:
                 return encode_result(leases.time_to_live(self.data, query, lease_remaining_ms))
             case LeaseList():
                 return encode_result(leases.list_leases(self.data))
+            case LockQuery():
+                return encode_result(locks.answer_query(self.data, query))
             case _:
                 raise InvalidRequest(f"{type(query).__name__} is no question about the state")
 

@@ -17,8 +17,10 @@ from typing import cast
 from isochrone.errors import InvalidRequest, check
 from isochrone.ids import GroupId, KeyspaceId, Revision, Term, Timestamp
 from isochrone.regions.state.history import History
+from isochrone.regions.state.lock_table import LockTable
 from isochrone.wire.commands import Operation
 from isochrone.wire.kv import ALL, PackedResult
+from isochrone.wire.locks import LockEnd, LockMode
 
 TABLE_GROUP = 0
 """One row, in the keyspace of no name: revision, last timestamp, and how far the group is compacted."""
@@ -89,6 +91,26 @@ class LeaseEvent:
     lease: int
 
 
+@dataclass(frozen=True, slots=True)
+class LockNotice:
+    """A request for a lock waits no longer."""
+
+    name: bytes
+    lease: int
+    request: int
+    end: LockEnd
+    token: int
+    mode: LockMode
+
+
+@dataclass(frozen=True, slots=True)
+class LockMoment:
+    """At this timestamp time alone moves the lock; 0 for never. It replaces what was said of the lock before."""
+
+    name: bytes
+    timestamp: int
+
+
 @dataclass(slots=True)
 class KeyspaceState:
     """The state of one keyspace."""
@@ -96,6 +118,8 @@ class KeyspaceState:
     keyspace: KeyspaceId
     prefix: bytes
     history: History = field(default_factory=History)
+    token: int = 1 << 32
+    """The last fencing token given out: `epoch * 2**32 + counter`."""
     sessions: dict[int, Session] = field(default_factory=dict)
     expiries: list[tuple[Timestamp, int]] = field(default_factory=list, compare=False)
     """An index into `sessions`: a heap of (a time before which it does not expire, id), some of sessions now gone."""
@@ -134,6 +158,7 @@ class GroupData:
         "group",
         "keyspaces",
         "leases",
+        "locks",
         "revision",
         "timestamp",
     )
@@ -147,6 +172,7 @@ class GroupData:
         """Of all keyspaces: an id means one lease in the group."""
         self.attached: dict[int, dict[bytes, None]] = {}
         """Keys by the lease that they hang on. That is not in the lease's row: each key's record names its lease."""
+        self.locks = LockTable()
         self.revision = FIRST_REVISION
         self.timestamp = Timestamp(0)
         """The last one of the entries applied."""
@@ -196,7 +222,19 @@ class ApplyContext:
     A handler checks first and changes then: once it has changed anything it must not raise.
     """
 
-    __slots__ = ("_home", "_placed", "data", "events", "lease_events", "rows", "term", "timestamp", "used_sessions")
+    __slots__ = (
+        "_home",
+        "_placed",
+        "data",
+        "events",
+        "lease_events",
+        "lock_moments",
+        "lock_notices",
+        "rows",
+        "term",
+        "timestamp",
+        "used_sessions",
+    )
 
     def __init__(self, data: GroupData, term: Term, home: KeyspaceState | None) -> None:
         """For the commands of one entry. `home` is the keyspace that the entry names; a leader's own names none."""
@@ -210,6 +248,8 @@ class ApplyContext:
         self.events: list[bytes] = []
         """Records of what was written, in order."""
         self.lease_events: list[LeaseEvent] = []
+        self.lock_notices: list[LockNotice] = []
+        self.lock_moments: list[LockMoment] = []
         self.used_sessions: dict[tuple[KeyspaceId, int], None] = {}
         """Sessions whose row is to be written when the entry is done."""
         self._placed = 0

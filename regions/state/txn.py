@@ -5,6 +5,7 @@ everything that could fail is checked before the first operation runs.
 """
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from isochrone.errors import InvalidRequest
 from isochrone.regions.state.kv import (
@@ -25,6 +26,7 @@ from isochrone.regions.state.kv import (
     run_put,
     run_range,
 )
+from isochrone.regions.state.locks import holds_token
 from isochrone.regions.state.model import ApplyContext, GroupData, Handlers
 from isochrone.wire.commands import Operation
 from isochrone.wire.kv import (
@@ -43,6 +45,7 @@ from isochrone.wire.kv import (
 )
 from isochrone.wire.records import RECORD_HEAD_BYTES, record_lease, record_value, record_versions
 
+Comparable = TypeVar("Comparable", int, bytes)
 _ANY_SIZE = 1 << 40
 """Bytes. What a transaction reads is limited before it begins; nothing may stop it then."""
 
@@ -71,6 +74,10 @@ def _branch(txn: Txn, holds: bool) -> tuple[KvOperation, ...]:
 
 
 def _holds(data: GroupData, compare: Compare) -> bool:
+    if compare.target is Target.LOCK:
+        data.keyspace_of(compare.key)
+        token = compare.number if holds_token(data, compare.key, compare.number) else 0
+        return _related(token, compare.number, compare.relation)
     found = False
     for state, start, end in data.parts(compare.key, compare.range_end):
         if not compare.range_end:
@@ -84,24 +91,22 @@ def _holds(data: GroupData, compare: Compare) -> bool:
 
 def _fits(record: bytes | None, compare: Compare) -> bool:
     if compare.target is Target.VALUE:
-        if record is None:
-            return False
-        held: int | bytes = record_value(record)
-        given: int | bytes = compare.value
-    else:
-        held = _number(record, compare.target)
-        given = compare.number
-    match compare.relation:
+        return record is not None and _related(record_value(record), compare.value, compare.relation)
+    return _related(_number(record, compare.target), compare.number, compare.relation)
+
+
+def _related(held: Comparable, given: Comparable, relation: Relation) -> bool:
+    match relation:
         case Relation.EQUAL:
             return held == given
         case Relation.NOT_EQUAL:
             return held != given
         case Relation.GREATER:
-            return held > given  # type: ignore[operator]  # both are of the target's type
+            return held > given
         case Relation.LESS:
-            return held < given  # type: ignore[operator]
+            return held < given
         case Relation.NOT_GREATER:
-            return held <= given  # type: ignore[operator]
+            return held <= given
 
 
 def _number(record: bytes | None, target: Target) -> int:

@@ -111,5 +111,5 @@ class StateLog:
 def same_state(first: GroupState, second: GroupState) -> bool:
     """Whether two states are equal in all that they hold."""
     ours, theirs = first.data, second.data
-    marks = ("revision", "timestamp", "compacted", "compacted_timestamp", "leases", "attached", "keyspaces")
+    marks = ("revision", "timestamp", "compacted", "compacted_timestamp", "leases", "attached", "locks", "keyspaces")
     return all(getattr(ours, name) == getattr(theirs, name) for name in marks)

@@ -1,0 +1,417 @@
+"""The lock family: locks with queues, fencing tokens and lock-delay, and the keys that recipes are made of.
+
+What decides, decides here, by entry timestamps: who is granted, who has waited too long, who breaks a deadlock. A lock
+that only time can move tells when (`LockMoment`), and the leader logs a tick then, which does what is due.
+
+Every grant has a token, larger than all before it in its keyspace: `epoch * 2**32 + counter`. The epoch rises when the
+counter is full (and with every move of the keyspace), so tokens are never used twice.
+"""
+
+import struct
+
+import msgpack
+
+from isochrone.errors import Deadlock, InvalidRequest, LeaseNotFound, LockHeld, LockNotHeld, LockOrder, QueueFull
+from isochrone.ids import NS_PER_MS
+from isochrone.probes import probe
+from isochrone.regions.state.kv import remove_key, set_key
+from isochrone.regions.state.lock_table import (
+    Ghost,
+    Lock,
+    Request,
+    covers,
+    joined,
+    needed_above,
+    parent_of,
+)
+from isochrone.regions.state.model import (
+    TABLE_LOCKS,
+    ApplyContext,
+    GroupData,
+    Handlers,
+    KeyspaceState,
+    LockMoment,
+    LockNotice,
+)
+from isochrone.wire.commands import Operation
+from isochrone.wire.kv import PackedResult
+from isochrone.wire.locks import (
+    KEY_RESULT,
+    LOCK_QUERY_RESULT,
+    LOCK_RESULT,
+    LockAcquire,
+    LockEnd,
+    LockMode,
+    LockQuery,
+    LockRelease,
+    LockWait,
+    LockWithdraw,
+    PutSequential,
+    TakeFirst,
+)
+from isochrone.wire.pack import pack
+from isochrone.wire.records import record_key, record_lease, record_value
+
+WAITING_MAX = 10_000
+"""Most requests that wait for one lock; beyond, `QueueFull`."""
+
+_COUNTER_BITS = 32
+_NAME = struct.Struct(">H")
+_TICKET = struct.Struct(">Q")
+_TOKEN_KEY = _NAME.pack(0)
+
+
+# ---- operations
+
+
+def apply_acquire(context: ApplyContext, operation: Operation) -> PackedResult:
+    """Handler of `LockAcquire`."""
+    assert isinstance(operation, LockAcquire)
+    data, name, lease = context.data, operation.name, operation.lease
+    state = data.keyspace_of(name)
+    if lease not in data.leases:
+        raise LeaseNotFound("requested lease not found")
+    _pass_time(context, state, name)
+    lock = data.locks.locks.get(name) or Lock()
+    held, waiting = lock.held.get(lease), lock.waiting_of(lease)
+    if waiting is not None:
+        if waiting.request != operation.request:
+            raise InvalidRequest(f"lease {lease} waits for lock {name[:64]!r} already, by request {waiting.request}")
+        return _result(context, LockEnd.WAITING, waiting)
+    if held is not None and (held.request == operation.request or covers(held.mode, operation.mode)):
+        return _result(context, LockEnd.GRANTED, held)
+    request = _new_request(context, operation, held)
+    if operation.hierarchical:
+        _check_parent(data, state, request, name)
+    free = lock.admits(lease, request.mode) and not (lock.waiting if held is None else _converting(lock))
+    if not free and not operation.wait_ms:
+        raise LockHeld(f"lock {name[:64]!r} is held or waited for in a mode that excludes {operation.mode.name}")
+    if not free and len(lock.waiting) >= WAITING_MAX:
+        raise QueueFull(f"{len(lock.waiting)} requests wait for lock {name[:64]!r} already")
+    data.locks.locks[name] = lock
+    data.locks.own(lease, name)
+    if free:
+        _grant(context, state, name, request)
+    else:
+        _wait(context, state, name, request)
+    _note_moment(context, name)
+    return _result(context, LockEnd.GRANTED if request.token else LockEnd.WAITING, request)
+
+
+def _new_request(context: ApplyContext, operation: LockAcquire, held: Request | None) -> Request:
+    waits_ms = operation.wait_ms
+    return Request(
+        lease=operation.lease,
+        request=operation.request,
+        mode=operation.mode if held is None else joined(held.mode, operation.mode),
+        ticket=context.timestamp,
+        deadline=context.timestamp + waits_ms * NS_PER_MS if waits_ms > 0 else 0,
+        delay_ms=operation.delay_ms,
+        hierarchical=operation.hierarchical,
+        announce=operation.announce,
+        value=operation.value,
+        converts=held is not None,
+    )
+
+
+def _check_parent(data: GroupData, state: KeyspaceState, request: Request, name: bytes) -> None:
+    parent = parent_of(name, state.prefix)
+    if parent is None:
+        return
+    above = data.locks.locks.get(parent)
+    held = above.held.get(request.lease) if above else None
+    if held is None or not covers(held.mode, needed_above(request.mode)):
+        needed = needed_above(request.mode).name
+        raise LockOrder(f"lock {name[:64]!r} needs {parent[:64]!r} held in {needed} first, by the same lease")
+
+
+def _converting(lock: Lock) -> bool:
+    return bool(lock.waiting) and lock.waiting[0].converts
+
+
+def _wait(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request) -> None:
+    """Let a request wait, and end the youngest request of every cycle of waits that this closes."""
+    table = context.data.locks
+    table.locks[name].enqueue(request)
+    _write_row(context, state, name, request)
+    while not request.token and (cycle := table.cycle(name, request)):
+        probe("locks.deadlock")
+        at, victim = max(cycle, key=lambda item: (table.started(item[1].lease), item[1].lease))
+        _end_waiting(context, context.data.keyspace_of(at), at, victim, LockEnd.DEADLOCK)
+        if victim is request:
+            raise Deadlock(f"waiting for lock {name[:64]!r} would close a cycle of {len(cycle)} waits")
+        _advance(context, context.data.keyspace_of(at), at)
+
+
+def apply_release(context: ApplyContext, operation: Operation) -> PackedResult:
+    """Handler of `LockRelease`."""
+    assert isinstance(operation, LockRelease)
+    data, name, lease = context.data, operation.name, operation.lease
+    state = data.keyspace_of(name)
+    lock = data.locks.locks.get(name)
+    held = lock.held.get(lease) if lock else None
+    if lock is None or held is None or operation.token not in (0, held.token):
+        raise LockNotHeld(f"lock {name[:64]!r} is not held by lease {lease} with this token")
+    below = name + b"/"
+    for other in data.locks.owners[lease]:
+        held_below = data.locks.locks[other].held.get(lease) if other.startswith(below) else None
+        if held_below is not None and held_below.hierarchical:
+            raise LockOrder(f"lock {other[:64]!r} is to be released before {name[:64]!r}, which lies above")
+    converting = lock.waiting_of(lease)
+    if converting is not None:
+        _end_waiting(context, state, name, converting, LockEnd.WITHDRAWN)
+    _give_up(context, state, name, held, clean=True)
+    _advance(context, state, name)
+    _note_moment(context, name)
+    return _result(context, LockEnd.WITHDRAWN, held)
+
+
+def apply_withdraw(context: ApplyContext, operation: Operation) -> PackedResult:
+    """Handler of `LockWithdraw`."""
+    assert isinstance(operation, LockWithdraw)
+    data, name, lease = context.data, operation.name, operation.lease
+    state = data.keyspace_of(name)
+    _pass_time(context, state, name)
+    lock = data.locks.locks.get(name)
+    waiting = lock.waiting_of(lease) if lock else None
+    if waiting is not None and waiting.request == operation.request:
+        _end_waiting(context, state, name, waiting, LockEnd.WITHDRAWN)
+        _advance(context, state, name)
+        _note_moment(context, name)
+        return _result(context, LockEnd.WITHDRAWN, waiting)
+    held = lock.held.get(lease) if lock else None
+    if held is None:
+        raise LockNotHeld(f"lease {lease} neither waits for lock {name[:64]!r} nor holds it")
+    return _result(context, LockEnd.GRANTED, held)
+
+
+def end_lease_locks(context: ApplyContext, lease: int, *, clean: bool) -> None:
+    """A lease has ended: what it held is free, after the lock-delay if that was not its owner's wish."""
+    data = context.data
+    for name in sorted(data.locks.owners.get(lease, ())):
+        state, lock = data.keyspace_of(name), data.locks.locks[name]
+        waiting, held = lock.waiting_of(lease), lock.held.get(lease)
+        if waiting is not None:
+            _end_waiting(context, state, name, waiting, LockEnd.LEASE_ENDED)
+        if held is not None:
+            _give_up(context, state, name, held, clean=clean)
+        _advance(context, state, name)
+        _note_moment(context, name)
+
+
+def tick_lock(context: ApplyContext, name: bytes) -> None:
+    """Do what time has made due at a lock."""
+    _pass_time(context, context.data.keyspace_of(name), name)
+    _note_moment(context, name)
+
+
+# ---- how a lock moves
+
+
+def _pass_time(context: ApplyContext, state: KeyspaceState, name: bytes) -> None:
+    lock = context.data.locks.locks.get(name)
+    if lock is None or not (moment := lock.next_moment()) or moment > context.timestamp:
+        return
+    for ghost in [ghost for ghost in lock.ghosts if ghost.until <= context.timestamp]:
+        lock.ghosts.remove(ghost)
+        context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, ghost.ticket)] = None
+    for request in [request for request in lock.waiting if 0 < request.deadline <= context.timestamp]:
+        _end_waiting(context, state, name, request, LockEnd.TIMED_OUT)
+    _advance(context, state, name)
+
+
+def _advance(context: ApplyContext, state: KeyspaceState, name: bytes) -> None:
+    """Grant in order, as far as possible."""
+    lock = context.data.locks.locks.get(name)
+    while lock is not None and lock.waiting and lock.admits(lock.waiting[0].lease, lock.waiting[0].mode):
+        request = lock.waiting.pop(0)
+        _grant(context, state, name, request)
+        notice = LockNotice(name, request.lease, request.request, LockEnd.GRANTED, request.token, request.mode)
+        context.lock_notices.append(notice)
+    if lock is not None and lock.idle:
+        del context.data.locks.locks[name]
+
+
+def _grant(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request) -> None:
+    lock = context.data.locks.locks[name]
+    before = lock.held.pop(request.lease, None)
+    if before is not None:
+        context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, before.ticket)] = None
+    request.token = _next_token(context, state)
+    request.converts = False
+    lock.held[request.lease] = request
+    _write_row(context, state, name, request)
+    if request.announce:
+        set_key(context, state, name, request.value, request.lease, state.history.current(name))
+
+
+def _give_up(context: ApplyContext, state: KeyspaceState, name: bytes, held: Request, *, clean: bool) -> None:
+    lock = context.data.locks.locks[name]
+    del lock.held[held.lease]
+    context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, held.ticket)] = None
+    if not clean and held.delay_ms:
+        probe("locks.delay")
+        ghost = Ghost(held.mode, context.timestamp + held.delay_ms * NS_PER_MS, held.ticket)
+        lock.ghosts.append(ghost)
+        lock.ghosts.sort(key=lambda ghost: ghost.ticket)
+        context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, ghost.ticket)] = pack((int(ghost.mode), ghost.until))
+    announced = state.history.current(name) if held.announce else None
+    if announced is not None and record_lease(announced) == held.lease:
+        remove_key(context, state, name, announced)
+    context.data.locks.disown(held.lease, name)
+
+
+def _end_waiting(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request, end: LockEnd) -> None:
+    lock = context.data.locks.locks[name]
+    lock.waiting.remove(request)
+    context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, request.ticket)] = None
+    context.lock_notices.append(LockNotice(name, request.lease, request.request, end, 0, request.mode))
+    context.data.locks.disown(request.lease, name)
+
+
+def _next_token(context: ApplyContext, state: KeyspaceState) -> int:
+    state.token += 1
+    if state.token & ((1 << _COUNTER_BITS) - 1) == 0:
+        state.token += 1  # the counter was full: the sum has raised the epoch, whose counters begin at 1
+    context.rows[state.keyspace, TABLE_LOCKS, _TOKEN_KEY] = pack(state.token)
+    return state.token
+
+
+def _note_moment(context: ApplyContext, name: bytes) -> None:
+    lock = context.data.locks.locks.get(name)
+    context.lock_moments.append(LockMoment(name, lock.next_moment() if lock else 0))
+
+
+def _result(context: ApplyContext, end: LockEnd, request: Request) -> PackedResult:
+    token = request.token if end is LockEnd.GRANTED else 0
+    return (LOCK_RESULT, context.data.revision, context.timestamp, int(end), token, int(request.mode))
+
+
+# ---- keys for recipes
+
+
+def apply_put_sequential(context: ApplyContext, operation: Operation) -> PackedResult:
+    """Handler of `PutSequential`: the number is the revision, so it rises with every key that is made."""
+    assert isinstance(operation, PutSequential)
+    data = context.data
+    key = b"%s%020d" % (operation.prefix, data.revision + 1)
+    state = data.keyspace_of(key)
+    if operation.lease and operation.lease not in data.leases:
+        raise LeaseNotFound("requested lease not found")
+    set_key(context, state, key, operation.value, operation.lease, state.history.current(key))
+    return (KEY_RESULT, data.revision, context.timestamp, key, operation.value)
+
+
+def apply_take_first(context: ApplyContext, operation: Operation) -> PackedResult:
+    """Handler of `TakeFirst`."""
+    assert isinstance(operation, TakeFirst)
+    data = context.data
+    for state, start, end in data.parts(operation.key, operation.range_end):
+        record = next(state.history.between(start, end), None)
+        if record is not None:
+            key = record_key(record)
+            remove_key(context, state, key, record)
+            return (KEY_RESULT, data.revision, context.timestamp, key, record_value(record))
+    return (KEY_RESULT, data.revision, context.timestamp, None, b"")
+
+
+# ---- queries
+
+
+def answer_wait(data: GroupData, query: LockWait) -> PackedResult | None:
+    """How a request stands; None while it waits. Raises `LockNotHeld` if the lease has nothing to do with the lock."""
+    lock = data.locks.locks.get(query.name)
+    waiting = lock.waiting_of(query.lease) if lock else None
+    if waiting is not None and waiting.request == query.request:
+        return None
+    held = lock.held.get(query.lease) if lock else None
+    if held is None:
+        raise LockNotHeld(f"lease {query.lease} neither waits for lock {query.name[:64]!r} nor holds it")
+    return (LOCK_RESULT, data.revision, data.timestamp, int(LockEnd.GRANTED), held.token, int(held.mode))
+
+
+def answer_query(data: GroupData, query: LockQuery) -> PackedResult:
+    """Holders by token, then those that wait, in order."""
+    lock = data.locks.locks.get(query.name) or Lock()
+    requests = sorted(lock.held.values(), key=lambda request: request.token) + lock.waiting
+    views = [
+        (request.lease, request.request, int(request.mode), request.token, request.ticket, request.value)
+        for request in requests
+    ]
+    until = max((ghost.until for ghost in lock.ghosts), default=0)
+    return (LOCK_QUERY_RESULT, data.revision, data.timestamp, views, until)
+
+
+def holds_token(data: GroupData, name: bytes, token: int) -> bool:
+    """Whether a token is that of somebody who holds the lock now."""
+    lock = data.locks.locks.get(name)
+    return lock is not None and any(held.token == token for held in lock.held.values())
+
+
+def held_longer_than(data: GroupData, ticket: int) -> list[tuple[bytes, int]]:
+    """Locks and leases that hold them since before a timestamp, for those who warn of it."""
+    return sorted(
+        (name, held.lease)
+        for name, lock in data.locks.locks.items()
+        for held in lock.held.values()
+        if held.ticket < ticket
+    )
+
+
+# ---- rows
+
+
+def _row_key(name: bytes, ticket: int) -> bytes:
+    return _NAME.pack(len(name)) + name + _TICKET.pack(ticket)
+
+
+def _write_row(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request) -> None:
+    row = pack(
+        (
+            int(request.mode),
+            request.deadline,
+            request.lease,
+            request.request,
+            request.delay_ms,
+            request.hierarchical,
+            request.announce,
+            request.value,
+            request.token,
+            request.converts,
+        )
+    )
+    context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, request.ticket)] = row
+
+
+def restore_lock_row(data: GroupData, state: KeyspaceState, key: bytes, value: bytes) -> None:
+    """Take over a row; rows of one lock come in the order of their tickets, as they waited."""
+    if key == _TOKEN_KEY:
+        state.token = msgpack.unpackb(value)
+        return
+    (length,) = _NAME.unpack_from(key)
+    name = key[_NAME.size : _NAME.size + length]
+    (ticket,) = _TICKET.unpack_from(key, _NAME.size + length)
+    mode, until, *rest = msgpack.unpackb(value)
+    lock = data.locks.locks.setdefault(name, Lock())
+    if not rest:
+        lock.ghosts.append(Ghost(LockMode(mode), until, ticket))
+        return
+    lease, number, delay_ms, hierarchical, announce, text, token, converts = rest
+    request = Request(
+        lease, number, LockMode(mode), ticket, until, delay_ms, hierarchical, announce, text, token, converts
+    )
+    if token:
+        lock.held[lease] = request
+    else:
+        lock.enqueue(request)
+    data.locks.own(lease, name)
+
+
+LOCK_HANDLERS: Handlers = {
+    LockAcquire: apply_acquire,
+    LockRelease: apply_release,
+    LockWithdraw: apply_withdraw,
+    PutSequential: apply_put_sequential,
+    TakeFirst: apply_take_first,
+}
+"""The lock family, for registration."""

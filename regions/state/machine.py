@@ -153,7 +153,7 @@ class GroupState:
         return self._applied(context, outcomes)
 
     def _keep_house(self, entry: Entry) -> Applied:
-        context = ApplyContext(self.data, entry.term, None)
+        context = ApplyContext(self.data, entry.term, KeyspaceState(_NO_KEYSPACE, b""))
         for position, data in enumerate(decode_batch(entry.data)):
             context.begin(Timestamp(entry.timestamp + position))
             command = decode_housekeeping(data)

@@ -12,9 +12,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import cast
 
-from isochrone.errors import InvalidRequest, check
+from isochrone.errors import InvalidRequest
 from isochrone.ids import GroupId, KeyspaceId, Revision, Term, Timestamp
 from isochrone.regions.state.history import History
 from isochrone.regions.state.lock_table import LockTable
@@ -223,10 +222,10 @@ class ApplyContext:
     """
 
     __slots__ = (
-        "_home",
         "_placed",
         "data",
         "events",
+        "home",
         "lease_events",
         "lock_moments",
         "lock_notices",
@@ -236,10 +235,10 @@ class ApplyContext:
         "used_sessions",
     )
 
-    def __init__(self, data: GroupData, term: Term, home: KeyspaceState | None) -> None:
-        """For the commands of one entry. `home` is the keyspace that the entry names; a leader's own names none."""
+    def __init__(self, data: GroupData, term: Term, home: KeyspaceState) -> None:
+        """For the commands of one entry. `home` is the keyspace that it names; a leader's own commands name none."""
         self.data = data
-        self._home = home
+        self.home = home
         self.term = term
         """Of the entry."""
         self.timestamp = Timestamp(0)
@@ -253,12 +252,6 @@ class ApplyContext:
         self.used_sessions: dict[tuple[KeyspaceId, int], None] = {}
         """Sessions whose row is to be written when the entry is done."""
         self._placed = 0
-
-    @property
-    def home(self) -> KeyspaceState:
-        """The keyspace that the entry names."""
-        check(self._home is not None, "a leader's own command has no keyspace")
-        return cast("KeyspaceState", self._home)
 
     def begin(self, timestamp: Timestamp) -> None:
         """The next command begins."""

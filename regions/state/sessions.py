@@ -71,16 +71,16 @@ def acknowledge(context: ApplyContext, command: Command, session: Session) -> No
     """Forget the results that the client needs no more, and note that the session was used."""
     if command.acknowledged >= command.sequence:
         raise InvalidRequest("a command cannot acknowledge its own sequence")
-    gap = range(session.acknowledged + 1, command.acknowledged + 1)
-    # Whatever number a client names, the work stays within what is stored.
-    for sequence in gap if len(gap) <= len(session.results) + 1 else list(session.results):
-        if sequence not in gap:
-            continue
-        if session.results.pop(sequence, None) is not None:
-            context.rows[context.home.keyspace, TABLE_RESULTS, result_row_key(command.session, sequence)] = None
-    session.acknowledged = max(session.acknowledged, command.acknowledged)
+    keyspace = context.home.keyspace
+    if command.acknowledged > session.acknowledged:
+        gap = range(session.acknowledged + 1, command.acknowledged + 1)
+        # Whatever number a client names, the work stays within what is stored.
+        for sequence in gap if len(gap) <= len(session.results) + 1 else list(session.results):
+            if sequence in gap and session.results.pop(sequence, None) is not None:
+                context.rows[keyspace, TABLE_RESULTS, result_row_key(command.session, sequence)] = None
+        session.acknowledged = command.acknowledged
     session.last_used = context.timestamp
-    context.used_sessions[context.home.keyspace, command.session] = None
+    context.used_sessions[keyspace, command.session] = None
 
 
 def check_room(command: Command, session: Session) -> None:

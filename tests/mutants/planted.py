@@ -5,6 +5,7 @@ from host_mutants import HOST_MUTANTS, STATE_MUTANTS, STORE_MUTANTS
 from lease_mutants import HAND_BACK_MUTANTS, LEASE_MUTANTS
 from quiescence_mutants import CORE_MUTANTS, WATCH_MUTANTS
 from raft_mutants import ELECTION_MUTANTS, READING_MUTANTS, REPLICATION_MUTANTS, WITNESS_MUTANTS
+from service_mutants import SERVICE_MUTANTS
 from snapshot_mutants import SNAPSHOT_MUTANTS
 from topology_mutants import COPY_MUTANTS
 
@@ -22,6 +23,7 @@ MUTANTS = (
     *HOST_MUTANTS,
     *STATE_MUTANTS,
     *STORE_MUTANTS,
+    *SERVICE_MUTANTS,
     *SNAPSHOT_MUTANTS,
     *COPY_MUTANTS,
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import GroupId, Incarnation, KeyspaceId, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp
-from isochrone.wire import codec, commands, kv, leases, session
+from isochrone.wire import codec, commands, kv, leases, locks, session
 from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello, encode_frame, encode_hello
 from isochrone.wire.configurations import configuration_to_plain, encode_configuration
 from isochrone.wire.entries import CorruptEntry, decode_entry, make_entry
@@ -181,7 +181,38 @@ OPERATIONS = st.one_of(
     st.builds(kv.Compact, NUMBERS),
     st.builds(leases.LeaseGrant, NUMBERS, NUMBERS),
     st.builds(leases.LeaseRevoke, NUMBERS),
+    st.builds(
+        locks.LockAcquire,
+        BLOBS,
+        NUMBERS,
+        NUMBERS,
+        st.sampled_from(locks.LockMode),
+        NUMBERS,
+        NUMBERS,
+        BOOLS,
+        BOOLS,
+        BLOBS,
+    ),
+    st.builds(locks.LockRelease, BLOBS, NUMBERS, NUMBERS),
+    st.builds(locks.LockWithdraw, BLOBS, NUMBERS, NUMBERS),
+    st.builds(locks.PutSequential, BLOBS, BLOBS, NUMBERS),
+    st.builds(locks.TakeFirst, BLOBS, BLOBS),
     KV_OPERATIONS,
+)
+QUERIES = st.one_of(
+    RANGES,
+    st.builds(leases.LeaseKeepAlive, NUMBERS),
+    st.builds(leases.LeaseTimeToLive, NUMBERS, BOOLS),
+    st.builds(leases.LeaseList),
+    st.builds(locks.LockWait, BLOBS, NUMBERS, NUMBERS),
+    st.builds(locks.LockQuery, BLOBS),
+)
+HOUSEKEEPING = st.one_of(
+    st.builds(leases.LeaseExpire, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(leases.LeaseCheckpoint, NUMBERS, NUMBERS, st.integers(-(1 << 40), 1 << 40)),
+    st.builds(leases.LeaseRenew, NUMBERS),
+    st.builds(leases.CompactByRule, NUMBERS, NUMBERS),
+    st.builds(leases.LockTick, BLOBS),
 )
 COMMANDS = st.builds(commands.Command, NUMBERS, NUMBERS, NUMBERS, OPERATIONS)
 
@@ -226,6 +257,30 @@ def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
 @given(COMMANDS)
 def test_a_command_comes_back_as_it_was(command: commands.Command) -> None:
     assert commands.decode_command(commands.encode_command(command)) == command
+
+
+@given(QUERIES)
+def test_a_query_comes_back_as_it_was(query: commands.Query) -> None:
+    assert commands.decode_query(commands.encode_query(query)) == query
+
+
+@given(HOUSEKEEPING)
+def test_what_a_leader_logs_comes_back_as_it_was(command: leases.Housekeeping) -> None:
+    assert leases.decode_housekeeping(leases.encode_housekeeping(command)) == command
+
+
+@given(COMMANDS, st.data())
+def test_a_command_with_a_field_of_another_type_is_refused_and_breaks_nothing(
+    command: commands.Command, data: st.DataObject
+) -> None:
+    fields = msgpack.unpackb(commands.encode_command(command), use_list=False)
+    place = data.draw(st.integers(0, len(fields) - 1))
+    other = data.draw(st.sampled_from([None, "text", 1.5, {}, 1 << 63]))
+    try:
+        commands.decode_command(msgpack.packb([*fields[:place], other, *fields[place + 1 :]]))
+    except InvalidRequest:
+        return
+    raise AssertionError((fields, place, other))
 
 
 @given(entries(), st.data())

@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
 from isochrone.ports import StoredGroup, TermRun
@@ -21,6 +23,7 @@ from isochrone.wire.commands import (
 )
 from isochrone.wire.entries import make_entry
 from isochrone.wire.kv import Put, Range, RangeResult
+from isochrone.wire.leases import LeaseKeepAlive
 from isochrone.wire.messages import Configuration, Entry, EntryKind, HardState, Member
 
 GROUP, KEYSPACE, A = GroupId("g"), KeyspaceId("k/"), NodeId("a")
@@ -81,3 +84,24 @@ def test_a_read_waits_until_what_it_must_reflect_is_applied() -> None:
     assert isinstance(found, RangeResult)
     (item,) = found.items
     assert item.value == b"3"
+
+
+def test_a_renewal_asks_for_a_round_even_where_reads_are_leased(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader's own lease says nothing of who leads when the client counts from: when its question left."""
+    stored = StoredGroup(
+        configuration=Configuration((Member(A, StoreId("s"), ReplicaRole.FULL),)),
+        hard_state=HardState(Term(0), None, LogIndex(0)),
+        truncated_index=LogIndex(0),
+        truncated_term=Term(0),
+        last_index=LogIndex(0),
+        term_runs=(),
+        applied=LogIndex(0),
+    )
+    config = RaftConfig(group=GROUP, node=A, heartbeat_ns=Nanos(MS), election_timeout_ns=Nanos(10 * MS))
+    core = RaftNode(config, stored, (), rng=random.Random(1), now=Nanos(0))
+    asked: list[bool] = []
+    monkeypatch.setattr(RaftNode, "read_index", lambda _core, _context, *, leased=True: asked.append(leased))
+    replica = Replica(GROUP, core, GroupState(GROUP, [KEYSPACE], HANDLERS), HybridLogicalClock(MS), lambda: Nanos(0))
+    for query in (Range(b"k/x"), LeaseKeepAlive(1)):
+        replica.read(Read(KEYSPACE, query, lambda _outcome: None))
+    assert asked == [True, False]

@@ -1,0 +1,137 @@
+"""Faults planted in what a group's state is made of beyond keys: leases, watches, locks."""
+
+from planting import Mutant
+
+LESSOR = "regions/lessor.py"
+LEASES = "regions/state/leases.py"
+HUB = "regions/watch_hub.py"
+LOCKS = "regions/state/locks.py"
+TABLE = "regions/state/lock_table.py"
+
+_LESSOR = "tests/unit/regions/test_lessor.py::test_"
+_HUB = "tests/unit/regions/test_watch_hub.py::test_"
+_LOCKS = "tests/unit/regions/state/test_locks.py::test_"
+_HOST = "tests/unit/regions/test_host_client_leases.py::test_"
+
+SERVICE_MUTANTS = (
+    Mutant(
+        name="a renewal is answered while an expiry is on its way",
+        file=LESSOR,
+        old="        if watched.logged is not None:\n            probe",
+        new="        if watched.logged is None and watched.asked:\n            probe",
+        test=_LESSOR + "a_renewal_waits_while_an_expiry_is_on_its_way",
+    ),
+    Mutant(
+        name="a renewal does not clear what was noted",
+        file=LESSOR,
+        old="        if watched.noted:\n            watched.asked",
+        new="        if watched.noted and watched.asked:\n            watched.asked",
+        test=_LESSOR + "a_renewal_after_a_checkpoint_is_answered_only_when_the_log_has_cleared_it",
+    ),
+    Mutant(
+        name="an office begins with the whole time to live",
+        file=LESSOR,
+        old=" if lease.checkpoint_ms is None else min(lease.ttl_ms, lease.checkpoint_ms)\n",
+        new="\n",
+        test=_LESSOR + "leaders_that_change_faster_than_the_time_to_live_do_not_keep_a_lease_alive",
+    ),
+    Mutant(
+        name="an expiry of another term ends a lease",
+        file=LEASES,
+        old="            if term != context.term or generation != lease.generation:\n",
+        new="            if generation != lease.generation:\n",
+        test=_LESSOR + "a_stalled_former_leader_ends_no_lease",
+    ),
+    Mutant(
+        name="an expiry from before a renewal ends a lease",
+        file=LEASES,
+        old="            if term != context.term or generation != lease.generation:\n",
+        new="            if term != context.term:\n",
+        test=_LESSOR + "an_expiry_from_before_a_logged_renewal_ends_nothing",
+    ),
+    Mutant(
+        name="a renewal rests on the leader's own lease",
+        file="regions/replica.py",
+        old="leased=not isinstance(read.query, LeaseKeepAlive)",
+        new="leased=True",
+        test="tests/unit/regions/test_replica.py::test_a_renewal_asks_for_a_round_even_where_reads_are_leased",
+    ),
+    Mutant(
+        name="a result is revealed without the region's lease",
+        file="regions/replica.py",
+        old="        if not self._region_lease(self.group, pending.keyspace):\n",
+        new="        if not pending.keyspace:\n",
+        test=_HOST + "without_its_regions_lease_a_node_neither_proposes_nor_reveals",
+    ),
+    Mutant(
+        name="a watcher that is behind skips what is compacted in silence",
+        file=HUB,
+        old="        if not watcher.synced and watcher.next_revision < self._data.compacted:\n",
+        new="        if not watcher.synced and watcher.next_revision < 0:\n",
+        test=_HUB + "a_compacted_start_is_told_with_the_revision_to_start_from",
+    ),
+    Mutant(
+        name="what waits for a slow watcher grows without bound",
+        file=HUB,
+        old="        if len(watcher.pending) > PENDING_EVENTS_MAX or watcher.pending_bytes > PENDING_BYTES_MAX:\n",
+        new="        if len(watcher.pending) < 0:\n",
+        test=_HUB + "nobody_takes_and_memory_stays_bounded",
+    ),
+    Mutant(
+        name="a watcher that falls behind forgets its place",
+        file=HUB,
+        old="        before = _just_before(watcher.pending[0]) if watcher.pending else _order_before(revision + 1)\n",
+        new="        before = _order_before(revision + 1)\n",
+        test=_HUB + "nobody_takes_and_memory_stays_bounded",
+    ),
+    Mutant(
+        name="who wants what is compatible overtakes the queue",
+        file=LOCKS,
+        old=" and not (lock.waiting if held is None else _converting(lock))\n",
+        new="\n",
+        test=_LOCKS + "x_is_not_starved_by_a_stream_of_s",
+    ),
+    Mutant(
+        name="cycles of waits are not looked for",
+        file=TABLE,
+        old="                if lease == request.lease:\n                    return",
+        new="                if lease == -request.lease:\n                    return",
+        test=_LOCKS + "of_two_that_upgrade_the_younger_fails",
+    ),
+    Mutant(
+        name="the queue is no part of the graph of waits",
+        file=TABLE,
+        old="                found.append(ahead.lease)\n",
+        new="                pass\n",
+        test=_LOCKS + "a_queue_alone_can_close_a_cycle",
+    ),
+    Mutant(
+        name="there is no lock-delay",
+        file=LOCKS,
+        old="    if not clean and held.delay_ms:\n",
+        new="    if clean and held.delay_ms:\n",
+        test=_LOCKS + "after_an_unclean_loss_nobody_is_granted_before_the_delay_is_over",
+    ),
+    Mutant(
+        name="tokens begin anew after a restart",
+        file=LOCKS,
+        old="        state.token = msgpack.unpackb(value)\n",
+        new="        pass\n",
+        test=_LOCKS + "tokens_rise_over_all_locks_and_restarts_and_when_the_counter_is_full",
+    ),
+    Mutant(
+        name="anyone may release a lock",
+        file=LOCKS,
+        old="    if lock is None or held is None or operation.token not in (0, held.token):\n",
+        new="    if lock and held is None and lock.held:\n        held = next(iter(lock.held.values()))\n"
+        "    if lock is None or held is None:\n",
+        test=_LOCKS + "releasing_what_one_does_not_hold_is_an_error_and_releases_nothing",
+    ),
+    Mutant(
+        name="a fence gate lets smaller tokens pass",
+        file="wire/kv.py",
+        old="Compare(gate, Target.TOKEN, Relation.NOT_GREATER, token)",
+        new="Compare(gate, Target.TOKEN, Relation.NOT_EQUAL, token)",
+        test="tests/unit/regions/state/test_txn.py::test_a_fence_gate_lets_no_stale_token_pass",
+    ),
+)

@@ -203,9 +203,11 @@ def run_put(context: ApplyContext, operation: Put) -> PackedResult:
 
 
 def check_delete(data: GroupData, operation: DeleteRange) -> None:
-    """Raise if the key lies in no keyspace."""
+    """Raise if the key lies in no keyspace, or what is to be returned is too large."""
     if not operation.range_end:
         data.keyspace_of(operation.key)
+    elif operation.prev_kv:
+        run_range(data, Range(operation.key, operation.range_end))
 
 
 def run_delete(context: ApplyContext, operation: DeleteRange) -> PackedResult:

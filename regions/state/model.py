@@ -46,6 +46,20 @@ class Session:
     acknowledged: int = 0
     results: dict[int, bytes] = field(default_factory=dict)
     """Encoded result of every sequence above `acknowledged` that has been applied."""
+    results_bytes: int = 0
+
+    def add_result(self, sequence: int, result: bytes) -> None:
+        """Keep a result."""
+        self.results[sequence] = result
+        self.results_bytes += len(result)
+
+    def forget_result(self, sequence: int) -> bool:
+        """Returns whether there was one."""
+        result = self.results.pop(sequence, None)
+        if result is None:
+            return False
+        self.results_bytes -= len(result)
+        return True
 
     @property
     def expires_after(self) -> Timestamp:

@@ -33,6 +33,9 @@ from isochrone.wire.pack import pack
 SESSIONS_MAX = 100_000
 """Most live sessions of one keyspace; opening more is refused with `QueueFull`."""
 
+RESULTS_BYTES_MAX = 16 << 20
+"""From so many bytes of unacknowledged results on a session is refused more."""
+
 _U64 = struct.Struct(">Q")
 _RESULT_KEY = struct.Struct(">QQ")
 
@@ -76,7 +79,7 @@ def acknowledge(context: ApplyContext, command: Command, session: Session) -> No
         gap = range(session.acknowledged + 1, command.acknowledged + 1)
         # Whatever number a client names, the work stays within what is stored.
         for sequence in gap if len(gap) <= len(session.results) + 1 else list(session.results):
-            if sequence in gap and session.results.pop(sequence, None) is not None:
+            if sequence in gap and session.forget_result(sequence):
                 context.rows[keyspace, TABLE_RESULTS, result_row_key(command.session, sequence)] = None
         session.acknowledged = command.acknowledged
     session.last_used = context.timestamp
@@ -87,11 +90,13 @@ def check_room(command: Command, session: Session) -> None:
     """Raise `QueueFull` if the session may not have another result."""
     if len(session.results) >= SESSION_IN_FLIGHT_MAX:
         raise QueueFull(f"session {command.session} has {len(session.results)} unacknowledged results")
+    if session.results_bytes >= RESULTS_BYTES_MAX:
+        raise QueueFull(f"session {command.session} has {session.results_bytes} bytes of unacknowledged results")
 
 
 def store_result(context: ApplyContext, command: Command, session: Session, result: bytes) -> None:
     """Keep a command's result for those who ask again."""
-    session.results[command.sequence] = result
+    session.add_result(command.sequence, result)
     context.rows[context.home.keyspace, TABLE_RESULTS, result_row_key(command.session, command.sequence)] = result
 
 

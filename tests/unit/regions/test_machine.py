@@ -83,6 +83,19 @@ def test_a_closed_or_unknown_session_never_executes() -> None:
     assert machine.value(b"k/x") is None
 
 
+def test_stored_results_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isochrone.regions.state.sessions.RESULTS_BYTES_MAX", 2_000)
+    machine = StateLog()
+    session = machine.session()
+    machine.run(session, 1, Put(b"k/x", bytes(1_500)))
+    machine.run(session, 2, Range(b"k/x"))
+    machine.run(session, 3, Range(b"k/x"))
+    machine.restart()
+    with pytest.raises(QueueFull, match="bytes"):
+        machine.run(session, 4, Range(b"k/x"))
+    machine.run(session, 4, Range(b"k/x"), acknowledged=2)
+
+
 def test_stored_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isochrone.regions.state.sessions.SESSION_IN_FLIGHT_MAX", 3)
     machine = StateLog()

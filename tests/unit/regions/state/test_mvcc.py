@@ -199,6 +199,8 @@ def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert log.read(Range(b"k/", ALL, limit=5)).count == 10
     assert len(log.read(Range(b"k/", ALL, keys_only=True)).items) == 10
     revision = log.state.revision
+    with pytest.raises(InvalidRequest, match="in pieces"):
+        log.do(DeleteRange(b"k/", ALL, prev_kv=True))
     with pytest.raises(InvalidRequest, match="reads would exceed"):
         log.do(Txn(success=(Put(b"k/x", b"1"), Range(b"k/", b"k/5"), Range(b"k/5", b"k/a"))))
     assert log.state.revision == revision and log.value(b"k/x") is None

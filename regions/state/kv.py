@@ -145,9 +145,11 @@ def _arrange(request: Range, records: list[bytes]) -> list[bytes]:
     """Filter and sort."""
     if _filters(request):
         records = [record for record in records if _within(request, *record_versions(record)[:2])]
+    descending = request.sort_order is SortOrder.DESCEND
     if request.sort_target is not SortTarget.KEY:
-        records.sort(key=lambda record: _sort_key(request.sort_target, record))
-    if request.sort_order is SortOrder.DESCEND:
+        # Equals stay in the order of their keys, also when descending, as in etcd (there only for short ranges).
+        records.sort(key=lambda record: _sort_key(request.sort_target, record), reverse=descending)
+    elif descending:
         records.reverse()
     return records
 

@@ -253,8 +253,11 @@ class WatchHub:
         return True
 
     def _previous(self, record: bytes) -> bytes | None:
-        key = record_key(record)
-        return self._data.keyspace_of(key).history.at(key, record_revision(record) - 1)
+        """The version before; None if there was none, or if it may be forgotten."""
+        key, before = record_key(record), record_revision(record) - 1
+        if before < self._data.compacted:
+            return None
+        return self._data.keyspace_of(key).history.at(key, before)
 
     def _add(self, watcher: _Watcher, event: Event) -> None:
         watcher.pending.append(event)

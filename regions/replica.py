@@ -27,10 +27,10 @@ from isochrone.regions.raft.ready import (
     ReadReady,
     SnapshotRead,
 )
-from isochrone.regions.raft.status import RaftStatus
-from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, always_serves
+from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, always_serves, next_batch
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state_service import StateService, no_state
+from isochrone.regions.statuses import group_status
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.regions.watching import Watch
 from isochrone.wire.commands import encode_batch
@@ -38,12 +38,7 @@ from isochrone.wire.configurations import decode_configuration
 from isochrone.wire.leases import LeaseKeepAlive, encode_housekeeping
 from isochrone.wire.locks import LockWait
 from isochrone.wire.messages import Entry, EntryKind, Member, QuorumSizes
-from isochrone.wire.status import GroupStatus, MemberStatus
-
-BATCH_COMMANDS_MAX = 512
-"""Most commands in one entry."""
-BATCH_BYTES_MAX = 1 << 20
-"""Command bytes after which an entry is closed."""
+from isochrone.wire.status import GroupStatus
 
 
 @quickly_made
@@ -154,25 +149,7 @@ class Replica:
 
     def status(self) -> GroupStatus:
         """The replica's state now, for operators."""
-        status = self.core.status()
-        return GroupStatus(
-            group=self.group,
-            role=status.role,
-            leader=status.leader,
-            term=status.term,
-            commit=status.commit,
-            applied=status.applied,
-            first=status.first,
-            last=status.last,
-            retained_bytes=status.retained_bytes,
-            match=status.match,
-            relay=status.relay,
-            last_timestamp=status.last_timestamp,
-            members=_member_statuses(status),
-            joint=status.configuration.joint,
-            configuration_committed=status.configuration_committed,
-            quorums=status.configuration.quorums,
-        )
+        return group_status(self.group, self.core.status())
 
     # ---- requests
 
@@ -274,7 +251,7 @@ class Replica:
             self._keep_house(self._service.office, now, latest)
         writes = self._take_writes(now)
         while writes:
-            batch = _next_batch(writes)
+            batch = next_batch(writes)
             try:
                 if isinstance(latest, IsochroneError):
                     raise latest
@@ -516,33 +493,3 @@ class Replica:
         change, self._change = self._change, None
         if change is not None:
             change.done(Outcome(b"", self.revision, undecided))
-
-
-def _member_statuses(status: RaftStatus) -> tuple[MemberStatus, ...]:
-    roles = {member.node: member.role for member in status.configuration.members}
-    outgoing = {member.node: member.role for member in status.configuration.outgoing}
-    return tuple(
-        MemberStatus(
-            node,
-            member.store,
-            roles.get(node),
-            outgoing.get(node),
-            status.match.get(node),
-            status.peers[node].match_timestamp if node in status.peers else None,
-        )
-        for node, member in all_members(status.configuration).items()
-    )
-
-
-def _next_batch(writes: deque[Write]) -> list[Write]:
-    batch = [writes.popleft()]
-    size_bytes = len(batch[0].command)
-    while (
-        writes
-        and writes[0].keyspace == batch[0].keyspace
-        and len(batch) < BATCH_COMMANDS_MAX
-        and size_bytes < BATCH_BYTES_MAX
-    ):
-        batch.append(writes.popleft())
-        size_bytes += len(batch[-1].command)
-    return batch

@@ -1,5 +1,6 @@
 """What waits in a replica, and how it ends."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,6 +43,27 @@ class Read:
     keyspace: KeyspaceId
     query: Query
     done: Done
+
+
+BATCH_COMMANDS_MAX = 512
+"""Most commands in one entry."""
+BATCH_BYTES_MAX = 1 << 20
+"""Command bytes after which an entry is closed."""
+
+
+def next_batch(writes: deque[Write]) -> list[Write]:
+    """Take the writes of the next entry: a run of one keyspace, within the limits."""
+    batch = [writes.popleft()]
+    size_bytes = len(batch[0].command)
+    while (
+        writes
+        and writes[0].keyspace == batch[0].keyspace
+        and len(batch) < BATCH_COMMANDS_MAX
+        and size_bytes < BATCH_BYTES_MAX
+    ):
+        batch.append(writes.popleft())
+        size_bytes += len(batch[-1].command)
+    return batch
 
 
 RegionLease = Callable[[GroupId, KeyspaceId], bool]

@@ -9,5 +9,6 @@
 
 from isochrone.client.client import Client
 from isochrone.client.results import Provenance, ReadResult, Statistics, WriteResult
+from isochrone.client.watches import Watcher, WatchEvent, WatchGap
 
-__all__ = ["Client", "Provenance", "ReadResult", "Statistics", "WriteResult"]
+__all__ = ["Client", "Provenance", "ReadResult", "Statistics", "WatchEvent", "WatchGap", "Watcher", "WriteResult"]

@@ -23,8 +23,9 @@ from isochrone.client.connection import Connector
 from isochrone.client.dispatch import Dispatcher
 from isochrone.client.results import ReadResult, Statistics, WriteResult
 from isochrone.client.routing import Route
+from isochrone.client.watches import Watcher
 from isochrone.client.writer import Writer
-from isochrone.errors import InvalidRequest
+from isochrone.errors import Indeterminate, InvalidRequest
 from isochrone.ids import GroupId, KeyspaceId, Revision, Timestamp
 from isochrone.wire.commands import Result, check_operation, decode_result, encode_query
 from isochrone.wire.kv import (
@@ -40,9 +41,10 @@ from isochrone.wire.kv import (
     Txn,
     TxnResult,
     check_key,
+    prefix_end,
 )
 from isochrone.wire.messages import PROTOCOL_VERSION
-from isochrone.wire.session import ClientHello, ReadRequest
+from isochrone.wire.session import ClientHello, ReadRequest, WatchCreate
 
 if TYPE_CHECKING:
     from isochrone.wire.shaper_os import Shaper
@@ -177,6 +179,48 @@ class Client:
             group=route.group,
             replica=answer.node,
         )
+
+    def watch(
+        self,
+        key: bytes | str,
+        *,
+        range_end: bytes | str = b"",
+        prefix: bool = False,
+        start_revision: int = 0,
+        prev_kv: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
+    ) -> Watcher:
+        """Watch a key, all keys with a prefix, or a range within a keyspace's group; see `Watcher` for what it yields.
+
+        Args:
+            key: the key, the prefix, or the start of the range; it must lie in a keyspace.
+            range_end: end of the range, not included.
+            prefix: watch everything that begins with `key`.
+            start_revision: the first revision of interest; 0 for whatever is written after a node has answered.
+            prev_kv: tell what each key was before.
+            puts: tell of keys that are set.
+            deletes: tell of keys that are removed.
+
+        Raises:
+            InvalidRequest: the key lies in no keyspace or is too large, or the start is negative.
+        """
+        key, end = _bytes(key), _bytes(range_end)
+        check_key(key)
+        if self._closed or start_revision < 0 or (prefix and end):
+            raise InvalidRequest("a watch needs an open client, a start that is not negative, and one end")
+        route = self._dispatcher.route(key)
+        end = prefix_end(key) if prefix else end
+        create = WatchCreate(0, route.group, key, end, start_revision, prev_kv, puts, deletes)
+        return Watcher(self._dispatcher, create, partial(self._list, route, Range(key, end)), self._rng)
+
+    async def _list(self, route: Route, query: Range) -> RangeResult:
+        make = partial(_read_request, route.group, route.keyspace, encode_query(query))
+        answer = await self._dispatcher.execute(route.group, self._deadline(None), make)
+        found = decode_result(answer.payload)
+        if not isinstance(found, RangeResult):
+            raise Indeterminate(f"{answer.node} answered a range with {type(found).__name__}")
+        return found
 
     def statistics(self) -> Statistics:
         """What this client has done so far."""

@@ -21,6 +21,7 @@ from isochrone.client.attempts import Call, Fail, Send, Wait
 from isochrone.client.connection import Connector
 from isochrone.client.links import Link
 from isochrone.client.routing import Directory, LeaderView, Route
+from isochrone.client.watches import Watcher
 from isochrone.errors import Unavailable
 from isochrone.ids import ClusterId, GroupId, NodeId, ReplicaRole
 from isochrone.wire.session import (
@@ -31,6 +32,9 @@ from isochrone.wire.session import (
     ReadRequest,
     Refusal,
     SessionMessage,
+    WatchEnded,
+    WatchEvents,
+    WatchProgress,
     WriteRequest,
 )
 
@@ -91,6 +95,10 @@ class Dispatcher:
         self._used: list[GroupId] = []
         self._pending: dict[int, _Pending] = {}
         """Open attempts, by request."""
+        self._watchers: dict[int, Watcher] = {}
+        """By the number of their present watch."""
+        self._watching: dict[Watcher, None] = {}
+        """All that are open."""
         self._calls_count = 0
         self._closed = False
         self.attempts = 0
@@ -143,6 +151,41 @@ class Dispatcher:
         finally:
             self._forget(group, pending)
 
+    # Watches
+
+    def begin_watch(self, watcher: Watcher) -> int:
+        """See `WatchCarrier`."""
+        number = next(self._requests)
+        self._watchers[number] = watcher
+        return number
+
+    def end_watch(self, number: int) -> None:
+        """See `WatchCarrier`."""
+        self._watchers.pop(number, None)
+
+    def nearest(self, group: GroupId) -> NodeId | None:
+        """See `WatchCarrier`: by measured round trips, then by name."""
+        servers = self._use(group).servers
+        times = {node: link.round_trip.smoothed_s for node, link in self._up.items() if node in servers}
+        return min(times, key=lambda node: (times[node] is None, times[node] or 0.0, node), default=None)
+
+    def send_to(self, node: NodeId, message: SessionMessage) -> None:
+        """See `WatchCarrier`."""
+        if link := self._up.get(node):
+            link.send(message)
+
+    def join(self, watcher: Watcher) -> None:
+        """See `WatchCarrier`."""
+        self._watching[watcher] = None
+
+    def leave(self, watcher: Watcher) -> None:
+        """See `WatchCarrier`."""
+        self._watching.pop(watcher, None)
+
+    def _nodes_changed(self) -> None:
+        for watcher in list(self._watching):
+            watcher.node_up()
+
     @property
     def reconnects(self) -> int:
         """Streams opened again."""
@@ -158,6 +201,8 @@ class Dispatcher:
     async def close(self) -> None:
         """End every call under way and every link."""
         self._closed = True
+        for watcher in list(self._watching):
+            watcher.close()
         self.abandon_calls("the client was closed")
         links = list(self._links.values())
         self._links.clear()
@@ -167,8 +212,8 @@ class Dispatcher:
 
     @property
     def busy(self) -> bool:
-        """Whether calls are under way."""
-        return self._calls_count > 0
+        """Whether calls or watches are under way."""
+        return self._calls_count > 0 or bool(self._watching)
 
     def link_up(self, link: Link, node: NodeId) -> None:
         """Calls that waited for this node may go on."""
@@ -176,12 +221,15 @@ class Dispatcher:
         for group in self._groups.values():
             if node in group.nodes:
                 self._advance_all(group)
+        self._nodes_changed()
 
     def link_down(self, link: Link, node: NodeId) -> None:
         """Attempts at this node will not be answered; their calls go on elsewhere, or wait."""
         if self._up.get(node) is not link:
             return
         del self._up[node]
+        for watcher in list(self._watching):
+            watcher.node_down(node)
         for group in self._groups.values():
             for pending in group.calls:
                 for request in pending.call.lost(node):
@@ -195,6 +243,9 @@ class Dispatcher:
                 self._answered(link, request, message)
             case Refusal(request):
                 self._refused(request, message)
+            case WatchEvents(watch=number) | WatchProgress(watch=number) | WatchEnded(watch=number):
+                if watcher := self._watchers.get(number):
+                    watcher.received(message)
             case LeaderChanged(group):
                 self._leader_changed(node, group, message)
                 if self._directory.is_outdated(message):
@@ -260,6 +311,7 @@ class Dispatcher:
         for group_id in self._used:
             self._link_replicas(group_id)
             self._advance_all(self._groups[group_id])
+        self._nodes_changed()
 
     def _use(self, group_id: GroupId) -> _Group:
         if group_id not in self._used:

@@ -10,10 +10,10 @@ A driver without tasks of its own: everything happens in callbacks of the sessio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from isochrone.errors import InvalidRequest, IsochroneError, NotLeader, Unavailable
 from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Nanos, NodeId, Revision, Term
+from isochrone.node.session_watches import SessionWatches
 from isochrone.regions.host import Host
 from isochrone.regions.raft.changes import all_members
 from isochrone.regions.requests import Outcome
@@ -21,6 +21,7 @@ from isochrone.wire.commands import COMMAND_BYTES_MAX
 from isochrone.wire.kv import KEY_BYTES_MAX
 from isochrone.wire.session import (
     Answer,
+    ClientSession,
     DirectoryRequest,
     DirectoryResponse,
     KeyspaceRoute,
@@ -31,6 +32,8 @@ from isochrone.wire.session import (
     ReadRequest,
     Refusal,
     SessionMessage,
+    WatchCancel,
+    WatchCreate,
     WriteRequest,
 )
 
@@ -41,17 +44,6 @@ TRACE_BYTES = 25
 TIMEOUT_MS_MAX = 3_600_000
 BACKLOG_BYTES_MAX = 16 << 20
 """Reads are refused while more waits for a client: it shall ask again, rather than be cut off for its own answers."""
-
-
-class ClientSession(Protocol):
-    """One connected client."""
-
-    def send(self, message: SessionMessage) -> None:
-        """Queue a message; never blocks."""
-
-    @property
-    def backlog_bytes(self) -> int:
-        """About how many bytes wait for the client."""
 
 
 class ClientService:
@@ -74,6 +66,8 @@ class ClientService:
         of_routes = {node: (address, region, zone) for node, address, region, zone, _ in replicas}
         self._places: Mapping[NodeId, Place] = of_routes if places is None else places
         self._sessions: dict[int, ClientSession] = {}
+        self._watches: dict[int, SessionWatches] = {}
+        """Of the sessions that have watched anything."""
         self._host: Host | None = None
 
     def attach(self, host: Host) -> None:
@@ -101,6 +95,9 @@ class ClientService:
     def closed(self, session: ClientSession) -> None:
         """A client is gone. What it asked for goes on."""
         del self._sessions[id(session)]
+        watches = self._watches.pop(id(session), None)
+        if watches is not None:
+            watches.close()
 
     def received(self, session: ClientSession, message: SessionMessage) -> None:
         """Handle one message of a client."""
@@ -113,7 +110,14 @@ class ClientService:
                 session.send(DirectoryResponse(request, self.routes()))
             case Ping(request):
                 self._tell_leaders(session)
+                if watches := self._watches.get(id(session)):
+                    watches.tell_progress()
                 session.send(Pong(request))
+            case WatchCreate():
+                self._watches.setdefault(id(session), SessionWatches(session)).create(self.host, message)
+            case WatchCancel():
+                if watches := self._watches.get(id(session)):
+                    watches.cancel(message)
             case _:
                 pass  # Messages that only nodes send; a client that sends them gets no answer.
 

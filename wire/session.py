@@ -9,13 +9,17 @@ Links may lose frames without a reset, so a client that has heard nothing for a 
 answers at once: first a `LeaderChanged` for each of its groups, as at the start of a stream (a lost push is made
 good that way), then the `Pong`. A client that gets no sign of life opens the stream anew.
 
+A watch is a conversation of its own within the stream: `WatchCreate`, then batches that are numbered. A lost batch
+shows in the next one's number, or in the `WatchProgress` before the next `Pong`; the client then watches anew from what
+it was told last.
+
 A frame is a msgpack array of messages `[tag, field, …]`: what has gathered in one turn of the sender's loop. Frames
 are self-delimiting, so a stream joins those that wait while its previous write is pending.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgpack
 
@@ -126,7 +130,7 @@ class Answer:
     node: NodeId
     revision: int
     payload: bytes
-    """An encoded `CommandResult`, or an encoded `KeyValue` or None."""
+    """An encoded `commands.Result`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,67 @@ class Pong:
     request: int
 
 
+@dataclass(frozen=True, slots=True)
+class WatchCreate:
+    """Watch a group at this node, which need not lead it. Answered by what the watch is told, or by `WatchEnded`."""
+
+    watch: int
+    """A number of the client's choice, used once in a stream."""
+    group: GroupId
+    key: bytes
+    range_end: bytes
+    start_revision: int
+    """0 for whatever is written from now on."""
+    prev_kv: bool
+    puts: bool
+    deletes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WatchCancel:
+    """Watch no more; wants no answer."""
+
+    watch: int
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True)
+class WatchEvents:
+    """What was written, in order. Batches of a watch are numbered from 1, so that a lost one is noticed."""
+
+    watch: int
+    sequence: int
+    revision: int
+    """Of the group when the batch was made."""
+    fragment: bool
+    """More of the last record's revision follows."""
+    records: tuple[bytes, ...]
+    """See `wire.records`."""
+    previous: tuple[bytes | None, ...]
+    """For each record the version before it, if that was asked for; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchProgress:
+    """A watch exists, and `sequence` batches were sent. Told when it begins, and before each `Pong`."""
+
+    watch: int
+    sequence: int
+    revision: int
+    """Everything up to this revision is in those batches; 0 if there is more to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEnded:
+    """The node watches no more. `error` names a class in `isochrone.errors`."""
+
+    watch: int
+    error: str
+    text: str
+    compacted: int
+    """If what the watch was to see is compacted: the revision from which on it can be seen; else 0."""
+
+
 SessionMessage = (
     ClientHello
     | NodeHello
@@ -167,7 +232,27 @@ SessionMessage = (
     | Refusal
     | Ping
     | Pong
+    | WatchCreate
+    | WatchCancel
+    | WatchEvents
+    | WatchProgress
+    | WatchEnded
 )
+
+
+class ClientSession(Protocol):
+    """One connected client, as its node sees it."""
+
+    def send(self, message: SessionMessage) -> None:
+        """Queue a message; never blocks."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """About how many bytes wait for the client."""
+
+    def call_when_drained(self, resume: Callable[[], None]) -> None:
+        """Call back once when little waits for the client, after some of it has gone out. The last caller counts."""
+
 
 FRAME_MESSAGES_MAX = 1 << 18
 """Most messages that come together. Many more than an outbox joins; a flood of tiny ones would hold the node up."""
@@ -185,6 +270,11 @@ _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     9: (Refusal, (int, str, str, str, _NODE_OR_NONE)),
     10: (Ping, (int,)),
     11: (Pong, (int,)),
+    12: (WatchCreate, (int, str, bytes, bytes, int, bool, bool, bool)),
+    13: (WatchCancel, (int,)),
+    14: (WatchEvents, (int, int, int, bool, tuple, tuple)),
+    15: (WatchProgress, (int, int, int)),
+    16: (WatchEnded, (int, str, str, int)),
 }
 """Class and types of the fields by tag. Tags are never given a second meaning."""
 _ROUTE_FORM = (str, bytes, str, tuple, int)
@@ -201,6 +291,10 @@ def session_message_bytes(message: SessionMessage) -> int:
     match message:
         case WriteRequest(command=payload) | ReadRequest(query=payload) | Answer(payload=payload):
             return 64 + len(payload)
+        case WatchEvents(records=records, previous=previous):
+            return 64 + sum(map(len, records)) + sum(len(record) for record in previous if record is not None)
+        case WatchCreate(key=key, range_end=range_end):
+            return 64 + len(key) + len(range_end)
         case DirectoryResponse(routes=routes):
             return 64 + 1024 * len(routes)
         case _:
@@ -236,6 +330,16 @@ def _pack(message: SessionMessage) -> tuple[object, ...]:
             return (7, request, group, keyspace, timeout_ms, query)
         case Refusal(request, node, error, text, leader):
             return (9, request, node, error, text, leader)
+        case WatchEvents(watch, sequence, revision, fragment, records, previous):
+            return (14, watch, sequence, revision, fragment, records, previous)
+        case WatchProgress(watch, sequence, revision):
+            return (15, watch, sequence, revision)
+        case WatchEnded(watch, error, text, compacted):
+            return (16, watch, error, text, compacted)
+        case WatchCreate(watch, group, key, range_end, start_revision, prev_kv, puts, deletes):
+            return (12, watch, group, key, range_end, start_revision, prev_kv, puts, deletes)
+        case WatchCancel(watch):
+            return (13, watch)
         case LeaderChanged(group, term, leader, version):
             return (3, group, term, leader, version)
         case Ping(request):
@@ -262,8 +366,17 @@ def _unpack(tag: int, *fields: Any) -> SessionMessage:
     if cls is DirectoryResponse:
         request, routes = fields
         return DirectoryResponse(request, tuple([_unpack_route(*route) for route in routes]))
+    if cls is WatchEvents:
+        _check_records(*fields[4:])
     message: SessionMessage = cls(*fields)
     return message
+
+
+def _check_records(records: tuple[object, ...], previous: tuple[object, ...]) -> None:
+    if not all(isinstance(record, bytes) for record in records) or len(previous) not in (0, len(records)):
+        raise TypeError("records of a watch")
+    if not all(isinstance(record, bytes | None) for record in previous):
+        raise TypeError("earlier versions of a watch")
 
 
 def _unpack_route(*fields: Any) -> KeyspaceRoute:

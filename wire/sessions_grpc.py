@@ -8,6 +8,7 @@ next message is read when the handler has taken the one before.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, final
 
@@ -60,6 +61,10 @@ class Session:
     def backlog_bytes(self) -> int:
         """About how many bytes wait for the client; beyond `SESSION_BYTES_MAX` it is cut off."""
         return self.outbox.backlog_bytes
+
+    def call_when_drained(self, resume: Callable[[], None]) -> None:
+        """Call back once, when little waits for the client after some of it has gone out. The last caller counts."""
+        self.outbox.when_drained = resume
 
     def _overflow(self) -> None:
         self.outbox.clear()

@@ -23,6 +23,8 @@ FRAME_BYTES_TARGET = 1 << 20
 """A frame is closed when it has grown to this; a single larger message still makes one frame."""
 WRITE_BYTES_TARGET = 4 << 20
 """Frames are joined into one gRPC message up to this size."""
+DRAINED_BYTES = 256 << 10
+"""A stream for which no more waits can take more of what was held back."""
 HANDSHAKE_TIMEOUT_S = 5.0
 """Longest wait for a connection and the answer to the first message."""
 
@@ -80,6 +82,8 @@ class Outbox(Generic[M]):
         self.messages_dropped = 0
         self.messages_written = 0
         self.writes = 0
+        self.when_drained: Callable[[], None] | None = None
+        """Called once, and forgotten, when at most `DRAINED_BYTES` wait after a write."""
         self._encode = encode
         self._size_of = size_of
         self._ship = ship
@@ -126,6 +130,9 @@ class Outbox(Generic[M]):
             self.writes += 1
             await write(data)
             self.messages_written += count
+            if self.when_drained is not None and self.backlog_bytes <= DRAINED_BYTES:
+                drained, self.when_drained = self.when_drained, None
+                drained()
 
     def _flush(self) -> None:
         """Make frames of what was put in this turn of the loop."""

@@ -5,6 +5,7 @@ one that dies resets its streams, if the reset gets through; a cut link says not
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, final
 
 from isochrone.client.connection import Closed, Connection, Received
@@ -53,6 +54,10 @@ class StreamEnd:
         self._deliver = deliver
         self._frame: list[SessionMessage] = []
         self._sent_s = -1.0
+
+    def call_when_drained(self, resume: Callable[[], None]) -> None:
+        """See `node.service.ClientSession`."""
+        resume()
 
     def send(self, message: SessionMessage) -> None:
         if self._sent_s == self._loop.now_s:

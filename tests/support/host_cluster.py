@@ -141,6 +141,9 @@ class _Answering:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
+    def call_when_drained(self, resume: Callable[[], None]) -> None:
+        resume()
+
     def send(self, message: SessionMessage) -> None:
         self._stream.push(message)
 

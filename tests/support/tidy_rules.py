@@ -54,6 +54,7 @@ TASKLESS_DRIVERS = (
     "drills/sim/network.py",
     "drills/sim/watch.py",
     "node/service.py",
+    "node/session_watches.py",
     "node/settings.py",
 )
 """Drivers that define no coroutine: called back by other drivers."""

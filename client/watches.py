@@ -1,0 +1,285 @@
+"""Watches: what is written, in order, from wherever the client is, for as long as it listens.
+
+A `Watcher` asks the nearest node that holds the keys, and another one when that falls silent: it knows the place in the
+order of writes up to which it was told, so nothing is told twice or left out. What it was told waits in a bounded
+buffer; a caller that does not take from it lets the watch rest, and later it goes on from that place.
+
+When what comes next has been compacted, the watcher reads the keys as they are, and hands that out as a `WatchGap`:
+what happened in between is not known.
+
+HAZARD: a node that is cut off from its group, but not from the client, tells nothing new and does not say so.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self, final
+
+from isochrone.errors import STATUS_BY_ERROR, InvalidRequest, IsochroneError, QueueFull
+from isochrone.ids import GroupId, NodeId, Revision
+from isochrone.wire.kv import RangeResult
+from isochrone.wire.records import ORDER_BYTES, KeyValue, decode_record
+from isochrone.wire.session import SessionMessage, WatchCancel, WatchCreate, WatchEnded, WatchEvents, WatchProgress
+
+BUFFER_EVENTS_MAX = 10_000
+"""Events that wait for the caller, after which the watch rests until half of them are taken."""
+RETRY_FIRST_S = 0.05
+RETRY_LAST_S = 2.0
+_ORDER_END = b"\xff\xff\xff\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """One write."""
+
+    item: KeyValue
+    """The key as it was set; a removed key has version 0 and no value."""
+    previous: KeyValue | None
+    """What it was before, if that was asked for and is known."""
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the key was removed."""
+        return self.item.version == 0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchGap:
+    """What was written up to `revision` since the last event is compacted; these are the keys as of then."""
+
+    revision: Revision
+    items: tuple[KeyValue, ...]
+
+
+class WatchCarrier(Protocol):
+    """Carries a watch to a node; the dispatcher is one."""
+
+    def join(self, watcher: "Watcher") -> None:
+        """Tell a watcher of nodes that come and go, until it leaves."""
+
+    def leave(self, watcher: "Watcher") -> None:
+        """A watcher is closed."""
+
+    def begin_watch(self, watcher: "Watcher") -> int:
+        """A new number for a watch; what is told under it goes to `watcher` until `end_watch`."""
+
+    def end_watch(self, number: int) -> None:
+        """Listen no more to what is told under this number."""
+
+    def nearest(self, group: GroupId) -> NodeId | None:
+        """The nearest node with the group's state that is connected; None while none is."""
+
+    def send_to(self, node: NodeId, message: SessionMessage) -> None:
+        """Send to a node; lost if it is not connected."""
+
+
+@final
+class Watcher:
+    """One watch: iterate over it, and `close` it (or use it as a context manager). From one task only.
+
+    Iteration raises `InvalidRequest` or `QueueFull` if the cluster refuses the watch; it ends when the watcher or its
+    client is closed. It waits for as long as nothing happens.
+    """
+
+    def __init__(
+        self,
+        carrier: WatchCarrier,
+        create: WatchCreate,
+        list_again: Callable[[], Awaitable[RangeResult]],
+        rng: random.Random,
+    ) -> None:
+        """Made by `Client.watch`; `create` says what to watch, its number does not count."""
+        self._carrier = carrier
+        self._create = create
+        self._list_again = list_again
+        self._rng = rng
+        self._loop = asyncio.get_running_loop()
+        self._next_revision = create.start_revision
+        self._told = b""
+        self._number: int | None = None
+        self._node: NodeId | None = None
+        self._sequence = 0
+        self._buffer: deque[WatchEvent] = deque()
+        self._gap = False
+        """After what is in the buffer something is lost."""
+        self._error: IsochroneError | None = None
+        self._closed = False
+        self._changed = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._retry_s = RETRY_FIRST_S
+        carrier.join(self)
+        self._open()
+
+    @property
+    def next_revision(self) -> Revision:
+        """Everything below was told, or does not matter; 0 while no node has answered and no start was named."""
+        return Revision(self._next_revision)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> WatchEvent | WatchGap:
+        while True:
+            if self._buffer:
+                event = self._buffer.popleft()
+                if len(self._buffer) == BUFFER_EVENTS_MAX // 2:
+                    self._open()
+                return event
+            if self._gap:
+                return await self._bridge()
+            if self._error is not None:
+                raise self._error
+            if self._closed:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Watch no more. Idempotent."""
+        self._closed = True
+        self._carrier.leave(self)
+        self._let_go()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._changed.set()
+
+    async def _bridge(self) -> WatchGap:
+        found = await self._list_again()
+        self._gap = False
+        self._next_revision = found.revision + 1
+        self._told = found.revision.to_bytes(8, "big") + _ORDER_END
+        self._open()
+        return WatchGap(found.revision, found.items)
+
+    # ---- at which node
+
+    def _open(self) -> None:
+        """Watch at the nearest node, unless the watch is open or has to rest."""
+        if self._number is not None or self._closed or self._gap or self._error is not None:
+            return
+        if len(self._buffer) > BUFFER_EVENTS_MAX // 2:
+            return
+        node = self._carrier.nearest(self._create.group)
+        if node is None:
+            return  # `node_up` tells when there is one.
+        self._number = self._carrier.begin_watch(self)
+        self._node = node
+        self._sequence = 0
+        create = self._create
+        message = WatchCreate(
+            self._number,
+            create.group,
+            create.key,
+            create.range_end,
+            self._next_revision,
+            create.prev_kv,
+            create.puts,
+            create.deletes,
+        )
+        self._carrier.send_to(node, message)
+        # The question may get lost; whoever answers at all answers sooner than this.
+        self._wait_for(self._number, 2 * RETRY_LAST_S)
+
+    def _wait_for(self, number: int, patience_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(patience_s, self._unanswered, number)
+
+    def _unanswered(self, number: int) -> None:
+        if number == self._number:
+            self._again()
+
+    def _let_go(self) -> None:
+        if self._number is None or self._node is None:
+            return
+        self._carrier.end_watch(self._number)
+        self._carrier.send_to(self._node, WatchCancel(self._number))
+        self._number = self._node = None
+
+    def _again(self) -> None:
+        """Watch anew after a while, perhaps elsewhere."""
+        self._let_go()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._retry_s * self._rng.uniform(0.5, 1.0), self._open)
+        self._retry_s = min(2 * self._retry_s, RETRY_LAST_S)
+
+    def node_up(self) -> None:
+        """A node with the group's state has been connected."""
+        self._open()
+
+    def node_down(self, node: NodeId) -> None:
+        """The stream to a node is gone."""
+        if node == self._node:
+            self._again()
+
+    # ---- what is told
+
+    def received(self, message: WatchEvents | WatchProgress | WatchEnded) -> None:
+        """A message under the present number."""
+        if message.watch != self._number:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        match message:
+            case WatchEvents():
+                self._take(message)
+            case WatchProgress(_, sequence, revision):
+                if sequence != self._sequence:
+                    self._again()
+                elif revision:
+                    self._next_revision = max(self._next_revision, revision + 1)
+            case WatchEnded():
+                self._ended(message)
+        self._changed.set()
+
+    def _take(self, message: WatchEvents) -> None:
+        if message.sequence != self._sequence + 1:
+            self._again()  # One was lost on the way.
+            return
+        self._sequence = message.sequence
+        self._retry_s = RETRY_FIRST_S
+        previous = message.previous or (None,) * len(message.records)
+        for record, before in zip(message.records, previous, strict=True):
+            order = record[:ORDER_BYTES]
+            if order <= self._told:
+                continue  # Told before, when the watch was open elsewhere.
+            self._told = order
+            self._buffer.append(WatchEvent(decode_record(record), None if before is None else decode_record(before)))
+        if message.records:
+            revision = int.from_bytes(message.records[-1][:8], "big")
+            self._next_revision = max(self._next_revision, revision if message.fragment else revision + 1)
+        if len(self._buffer) > BUFFER_EVENTS_MAX:
+            self._let_go()
+
+    def _ended(self, message: WatchEnded) -> None:
+        error = _ERRORS.get(message.error, IsochroneError)(message.text)
+        if message.compacted:
+            self._let_go()
+            self._gap = True
+        elif isinstance(error, InvalidRequest | QueueFull):
+            self._let_go()
+            self._error = error
+        else:
+            self._again()
+
+
+def _plain(cls: type[Exception]) -> bool:
+    return issubclass(cls, IsochroneError) and cls.__init__ is Exception.__init__
+
+
+_ERRORS: dict[str, type[IsochroneError]] = {
+    cls.__name__: cls for cls in STATUS_BY_ERROR if issubclass(cls, IsochroneError) and _plain(cls)
+}
+"""Errors by name, but those that need more than a text."""

@@ -145,6 +145,16 @@ SESSION_MESSAGES = st.lists(
         st.builds(session.ReadRequest, NUMBERS, NAMES, NAMES, NUMBERS, BLOBS),
         st.builds(session.Answer, NUMBERS, NAMES, NUMBERS, BLOBS),
         st.builds(session.Refusal, NUMBERS, NAMES, NAMES, NAMES, NAMES_OR_NONE),
+        st.builds(session.WatchCreate, NUMBERS, NAMES, BLOBS, BLOBS, NUMBERS, BOOLS, BOOLS, BOOLS),
+        st.builds(session.WatchCancel, NUMBERS),
+        st.builds(session.WatchEvents, NUMBERS, NUMBERS, NUMBERS, BOOLS, st.lists(BLOBS).map(tuple), st.just(())),
+        st.lists(st.tuples(BLOBS, st.none() | BLOBS)).map(
+            lambda pairs: session.WatchEvents(
+                1, 2, 3, False, tuple(record for record, _ in pairs), tuple(before for _, before in pairs)
+            )
+        ),
+        st.builds(session.WatchProgress, NUMBERS, NUMBERS, NUMBERS),
+        st.builds(session.WatchEnded, NUMBERS, NAMES, NAMES, NUMBERS),
         st.builds(session.Ping, NUMBERS),
         st.builds(session.Pong, NUMBERS),
     ),

@@ -143,6 +143,7 @@ def test_a_snapshot_that_goes_away_while_it_is_loaded_is_loaded_anew() -> None:
 def test_a_replica_goes_on_only_with_the_state_that_its_core_awaits(awaited: bool) -> None:
     """A snapshot may be loaded twice; the second time the first one has moved on."""
     core = SimpleNamespace(snapshot_loaded=lambda _index: awaited)
-    replica = SimpleNamespace(core=core, machine="before")
+    taken: list[object] = []
+    replica = SimpleNamespace(core=core, _service=SimpleNamespace(replaced=taken.append))
     Replica.loaded(cast("Replica", replica), cast("GroupState", "loaded"), LogIndex(5))
-    assert replica.machine == ("loaded" if awaited else "before")
+    assert taken == (["loaded"] if awaited else [])

@@ -21,13 +21,21 @@ from typing import TYPE_CHECKING, Self, final
 
 from isochrone.client.connection import Connector
 from isochrone.client.dispatch import Dispatcher
-from isochrone.client.results import ReadResult, Statistics, WriteResult
+from isochrone.client.results import Executed, Queried, ReadResult, Statistics, WriteResult
 from isochrone.client.routing import Route
 from isochrone.client.watches import Watcher
 from isochrone.client.writer import Writer
 from isochrone.errors import Indeterminate, InvalidRequest
 from isochrone.ids import GroupId, KeyspaceId, Revision, Timestamp
-from isochrone.wire.commands import Result, check_operation, decode_result, encode_query
+from isochrone.wire.commands import (
+    Operation,
+    Query,
+    Result,
+    check_operation,
+    check_query,
+    decode_result,
+    encode_query,
+)
 from isochrone.wire.kv import (
     Compare,
     DeleteRange,
@@ -161,12 +169,8 @@ class Client:
             InvalidRequest: the key is too large or lies in no keyspace.
         """
         key = _bytes(key)
-        check_key(key)
-        deadline = self._deadline(timeout_s)
-        route = self._dispatcher.route(key)
-        make = partial(_read_request, route.group, route.keyspace, encode_query(Range(key)))
-        answer = await self._dispatcher.execute(route.group, deadline, make)
-        found = decode_result(answer.payload)
+        answer = await self.query(key, Range(key), timeout_s=timeout_s)
+        found = answer.result
         item = found.items[0] if isinstance(found, RangeResult) and found.items else None
         return ReadResult(
             key=key,
@@ -175,10 +179,39 @@ class Client:
             mod_revision=item.mod_revision if item else Revision(0),
             version=item.version if item else 0,
             timestamp=item.timestamp if item else Timestamp(0),
-            revision=Revision(answer.revision),
-            group=route.group,
-            replica=answer.node,
+            revision=found.revision,
+            group=answer.group,
+            replica=answer.replica,
         )
+
+    async def execute(self, key: bytes | str, operation: Operation, *, timeout_s: float | None = None) -> Executed:
+        """Execute any operation once, in the keyspace of `key`; what it touches must lie in that keyspace's group.
+
+        Raises as `put` does, and whatever the operation can be refused with.
+        """
+        check_operation(operation)
+        deadline = self._deadline(timeout_s)
+        route = self._dispatcher.route(_bytes(key))
+        written = await self._writer(route).write(route.group, operation, deadline)
+        return Executed(
+            result=written.result,
+            group=written.group,
+            replica=written.replica,
+            session=written.place.session.identity,
+            sequence=written.place.sequence,
+        )
+
+    async def query(self, key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
+        """Ask the leader of the group of `key` any query. Raises as `get` does, and what the query is refused with.
+
+        A `LockWait` lasts as long as the wait, at most until the deadline.
+        """
+        check_query(query)
+        deadline = self._deadline(timeout_s)
+        route = self._dispatcher.route(_bytes(key))
+        make = partial(_read_request, route.group, route.keyspace, encode_query(query))
+        answer = await self._dispatcher.execute(route.group, deadline, make)
+        return Queried(result=decode_result(answer.payload), group=route.group, replica=answer.node)
 
     def watch(
         self,
@@ -212,14 +245,12 @@ class Client:
         route = self._dispatcher.route(key)
         end = prefix_end(key) if prefix else end
         create = WatchCreate(0, route.group, key, end, start_revision, prev_kv, puts, deletes)
-        return Watcher(self._dispatcher, create, partial(self._list, route, Range(key, end)), self._rng)
+        return Watcher(self._dispatcher, create, partial(self._list, Range(key, end)), self._rng)
 
-    async def _list(self, route: Route, query: Range) -> RangeResult:
-        make = partial(_read_request, route.group, route.keyspace, encode_query(query))
-        answer = await self._dispatcher.execute(route.group, self._deadline(None), make)
-        found = decode_result(answer.payload)
+    async def _list(self, query: Range) -> RangeResult:
+        found = (await self.query(query.key, query)).result
         if not isinstance(found, RangeResult):
-            raise Indeterminate(f"{answer.node} answered a range with {type(found).__name__}")
+            raise Indeterminate(f"a range was answered with {type(found).__name__}")
         return found
 
     def statistics(self) -> Statistics:
@@ -253,20 +284,17 @@ class Client:
         await self.close()
 
     async def _write(self, key: bytes, operation: Put | DeleteRange | Txn, timeout_s: float | None) -> WriteResult:
-        check_operation(operation)
-        deadline = self._deadline(timeout_s)
-        route = self._dispatcher.route(key)
-        written = await self._writer(route).write(route.group, operation, deadline)
-        succeeded, previous = _outcome(written.result)
+        executed = await self.execute(key, operation, timeout_s=timeout_s)
+        succeeded, previous = _outcome(executed.result)
         return WriteResult(
             succeeded=succeeded,
             previous=previous,
-            revision=written.result.revision,
-            timestamp=written.result.timestamp,
-            group=written.group,
-            replica=written.replica,
-            session=written.place.session.identity,
-            sequence=written.place.sequence,
+            revision=executed.result.revision,
+            timestamp=executed.result.timestamp,
+            group=executed.group,
+            replica=executed.replica,
+            session=executed.session,
+            sequence=executed.sequence,
         )
 
     def _writer(self, route: Route) -> Writer:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from isochrone.ids import GroupId, NodeId, Revision, Timestamp
+from isochrone.wire.commands import Result
 
 
 class Provenance(StrEnum):
@@ -54,6 +55,31 @@ class ReadResult:
     """Commit timestamp of the last change."""
     revision: Revision
     """The group's revision that was read."""
+    group: GroupId
+    replica: NodeId
+    """The node that answered."""
+    provenance: Provenance = Provenance.LINEARIZABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """What an operation did: see `wire.kv`, `wire.leases` and `wire.locks` for the results of each."""
+
+    result: Result
+    group: GroupId
+    replica: NodeId
+    """The node that answered."""
+    session: int
+    sequence: int
+    """Session and sequence under which it took effect once."""
+    provenance: Provenance = Provenance.LINEARIZABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queried:
+    """The answer to a query."""
+
+    result: Result
     group: GroupId
     replica: NodeId
     """The node that answered."""

@@ -163,11 +163,11 @@ class Dispatcher:
         """See `WatchCarrier`."""
         self._watchers.pop(number, None)
 
-    def nearest(self, group: GroupId) -> NodeId | None:
+    def nearest(self, group: GroupId, avoid: NodeId | None) -> NodeId | None:
         """See `WatchCarrier`: by measured round trips, then by name."""
         servers = self._use(group).servers
         times = {node: link.round_trip.smoothed_s for node, link in self._up.items() if node in servers}
-        return min(times, key=lambda node: (times[node] is None, times[node] or 0.0, node), default=None)
+        return min(times, key=lambda node: (node == avoid, times[node] is None, times[node] or 0.0, node), default=None)
 
     def send_to(self, node: NodeId, message: SessionMessage) -> None:
         """See `WatchCarrier`."""

@@ -7,7 +7,7 @@ buffer; a caller that does not take from it lets the watch rest, and later it go
 When what comes next has been compacted, the watcher reads the keys as they are, and hands that out as a `WatchGap`:
 what happened in between is not known.
 
-HAZARD: a node that is cut off from its group, but not from the client, tells nothing new and does not say so.
+A node that knows no leader for a while ends its watches, and they go on elsewhere: it may be cut off from its group.
 """
 
 import asyncio
@@ -69,8 +69,8 @@ class WatchCarrier(Protocol):
     def end_watch(self, number: int) -> None:
         """Listen no more to what is told under this number."""
 
-    def nearest(self, group: GroupId) -> NodeId | None:
-        """The nearest node with the group's state that is connected; None while none is."""
+    def nearest(self, group: GroupId, avoid: NodeId | None) -> NodeId | None:
+        """The nearest connected node with the group's state, `avoid` only if it is the only one; None if there is none."""
 
     def send_to(self, node: NodeId, message: SessionMessage) -> None:
         """Send to a node; lost if it is not connected."""
@@ -101,6 +101,8 @@ class Watcher:
         self._told = b""
         self._number: int | None = None
         self._node: NodeId | None = None
+        self._avoided: NodeId | None = None
+        """The node that ended the watch last."""
         self._sequence = 0
         self._buffer: deque[WatchEvent] = deque()
         self._gap = False
@@ -170,7 +172,7 @@ class Watcher:
             return
         if len(self._buffer) > BUFFER_EVENTS_MAX // 2:
             return
-        node = self._carrier.nearest(self._create.group)
+        node = self._carrier.nearest(self._create.group, self._avoided)
         if node is None:
             return  # `node_up` tells when there is one.
         self._number = self._carrier.begin_watch(self)
@@ -198,6 +200,7 @@ class Watcher:
 
     def _unanswered(self, number: int) -> None:
         if number == self._number:
+            self._avoided = self._node
             self._again()
 
     def _let_go(self) -> None:
@@ -272,6 +275,7 @@ class Watcher:
             self._let_go()
             self._error = error
         else:
+            self._avoided = self._node
             self._again()
 
 

@@ -111,7 +111,7 @@ class ClientService:
             case Ping(request):
                 self._tell_leaders(session)
                 if watches := self._watches.get(id(session)):
-                    watches.tell_progress()
+                    watches.tell_progress(self.host)
                 session.send(Pong(request))
             case WatchCreate():
                 self._watches.setdefault(id(session), SessionWatches(session)).create(self.host, message)

@@ -8,7 +8,8 @@ A driver without tasks of its own.
 
 from functools import partial
 
-from isochrone.errors import IsochroneError, QueueFull, RevisionCompacted
+from isochrone.errors import IsochroneError, QueueFull, RevisionCompacted, Unavailable
+from isochrone.ids import GroupId
 from isochrone.probes import probe
 from isochrone.regions.host import Host
 from isochrone.regions.watch_hub import WatchBatch, WatchRequest
@@ -21,14 +22,21 @@ BACKLOG_BYTES_MAX = 4 << 20
 """Watches rest while more waits for the client."""
 
 
+LEADERLESS_MAX = 3
+"""After so many pings without a leader in between, a node that may be cut off from the group watches no more."""
+
+
 class _Open:
     """A watch and how many batches of it were sent."""
 
-    __slots__ = ("sequence", "watch")
+    __slots__ = ("group", "leaderless", "sequence", "watch")
 
-    def __init__(self) -> None:
+    def __init__(self, group: GroupId) -> None:
+        self.group = group
         self.watch: Watch | None = None
         self.sequence = 0
+        self.leaderless = 0
+        """How often in a row progress was told without a leader."""
 
 
 class SessionWatches:
@@ -56,7 +64,7 @@ class SessionWatches:
         try:
             if len(self._open) >= WATCHES_MAX:
                 raise QueueFull(f"the session has {WATCHES_MAX} watches already")
-            opened = _Open()
+            opened = _Open(message.group)
             opened.watch = host.watch(message.group, request, partial(self._pump, number))
         except IsochroneError as error:
             self._session.send(WatchEnded(number, type(error).__name__, str(error), 0))
@@ -72,10 +80,17 @@ class SessionWatches:
         if opened is not None and opened.watch is not None:
             opened.watch.cancel()
 
-    def tell_progress(self) -> None:
-        """Tell how far each watch is."""
+    def tell_progress(self, host: Host) -> None:
+        """Tell how far each watch is, and end those of groups that have lost their leader, as seen from here."""
         for number, opened in list(self._open.items()):
-            self._tell_progress(number, opened)
+            replica = host.replicas.get(opened.group)
+            led = replica is not None and replica.known_leader() is not None
+            opened.leaderless = 0 if led else opened.leaderless + 1
+            if opened.leaderless >= LEADERLESS_MAX:
+                probe("session.watch_without_a_leader")
+                self._end(number, Unavailable(f"this node knows no leader of group {opened.group}"))
+            else:
+                self._tell_progress(number, opened)
 
     def _tell_progress(self, number: int, opened: _Open) -> None:
         try:

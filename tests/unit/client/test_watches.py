@@ -178,6 +178,21 @@ def test_a_node_whose_client_reads_slowly_lets_its_watches_rest(monkeypatch: pyt
     with_client(test)
 
 
+def test_a_node_that_is_cut_off_from_its_group_lets_its_watches_go() -> None:
+    async def test(cluster: HostCluster, client: Client) -> None:
+        watcher = client.watch("k/", prefix=True)
+        await asyncio.sleep(1)
+        node = watcher._node
+        assert node is not None
+        cluster.cut |= {pair for other in "abc" if other != node for pair in ((node, other), (other, node))}
+        await client.put("k/a", "1", timeout_s=30)
+        assert values(await take(watcher, 1, 60)) == [b"1"]
+        assert watcher._node != node
+        watcher.close()
+
+    with_client(test)
+
+
 def test_many_watches_on_one_session_end_with_it() -> None:
     async def test(cluster: HostCluster, client: Client) -> None:
         watchers = [client.watch(f"k/{number}") for number in range(30)]

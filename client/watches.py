@@ -70,7 +70,7 @@ class WatchCarrier(Protocol):
         """Listen no more to what is told under this number."""
 
     def nearest(self, group: GroupId, avoid: NodeId | None) -> NodeId | None:
-        """The nearest connected node with the group's state, `avoid` only if it is the only one; None if there is none."""
+        """The nearest connected node with the group's state, `avoid` only if it is the only one; or None."""
 
     def send_to(self, node: NodeId, message: SessionMessage) -> None:
         """Send to a node; lost if it is not connected."""

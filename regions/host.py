@@ -66,6 +66,7 @@ from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, 
 from isochrone.regions.sleepers import Sleepers
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
+from isochrone.regions.state_service import StateService
 from isochrone.regions.store_reads import StoreReads
 from isochrone.regions.turns import AT_ONCE, Turns
 from isochrone.regions.watch_hub import WatchRequest
@@ -263,12 +264,19 @@ class Host:
             return
         self._mark(group)
 
+    def read_applied(self, group: GroupId, keyspace: KeyspaceId, query: bytes) -> Outcome:
+        """Answer from what this node has applied, be it behind. Raises `InvalidRequest` where that cannot be."""
+        return self._service(group).answer_applied(keyspace, decode_query(query))
+
     def watch(self, group: GroupId, request: WatchRequest, ready: Callable[[], None]) -> Watch:
-        """Watch a group as its replica here applies it; see `Replica.watch`. Raises `InvalidRequest`, `QueueFull`."""
+        """Watch a group as it is applied here; see `StateService.watch`. Raises `InvalidRequest`, `QueueFull`."""
+        return self._service(group).watch(request, ready)
+
+    def _service(self, group: GroupId) -> StateService:
         replica = self.replicas.get(group)
         if replica is None or self._stopping:
             raise InvalidRequest(f"this node serves no replica of group {group}")
-        return replica.watch(request, ready)
+        return replica.service
 
     def transfer_leadership(self, group: GroupId, target: NodeId, done: Done) -> None:
         """Hand the leadership of a group from this node to `target`; `done` is called once, perhaps at once.

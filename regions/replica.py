@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from isochrone.clocks.hlc import HybridLogicalClock
-from isochrone.errors import Indeterminate, InvariantViolation, IsochroneError, LeadershipLost, NotLeader, Unavailable
+from isochrone.errors import (
+    Indeterminate,
+    InvalidRequest,
+    InvariantViolation,
+    IsochroneError,
+    LeadershipLost,
+    NotLeader,
+    Unavailable,
+)
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Revision, Term, Timestamp
 from isochrone.ports import LogWrite, Row
 from isochrone.probes import probe
@@ -29,10 +37,8 @@ from isochrone.regions.raft.ready import (
 )
 from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, always_serves, next_batch
 from isochrone.regions.state.machine import GroupState
-from isochrone.regions.state_service import StateService, no_state
+from isochrone.regions.state_service import StateService
 from isochrone.regions.statuses import group_status
-from isochrone.regions.watch_hub import WatchRequest
-from isochrone.regions.watching import Watch
 from isochrone.wire.commands import encode_batch
 from isochrone.wire.configurations import decode_configuration
 from isochrone.wire.leases import LeaseKeepAlive, encode_housekeeping
@@ -138,6 +144,13 @@ class Replica:
         return self._service.machine if self._service else None
 
     @property
+    def service(self) -> StateService:
+        """What serves from the state here. Raises `InvalidRequest` where no state is kept."""
+        if self._service is None:
+            raise InvalidRequest(f"this node keeps no state of group {self.group}")
+        return self._service
+
+    @property
     def revision(self) -> Revision:
         """The group's revision as applied here."""
         return self.machine.revision if self.machine else Revision(0)
@@ -191,12 +204,6 @@ class Replica:
         # A renewal rests on nobody else leading since it came; a leader's own lease is no proof of that to a client.
         self.core.read_index(self._read_number, leased=not isinstance(read.query, LeaseKeepAlive))
         self._reads[self._read_number] = read
-
-    def watch(self, request: WatchRequest, ready: Callable[[], None]) -> Watch:
-        """Watch what is written; see `StateService.watch`. `InvalidRequest` also where no state is kept."""
-        if self._service is None:
-            raise no_state(self.group)
-        return self._service.watch(request, ready)
 
     def transfer_leadership(self, target: NodeId, now: Nanos, done: Done) -> None:
         """Hand the leadership over; `done` is called when it is known who leads. Raises as the core does."""

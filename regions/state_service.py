@@ -17,7 +17,7 @@ from isochrone.regions.state.machine import Applied, GroupState
 from isochrone.regions.state.model import LockNotice
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.regions.watching import Watch, Watches
-from isochrone.wire.commands import encode_result
+from isochrone.wire.commands import Query, encode_result
 from isochrone.wire.kv import PackedResult, in_range
 from isochrone.wire.leases import LEASE_KEEP_ALIVE, LeaseKeepAlive, LeaseTimeToLive
 from isochrone.wire.locks import LOCK_RESULT, LockEnd, LockWait
@@ -133,6 +133,16 @@ class StateService:
         except IsochroneError as error:
             return self._failed(error)
 
+    def answer_applied(self, keyspace: KeyspaceId, query: Query) -> Outcome:
+        """Answer from what is applied here, which may be behind what others have acknowledged.
+
+        Raises:
+            InvalidRequest: only the leader can answer such a query.
+        """
+        if isinstance(query, LeaseKeepAlive | LeaseTimeToLive | LockWait):
+            raise InvalidRequest(f"only the leader can answer a {type(query).__name__}")
+        return self.answer(Read(keyspace, query, _nobody))
+
     def renew(self, read: Read, query: LeaseKeepAlive) -> None:
         """A renewal was asked for, and a quorum has confirmed since that this replica leads."""
         for renewed in self.office.lessor.renewal_confirmed(query.lease, read, self._monotonic()):
@@ -176,13 +186,12 @@ class StateService:
         return Watch(self._watches, identity, serves, self._monotonic)
 
 
+def _nobody(_: Outcome) -> None:
+    """Waits for an answer that is given at once."""
+
+
 def _touches(prefix: bytes, request: WatchRequest) -> bool:
     """Whether a range may hold keys with a prefix."""
     return request.key.startswith(prefix) or (
         bool(request.range_end) and in_range(prefix, request.key, request.range_end)
     )
-
-
-def no_state(group: GroupId) -> InvalidRequest:
-    """The error for what needs state where none is kept."""
-    return InvalidRequest(f"this node keeps no state of group {group}")

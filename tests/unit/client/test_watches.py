@@ -198,7 +198,7 @@ def test_many_watches_on_one_session_end_with_it() -> None:
         watchers = [client.watch(f"k/{number}") for number in range(30)]
         await asyncio.sleep(1)
         hubs = [
-            process.host.replicas[GROUP]._service._watches.hub  # type: ignore[union-attr]
+            process.host.replicas[GROUP].service._watches.hub
             for process in cluster.processes.values()
             if process.host is not None
         ]

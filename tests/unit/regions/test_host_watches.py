@@ -2,13 +2,18 @@
 
 import asyncio
 
-from host_cluster import GROUP, HostCluster
+import pytest
+from host_cluster import GROUP, KEYSPACE, HostCluster
 from virtual_time import run_virtual
 
+from isochrone.errors import InvalidRequest
 from isochrone.ids import NodeId, ReplicaRole
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.regions.watching import Watch
-from isochrone.wire.kv import ALL
+from isochrone.wire.commands import decode_result, encode_query
+from isochrone.wire.kv import ALL, Range, RangeResult
+from isochrone.wire.leases import LeaseKeepAlive, LeaseTimeToLive
+from isochrone.wire.locks import LockWait
 from isochrone.wire.records import decode_record
 
 FULL = ReplicaRole.FULL
@@ -51,6 +56,45 @@ def test_all_replicas_tell_the_same_in_the_same_order_across_a_change_of_leader(
         assert [value for _, _, value in first] == [b"0", b"1", b"2", b"3", b"4", b""]
         assert [revision for revision, _, _ in first] == [2, 3, 4, 5, 6, 7]
         assert all(woken[name] == 1 for name in told), "nobody took, so nobody was called again"
+        await cluster.stop_all()
+
+    run_virtual(main())
+
+
+def test_a_follower_answers_from_what_it_has_applied() -> None:
+    """Serializable reads: no round trip, and perhaps an older state, but one that was."""
+
+    async def main() -> None:
+        cluster = HostCluster({"a": FULL, "b": FULL, "c": FULL, "w": ReplicaRole.WITNESS})
+        await cluster.start_all()
+        await cluster.until(lambda: cluster.leader() is not None)
+        client = await cluster.client()
+        await client.put("k/x", "1")
+        await asyncio.sleep(1)
+        leader = cluster.leader()
+        follower = next(name for name in "abc" if name != leader)
+        host = cluster.processes[NodeId(follower)].host
+        assert host is not None
+
+        def value() -> bytes:
+            result = decode_result(host.read_applied(GROUP, KEYSPACE, encode_query(Range(b"k/x"))).payload)
+            assert isinstance(result, RangeResult)
+            return result.items[0].value
+
+        assert value() == b"1"
+        cluster.isolate(follower)
+        await client.put("k/x", "2", timeout_s=20)
+        assert value() == b"1"
+        cluster.heal()
+        await asyncio.sleep(3)
+        assert value() == b"2"
+        for query in (LeaseKeepAlive(1), LeaseTimeToLive(1), LockWait(b"k/l", 1, 1)):
+            with pytest.raises(InvalidRequest, match="leader"):
+                host.read_applied(GROUP, KEYSPACE, encode_query(query))
+        witness = cluster.processes[NodeId("w")].host
+        assert witness is not None
+        with pytest.raises(InvalidRequest, match="no state"):
+            witness.read_applied(GROUP, KEYSPACE, encode_query(Range(b"k/x")))
         await cluster.stop_all()
 
     run_virtual(main())

@@ -11,6 +11,7 @@ TABLE = "regions/state/lock_table.py"
 _LESSOR = "tests/unit/regions/test_lessor.py::test_"
 _HUB = "tests/unit/regions/test_watch_hub.py::test_"
 _LOCKS = "tests/unit/regions/state/test_locks.py::test_"
+_SDK = "tests/unit/client/test_watches.py::test_"
 _HOST = "tests/unit/regions/test_host_client_leases.py::test_"
 
 SERVICE_MUTANTS = (
@@ -126,6 +127,41 @@ SERVICE_MUTANTS = (
         new="    if lock and held is None and lock.held:\n        held = next(iter(lock.held.values()))\n"
         "    if lock is None or held is None:\n",
         test=_LOCKS + "releasing_what_one_does_not_hold_is_an_error_and_releases_nothing",
+    ),
+    Mutant(
+        name="a lost batch of a watch goes unnoticed",
+        file="client/watches.py",
+        old="        if message.sequence != self._sequence + 1:\n",
+        new="        if message.sequence < 0:\n",
+        test=_SDK + "lost_frames_are_noticed_and_made_good",
+    ),
+    Mutant(
+        name="progress does not show that a batch was lost",
+        file="client/watches.py",
+        old="                if sequence != self._sequence:\n",
+        new="                if sequence < 0:\n",
+        test=_SDK + "lost_frames_are_noticed_and_made_good",
+    ),
+    Mutant(
+        name="a caller that does not take is told on and on",
+        file="client/watches.py",
+        old="        if len(self._buffer) > BUFFER_EVENTS_MAX:\n",
+        new="        if len(self._buffer) < 0:\n",
+        test=_SDK + "a_caller_that_does_not_take_lets_the_watch_rest",
+    ),
+    Mutant(
+        name="a node that is cut off keeps its watches",
+        file="node/session_watches.py",
+        old="            if opened.leaderless >= LEADERLESS_MAX:\n",
+        new="            if opened.leaderless < 0:\n",
+        test=_SDK + "a_node_that_is_cut_off_from_its_group_lets_its_watches_go",
+    ),
+    Mutant(
+        name="the watches of a session outlive it",
+        file="node/service.py",
+        old="            watches.close()\n",
+        new="            pass\n",
+        test=_SDK + "many_watches_on_one_session_end_with_it",
     ),
     Mutant(
         name="a fence gate lets smaller tokens pass",

@@ -227,7 +227,7 @@ def test_a_lease_granted_in_office_is_watched() -> None:
 
 
 def test_a_stalled_former_leader_ends_no_lease() -> None:
-    """etcd#15247: it wakes with an expiry in its queue, and proposes it once it leads again."""
+    """L2, etcd#15247: it wakes with an expiry in its queue, and proposes it once it leads again."""
     log, old = with_lease()
     stale = old.at(TTL_MS + MARGIN_MS)
     assert isinstance(stale[0], LeaseExpire)

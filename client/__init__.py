@@ -8,7 +8,22 @@
 """
 
 from isochrone.client.client import Client
-from isochrone.client.results import Provenance, ReadResult, Statistics, WriteResult
+from isochrone.client.leases import Lease
+from isochrone.client.locks import Lock
+from isochrone.client.results import Executed, Provenance, Queried, ReadResult, Statistics, WriteResult
 from isochrone.client.watches import Watcher, WatchEvent, WatchGap
 
-__all__ = ["Client", "Provenance", "ReadResult", "Statistics", "WatchEvent", "WatchGap", "Watcher", "WriteResult"]
+__all__ = [
+    "Client",
+    "Executed",
+    "Lease",
+    "Lock",
+    "Provenance",
+    "Queried",
+    "ReadResult",
+    "Statistics",
+    "WatchEvent",
+    "WatchGap",
+    "Watcher",
+    "WriteResult",
+]

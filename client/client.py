@@ -14,13 +14,15 @@ that the call surely had no effect; `Indeterminate` that it may have had. A read
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
 from isochrone.client.connection import Connector
 from isochrone.client.dispatch import Dispatcher
+from isochrone.client.leases import Lease
+from isochrone.client.locks import Lock
 from isochrone.client.results import Executed, Queried, ReadResult, Statistics, WriteResult
 from isochrone.client.routing import Route
 from isochrone.client.watches import Watcher
@@ -51,12 +53,15 @@ from isochrone.wire.kv import (
     check_key,
     prefix_end,
 )
+from isochrone.wire.locks import LockAcquire, LockMode
 from isochrone.wire.messages import PROTOCOL_VERSION
 from isochrone.wire.session import ClientHello, ReadRequest, WatchCreate
 
 if TYPE_CHECKING:
     from isochrone.wire.shaper_os import Shaper
 
+LOCK_TTL_S = 30.0
+"""Time to live of leases and locks that name none."""
 CLOSE_TIMEOUT_S = 1.0
 """How long closing a client may take to tell groups that its sessions are over."""
 
@@ -68,8 +73,11 @@ class Client:
     Keys and values are bytes; text is encoded as UTF-8.
     """
 
-    def __init__(self, dispatcher: Dispatcher, timeout_s: float, rng: random.Random) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, timeout_s: float, rng: random.Random, clock: Callable[[], float]
+    ) -> None:
         """Made by `connect`."""
+        self._clock = clock
         self._dispatcher = dispatcher
         self._timeout_s = timeout_s
         self._rng = rng
@@ -89,6 +97,7 @@ class Client:
         shaper: "Shaper | None" = None,
         connector: Connector | None = None,
         rng: random.Random | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> "Client":
         """Connect to a cluster through any of its nodes.
 
@@ -101,6 +110,7 @@ class Client:
             shaper: in a local deployment, shapes what this client sends.
             connector: opens streams; gRPC unless given.
             rng: for the jitter of delays; seeded by the operating system unless given.
+            clock: seconds, for the deadlines of leases; it goes on while the machine is suspended, unless given.
 
         Raises:
             InvalidRequest: no endpoint was given, or the timeout is not positive.
@@ -111,17 +121,18 @@ class Client:
         _check_timeout(timeout_s)
         if connector is None or rng is None:
             # Loaded only here: all else of the SDK runs without gRPC, as in the simulation.
-            from isochrone.client.connect_grpc import grpc_connector, system_random
+            from isochrone.client.connect_grpc import boot_clock_s, grpc_connector, system_random
 
             connector = connector or grpc_connector(shaper)
             rng = rng or system_random()
+            clock = clock or boot_clock_s
         dispatcher = Dispatcher(connector, ClientHello(PROTOCOL_VERSION, region, zone, name), rng)
         try:
             await dispatcher.start(endpoints, timeout_s)
         except BaseException:
             await dispatcher.close()
             raise
-        return cls(dispatcher, timeout_s, rng)
+        return cls(dispatcher, timeout_s, rng, clock or asyncio.get_running_loop().time)
 
     async def put(self, key: bytes | str, value: bytes | str, *, timeout_s: float | None = None) -> WriteResult:
         """Set a key.
@@ -212,6 +223,61 @@ class Client:
         make = partial(_read_request, route.group, route.keyspace, encode_query(query))
         answer = await self._dispatcher.execute(route.group, deadline, make)
         return Queried(result=decode_result(answer.payload), group=route.group, replica=answer.node)
+
+    def lease(self, key: bytes | str, *, ttl_s: float = LOCK_TTL_S) -> Lease:
+        """A lease in the group of `key` while `async with` lasts, renewed until then; see `Lease`.
+
+        Raises:
+            InvalidRequest: the key lies in no keyspace.
+        """
+        self._dispatcher.route(_bytes(key))
+        return Lease(self, key, ttl_s, self._clock, self._rng)
+
+    def lock(
+        self,
+        name: bytes | str,
+        *,
+        ttl_s: float = LOCK_TTL_S,
+        lease: Lease | None = None,
+        wait_s: float | None = None,
+        mode: LockMode = LockMode.X,
+        delay_s: float = 0.0,
+        hierarchical: bool = False,
+        announce: bool = False,
+        value: bytes | str = b"",
+    ) -> Lock:
+        """A lock while `async with` lasts; see `Lock`.
+
+        Args:
+            name: the lock's; it must lie in a keyspace.
+            ttl_s: so long after its holder has gone silent, the lock is free; for a lock with a lease of its own.
+            lease: the lease that it hangs on, entered already. Locks that are held together should share one: then
+                deadlocks among them are seen.
+            wait_s: how long to wait for it: 0 not at all, None as long as it takes.
+            mode: shared, exclusive, or an intention.
+            delay_s: if the holder goes silent, the lock stays closed for so long after it is free.
+            hierarchical: only with the lock above held, and given up before it.
+            announce: put `value` at the key of the lock's name while it is held: an election.
+            value: for people, and for `announce`.
+
+        Raises:
+            InvalidRequest: the name lies in no keyspace.
+        """
+        name = _bytes(name)
+        self._dispatcher.route(name)
+        acquire = LockAcquire(
+            name,
+            lease=0,
+            request=0,
+            mode=mode,
+            delay_ms=round(delay_s * 1000),
+            hierarchical=hierarchical,
+            announce=announce,
+            value=_bytes(value),
+        )
+        owns_lease = lease is None
+        lease = lease or Lease(self, name, ttl_s, self._clock, self._rng)
+        return Lock(self, acquire, lease, owns_lease, wait_s, self._clock, self._rng)
 
     def watch(
         self,

@@ -15,7 +15,8 @@
     │   ├── DeadlineExceeded      the time given ran out after the request may have left
     │   ├── LeadershipLost        the leader that took the request lost its office
     │   ├── ConnectionLost        the connection broke after the request may have left
-    │   └── SessionExpired        the session that would have told is gone
+    │   ├── SessionExpired        the session that would have told is gone
+    │   └── LeaseLost             a lease may have ended, and what was done under it was broken off
     ├── InvalidRequest            the caller's fault; surely not applied
     │   ├── RevisionCompacted     the revision was compacted; the text names the first one that can be read
     │   ├── FutureRevision        the revision or timestamp lies ahead of the state
@@ -100,6 +101,10 @@ class SessionExpired(Indeterminate):
     """The session that remembers the outcomes of earlier attempts is unknown or has expired."""
 
 
+class LeaseLost(Indeterminate):
+    """A lease, and the locks on it, may have ended: what was done under it was broken off, and may be half done."""
+
+
 class InvalidRequest(IsochroneError):
     """The request is wrong in itself: the caller's fault. It was not applied."""
 
@@ -165,6 +170,7 @@ STATUS_BY_ERROR: dict[type[Exception], str] = {
     LeadershipLost: "UNKNOWN",
     ConnectionLost: "UNKNOWN",
     SessionExpired: "UNKNOWN",
+    LeaseLost: "UNKNOWN",
     InvalidRequest: "INVALID_ARGUMENT",
     RevisionCompacted: "OUT_OF_RANGE",
     FutureRevision: "OUT_OF_RANGE",

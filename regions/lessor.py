@@ -34,6 +34,8 @@ from isochrone.wire.leases import LeaseCheckpoint, LeaseExpire, LeaseHousekeepin
 
 CHECKPOINT_FIRST_NS = 1 * NS_PER_S
 """A lease that was not renewed for so long since an office began is noted."""
+SLACK = 64
+"""So many entries of the queue may be out of date beside as many as hold."""
 COMMANDS_MAX = 500
 """Most commands that `due` names at once; the rest follows."""
 
@@ -226,6 +228,10 @@ class Lessor(Generic[Asker]):
         if watched.queued is None or at < watched.queued:
             watched.queued = at
             heapq.heappush(self._heap, (at, identity))
+            if len(self._heap) > 2 * len(self._watched) + SLACK:
+                queued = [(each.queued, identity) for identity, each in self._watched.items()]
+                self._heap = [(at, identity) for at, identity in queued if at is not None]
+                heapq.heapify(self._heap)
 
     def _renew(self, identity: int, asker: Asker, now: Nanos) -> Renewed[Asker]:
         watched = self._watched[identity]

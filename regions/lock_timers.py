@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from isochrone.ids import Nanos, Timestamp
 from isochrone.regions.state.model import LockMoment
 
+SLACK = 64
+"""So many entries may be out of date beside as many as hold."""
+
 
 class LockTimers:
     """See the module."""
@@ -33,9 +36,14 @@ class LockTimers:
                 self._due.pop(moment.name, None)
 
     def set(self, name: bytes, at: Nanos) -> None:
-        """A lock is to be ticked at a time of the leader's clock."""
+        """A lock is to be ticked at a time of the leader's clock, if it is not to be ticked sooner."""
+        if name in self._due and self._due[name] <= at:
+            return
         self._due[name] = at
         heapq.heappush(self._heap, (at, name))
+        if len(self._heap) > 2 * len(self._due) + SLACK:
+            self._heap = [(at, name) for name, at in self._due.items()]
+            heapq.heapify(self._heap)
 
     @property
     def next_deadline(self) -> Nanos | None:

@@ -298,6 +298,19 @@ def test_the_end_of_an_office_gives_back_who_waits() -> None:
     assert leader.lessor.remaining_ms(LEASE, ns(0)) == -1
 
 
+def test_leases_that_come_and_go_leave_nothing_behind() -> None:
+    log, leader = with_lease()
+    for number in range(2_000):
+        log.do(LeaseGrant(100 + number, 3_600_000))
+        leader.lessor.applied(log.last.lease_events, ns(number))
+        log.do(LeaseRevoke(100 + number))
+        leader.lessor.applied(log.last.lease_events, ns(number))
+    assert len(leader.lessor._heap) < 200
+    leader.now_ms = 2_000
+    leader.lead_until(TTL_MS + MARGIN_MS)
+    assert not alive(log), "the one that stays is not forgotten"
+
+
 def test_the_first_checkpoint_of_an_office_comes_soon() -> None:
     _, leader = with_lease()
     first_ms = CHECKPOINT_FIRST_NS // NS_PER_MS

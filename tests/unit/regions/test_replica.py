@@ -98,7 +98,7 @@ def test_a_renewal_asks_for_a_round_even_where_reads_are_leased(monkeypatch: pyt
         applied=LogIndex(0),
     )
     config = RaftConfig(group=GROUP, node=A, heartbeat_ns=Nanos(MS), election_timeout_ns=Nanos(10 * MS))
-    core = RaftNode(config, stored, (), rng=random.Random(1), now=Nanos(0))
+    core = RaftNode(config, stored, (), store=StoreId("s"), rng=random.Random(1), now=Nanos(0))
     asked: list[bool] = []
     monkeypatch.setattr(RaftNode, "read_index", lambda _core, _context, *, leased=True: asked.append(leased))
     replica = Replica(GROUP, core, GroupState(GROUP, [KEYSPACE], HANDLERS), HybridLogicalClock(MS), lambda: Nanos(0))

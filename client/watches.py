@@ -25,7 +25,8 @@ from isochrone.wire.records import ORDER_BYTES, KeyValue, decode_record
 from isochrone.wire.session import SessionMessage, WatchCancel, WatchCreate, WatchEnded, WatchEvents, WatchProgress
 
 BUFFER_EVENTS_MAX = 10_000
-"""Events that wait for the caller, after which the watch rests until half of them are taken."""
+BUFFER_BYTES_MAX = 32 << 20
+"""What waits for the caller, after which the watch rests until half of it is taken."""
 RETRY_FIRST_S = 0.05
 RETRY_LAST_S = 2.0
 _ORDER_END = b"\xff\xff\xff\xff"
@@ -104,7 +105,9 @@ class Watcher:
         self._avoided: NodeId | None = None
         """The node that ended the watch last."""
         self._sequence = 0
-        self._buffer: deque[WatchEvent] = deque()
+        self._buffer: deque[tuple[WatchEvent, int]] = deque()
+        """Events and their sizes."""
+        self._buffer_bytes = 0
         self._gap = False
         """After what is in the buffer something is lost."""
         self._error: IsochroneError | None = None
@@ -126,8 +129,9 @@ class Watcher:
     async def __anext__(self) -> WatchEvent | WatchGap:
         while True:
             if self._buffer:
-                event = self._buffer.popleft()
-                if len(self._buffer) == BUFFER_EVENTS_MAX // 2:
+                event, size_bytes = self._buffer.popleft()
+                self._buffer_bytes -= size_bytes
+                if self._number is None:
                     self._open()
                 return event
             if self._gap:
@@ -170,8 +174,10 @@ class Watcher:
         """Watch at the nearest node, unless the watch is open or has to rest."""
         if self._number is not None or self._closed or self._gap or self._error is not None:
             return
-        if len(self._buffer) > BUFFER_EVENTS_MAX // 2:
+        if len(self._buffer) > BUFFER_EVENTS_MAX // 2 or self._buffer_bytes > BUFFER_BYTES_MAX // 2:
             return
+        if self._timer is not None and not self._timer.cancelled() and self._timer.when() > self._loop.time():
+            return  # Soon: the last attempt failed.
         node = self._carrier.nearest(self._create.group, self._avoided)
         if node is None:
             return  # `node_up` tells when there is one.
@@ -259,11 +265,14 @@ class Watcher:
             if order <= self._told:
                 continue  # Told before, when the watch was open elsewhere.
             self._told = order
-            self._buffer.append(WatchEvent(decode_record(record), None if before is None else decode_record(before)))
+            size_bytes = len(record) + len(before or b"")
+            told = WatchEvent(decode_record(record), None if before is None else decode_record(before))
+            self._buffer.append((told, size_bytes))
+            self._buffer_bytes += size_bytes
         if message.records:
             revision = int.from_bytes(message.records[-1][:8], "big")
             self._next_revision = max(self._next_revision, revision if message.fragment else revision + 1)
-        if len(self._buffer) > BUFFER_EVENTS_MAX:
+        if len(self._buffer) > BUFFER_EVENTS_MAX or self._buffer_bytes > BUFFER_BYTES_MAX:
             self._let_go()
 
     def _ended(self, message: WatchEnded) -> None:

@@ -145,7 +145,7 @@ SERVICE_MUTANTS = (
     Mutant(
         name="a caller that does not take is told on and on",
         file="client/watches.py",
-        old="        if len(self._buffer) > BUFFER_EVENTS_MAX:\n",
+        old="        if len(self._buffer) > BUFFER_EVENTS_MAX or self._buffer_bytes > BUFFER_BYTES_MAX:\n",
         new="        if len(self._buffer) < 0:\n",
         test=_SDK + "a_caller_that_does_not_take_lets_the_watch_rest",
     ),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from host_cluster import CLUSTER, HostCluster
 from wire_nodes import free_addresses, peer_hello
 
-from isochrone.client import Client
+from isochrone.client import Client, WatchEvent
 from isochrone.ids import NodeId, ReplicaRole, ZoneId
 from isochrone.wire.kv import VALUE_BYTES_MAX
 from isochrone.wire.peers_grpc import GrpcTransport
@@ -68,5 +68,23 @@ def test_a_burst_of_large_writes() -> None:
     async def test(client: Client) -> None:
         writes = await asyncio.gather(*(client.put(f"k/{number % 4}", VALUE) for number in range(100)))
         assert sorted(write.revision for write in writes) == list(range(2, 102))
+
+    with_client(test)
+
+
+def test_a_watch_of_more_than_a_stream_holds_rests_and_goes_on() -> None:
+    """Forty megabytes of history for one watch, through a real stream that is drained again and again."""
+
+    async def test(client: Client) -> None:
+        for number in range(40):
+            await client.put("k/x", VALUE[:-2] + b"%02d" % number)
+        async with client.watch("k/x", start_revision=1) as watcher, asyncio.timeout(30):
+            told = []
+            async for event in watcher:
+                assert isinstance(event, WatchEvent)
+                told.append(event.item.value[-2:])
+                if len(told) == 40:
+                    break
+        assert told == [b"%02d" % number for number in range(40)]
 
     with_client(test)

@@ -128,8 +128,11 @@ def test_lost_frames_are_noticed_and_made_good() -> None:
     with_client(test)
 
 
-def test_a_caller_that_does_not_take_lets_the_watch_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_watches, "BUFFER_EVENTS_MAX", 6)
+@pytest.mark.parametrize(("limit", "most"), [("BUFFER_EVENTS_MAX", 6), ("BUFFER_BYTES_MAX", 300)])
+def test_a_caller_that_does_not_take_lets_the_watch_rest(
+    limit: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_watches, limit, most)
 
     async def test(_: HostCluster, client: Client) -> None:
         async with client.watch("k/", prefix=True) as watcher:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from isochrone.wire.codec import FRAME_BYTES_MAX
-from isochrone.wire.streams_grpc import FRAME_BYTES_TARGET, WRITE_BYTES_TARGET, Outbox, run_until_first
+from isochrone.wire.streams_grpc import DRAINED_BYTES, FRAME_BYTES_TARGET, WRITE_BYTES_TARGET, Outbox, run_until_first
 
 
 class Stream:
@@ -167,5 +167,26 @@ def test_the_first_to_end_ends_the_others_and_its_error_is_raised() -> None:
         with pytest.raises(asyncio.CancelledError):
             await outer
         assert cancelled == [True] * 4
+
+    run_with_stream(scenario)
+
+
+def test_who_waits_for_an_outbox_to_drain_is_called_once() -> None:
+    async def scenario(stream: Stream) -> None:
+        box = outbox(overflows=[])
+        drained: list[int] = []
+        writer = asyncio.create_task(box.write_to(stream.write))
+        for _ in range(3):
+            box.put([bytes(WRITE_BYTES_TARGET)])
+            await turns()
+        box.when_drained = lambda: drained.append(box.backlog_bytes)
+        stream.permits.release()
+        await turns()
+        assert drained == [], "too much waits still"
+        for _ in range(4):
+            stream.permits.release()
+            await turns()
+        assert len(drained) == 1 and drained[0] <= DRAINED_BYTES and box.when_drained is None
+        writer.cancel()
 
     run_with_stream(scenario)

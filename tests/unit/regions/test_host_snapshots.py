@@ -15,9 +15,11 @@ from isochrone.ids import NodeId, ReplicaRole
 from isochrone.regions.replica import Replica
 from isochrone.regions.requests import Outcome
 from isochrone.regions.state.machine import GroupState
+from isochrone.regions.watch_hub import WatchRequest
 from isochrone.wire.commands import decode_result, encode_query
 from isochrone.wire.kv import Range, RangeResult
 from isochrone.wire.messages import Member
+from isochrone.wire.records import decode_record
 from isochrone.wire.status import GroupStatus
 
 FULL, WITNESS, LEARNER = ReplicaRole.FULL, ReplicaRole.WITNESS, ReplicaRole.LEARNER
@@ -262,3 +264,28 @@ def test_whatever_happens_on_the_way_the_learner_ends_with_the_state_of_the_othe
         assert stored.base_timestamp > 0, "it had a snapshot"
 
     in_cluster(test, WITH_LEARNER, seed, **SMALL)
+
+
+def test_a_watch_at_a_replica_that_installs_a_snapshot_misses_nothing() -> None:
+    async def test(cluster: HostCluster) -> None:
+        client = await cluster.client()
+        host = cluster.processes[NodeId("l")].host
+        assert host is not None
+        woken: list[int] = []
+        watch = host.watch(GROUP, WatchRequest(b"k/", b"k0"), lambda: woken.append(1))
+        await write(client, 10)
+        await cluster.until(lambda: status(cluster, "l").applied > 10)
+        cluster.isolate("l")
+        await write(client, 120)
+        await asyncio.sleep(1)
+        cluster.heal()
+        await equal_states(cluster, "l")
+        assert count(cluster, "l", "snapshot_installed") == 1
+        await write(client, 5)
+        await equal_states(cluster, "l")
+        revisions: list[int] = []
+        while (batch := watch.take()) is not None:
+            revisions += [decode_record(event.record).mod_revision for event in batch.events]
+        assert revisions == list(range(2, 137))
+
+    in_cluster(test, WITH_LEARNER, **SMALL)

@@ -1,0 +1,146 @@
+"""Lock exclusion, by the order of fencing tokens as a guarded resource sees it.
+
+A *hold* is what one holder of an exclusive lock knew of it; a *guarded write* is what reached the resource, in the
+order in which it came. What must hold:
+
+1. a token is one grant's: no two holds of a lock have the same;
+2. tokens follow real time: a hold that was granted before another was asked for has the smaller token;
+3. the resource accepts no smaller token after a larger one. So the intervals in which it sees holders do not overlap;
+4. the resource refuses nothing else: it takes what no larger token has forbidden;
+5. where clocks keep their bound: no two holders are sure of the lock at one time. HAZARD: a clock beyond its bound
+   breaks this rule and no other; only the tokens protect the resource then.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from isochrone.drills.verdict import Check, Verdict
+
+NAME = "lock exclusion"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """One grant of an exclusive lock, as its holder knew it. Times are true ones."""
+
+    lock: str
+    holder: str
+    token: int
+    asked_ns: int
+    """When the holder began to ask."""
+    granted_ns: int
+    """When it knew of the grant."""
+    sure_until_ns: int
+    """Until then, at least, it was sure to hold the lock, by its own clock, and used it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardedWrite:
+    """A write that reached the resource."""
+
+    lock: str
+    holder: str
+    token: int
+    at_ns: int
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExclusionResult:
+    """What was found."""
+
+    holds: int
+    handovers: int
+    """How often a lock went from one holder to another."""
+    refused: int
+    """Writes that the resource refused for their token."""
+    broken: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Unknown if no lock ever changed its holder."""
+        if self.broken:
+            return Verdict.FALSE
+        return Verdict.TRUE if self.handovers else Verdict.UNKNOWN
+
+    def as_check(self) -> Check:
+        """As one line of a report."""
+        if self.broken:
+            return Check(NAME, Verdict.FALSE, f"{self.broken[0]} ({len(self.broken)} in all)")
+        if not self.handovers:
+            return Check(NAME, Verdict.UNKNOWN, "no lock went from one holder to another.")
+        reason = f"{self.holds} holds, {self.handovers} handovers, {self.refused} late writes refused by token."
+        return Check(NAME, Verdict.TRUE, reason)
+
+
+def check_exclusion(
+    holds: Iterable[Hold], writes: Sequence[GuardedWrite], *, clocks_keep_bound: bool
+) -> ExclusionResult:
+    """Judge what holders knew and what the resource saw; `writes` are in the order in which they reached it."""
+    by_lock: dict[str, list[Hold]] = {}
+    for hold in holds:
+        by_lock.setdefault(hold.lock, []).append(hold)
+    broken: list[str] = []
+    handovers = 0
+    for each in by_lock.values():
+        each.sort(key=lambda hold: hold.token)
+        handovers += sum(a.holder != b.holder for a, b in pairwise(each))
+        broken += _shared_tokens(each)
+        broken += _tokens_against_time(each)
+        if clocks_keep_bound:
+            broken += _overlaps(each)
+    broken += _resource_faults(writes)
+    refused = sum(not write.accepted for write in writes)
+    return ExclusionResult(sum(map(len, by_lock.values())), handovers, refused, tuple(broken))
+
+
+def _shared_tokens(by_token: Sequence[Hold]) -> Iterator[str]:
+    for a, b in pairwise(by_token):
+        if a.token == b.token:
+            yield f"token {a.token} of lock {a.lock} was given to {a.holder} and to {b.holder}"
+
+
+def _tokens_against_time(by_token: Sequence[Hold]) -> Iterator[str]:
+    """Looking at larger tokens first: none may have been known before a smaller one was asked for."""
+    earliest: Hold | None = None
+    for hold in reversed(by_token):
+        if earliest is not None and earliest.granted_ns <= hold.asked_ns and earliest.token > hold.token:
+            yield (
+                f"token {hold.token} of lock {hold.lock} was given to {hold.holder}, who asked when "
+                f"{earliest.holder} had the larger token {earliest.token} already"
+            )
+        if earliest is None or hold.granted_ns < earliest.granted_ns:
+            earliest = hold
+
+
+def _overlaps(holds: Iterable[Hold]) -> Iterator[str]:
+    last: Hold | None = None
+    for hold in sorted(holds, key=lambda hold: (hold.granted_ns, hold.token)):
+        if last is not None and hold.granted_ns < last.sure_until_ns:
+            over_ms = (min(last.sure_until_ns, hold.sure_until_ns) - hold.granted_ns) / 1e6
+            yield (
+                f"{last.holder} (token {last.token}) and {hold.holder} (token {hold.token}) were both sure to hold "
+                f"lock {hold.lock}, for {over_ms:.1f} ms"
+            )
+        if last is None or hold.sure_until_ns > last.sure_until_ns:
+            last = hold
+
+
+def _resource_faults(writes: Iterable[GuardedWrite]) -> Iterator[str]:
+    largest: dict[str, GuardedWrite] = {}
+    for write in writes:
+        before = largest.get(write.lock)
+        behind = before is not None and write.token < before.token
+        if behind and write.accepted:
+            assert before is not None
+            yield (
+                f"the resource of lock {write.lock} accepted token {write.token} of {write.holder} after the larger "
+                f"token {before.token} of {before.holder}"
+            )
+        elif not behind and not write.accepted:
+            yield f"the resource of lock {write.lock} refused token {write.token}, and had seen no larger one"
+        elif not behind:
+            if before is not None and write.token == before.token and write.holder != before.holder:
+                yield f"the resource of lock {write.lock} saw {before.holder} and {write.holder} with one token"
+            largest[write.lock] = write

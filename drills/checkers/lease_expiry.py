@@ -78,7 +78,9 @@ def check_lease_expiry(
             begun_ns = max(story.asked_ns, healed_ns)
             if until_ns > begun_ns + story.ttl_ns * (1 + 2 * rate_max) + patience_ns:
                 silent_s = (until_ns - begun_ns) / 1e9
-                broken.append(f"lease {story.lease} of {story.ttl_ns / 1e9:g} s lives after {silent_s:.1f} s of silence")
+                broken.append(
+                    f"lease {story.lease} of {story.ttl_ns / 1e9:g} s lives after {silent_s:.1f} s of silence"
+                )
             else:
                 undecided.append(story.lease)
         elif not wanted:
@@ -86,8 +88,7 @@ def check_lease_expiry(
             lived_ns = story.ended_ns - promised_ns
             if story.promised_ns and lived_ns < story.ttl_ns * (1 - rate_max):
                 broken.append(
-                    f"lease {story.lease} ran out {lived_ns / 1e9:.3f} s after it was promised "
-                    f"{story.ttl_ns / 1e9:g} s"
+                    f"lease {story.lease} ran out {lived_ns / 1e9:.3f} s after it was promised {story.ttl_ns / 1e9:g} s"
                 )
         elif story.ended_ns < promised_ns:
             broken.append(f"lease {story.lease} was renewed {(promised_ns - story.ended_ns) / 1e9:.3f} s after its end")

@@ -1,0 +1,50 @@
+"""What groups have committed, as their replicas applied it: the truth that watchers and holders are judged by.
+
+Equal entries have equal effects on all replicas (`checkers.invariants` sees to that), so whoever applies an entry first
+tells it for all.
+"""
+
+from isochrone.drills.checkers.watch_order import Written
+from isochrone.ids import GroupId, Revision
+from isochrone.regions.state.machine import Applied, GroupState
+from isochrone.regions.state.model import LeaseChange
+from isochrone.wire.records import ORDER_BYTES, KeyValue, decode_record, record_key
+
+
+class Committed:
+    """See the module. One for each world."""
+
+    def __init__(self) -> None:
+        self._records: dict[GroupId, dict[bytes, bytes]] = {}
+        """By their place in the order of writes; first applied, first in."""
+        self._compacted: dict[GroupId, Revision] = {}
+        self.lease_ends: dict[tuple[GroupId, int], int] = {}
+        """True time at which the end of a lease was applied first, in nanoseconds."""
+
+    def applied(self, group: GroupId, state: GroupState, done: Applied, now_ns: int) -> None:
+        """A replica has applied an entry."""
+        if done.events:
+            records = self._records.setdefault(group, {})
+            for record in done.events:
+                records.setdefault(record[:ORDER_BYTES], record)
+        for event in done.lease_events:
+            if event.change is LeaseChange.ENDED:
+                self.lease_ends.setdefault((group, event.lease), now_ns)
+        if state.data.compacted > self._compacted.get(group, 0):
+            self._compacted[group] = state.data.compacted
+
+    def written(self, group: GroupId) -> Written:
+        """Everything written so far, in order."""
+        records = self._records.get(group, {})
+        items = tuple(decode_record(records[order]) for order in sorted(records))
+        return Written(items, self._compacted.get(group, Revision(0)))
+
+    def versions(self, group: GroupId, key: bytes) -> list[KeyValue]:
+        """All versions of a key, in order."""
+        records = self._records.get(group, {})
+        return [decode_record(records[order]) for order in sorted(records) if record_key(records[order]) == key]
+
+    def revision(self, group: GroupId) -> int:
+        """The last revision at which anything was written."""
+        records = self._records.get(group)
+        return int.from_bytes(max(records)[:8], "big") if records else 1

@@ -1,0 +1,79 @@
+"""Followers: watchers that listen through the SDK, fall silent for a while, and resume where they were."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+from isochrone.client import Client
+from isochrone.client.watches import WatchEvent, WatchGap
+from isochrone.drills.checkers.watch_order import WatchStory
+from isochrone.ids import GroupId
+from isochrone.probes import probe
+from isochrone.wire.kv import prefix_end
+
+
+@dataclass(slots=True)
+class Follower:
+    """Watches one keyspace, as one client; every time that it resumes begins a story."""
+
+    client: Client
+    name: str
+    keyspace: str
+    group: GroupId
+    rng: random.Random
+    stories: list[WatchStory] = field(default_factory=list)
+    told: list[WatchEvent | WatchGap] = field(default_factory=list)
+    start_revision: int = 1
+
+    @property
+    def last_revision(self) -> int:
+        """Of what it was told last."""
+        return _revision(self.told[-1]) if self.told else self.start_revision - 1
+
+    async def run(self, end_s: float) -> None:
+        """Listen, and resume now and then until `end_s`; after that, listen until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            left_s = end_s - loop.time()
+            try:
+                async with asyncio.timeout(self.rng.uniform(1.0, 8.0) if left_s > 0 else None):
+                    await self._listen()
+            except TimeoutError:
+                self._close_story(reached_end=False)
+                await asyncio.sleep(self.rng.choice((0.0, 0.5, 3.0)))
+
+    async def _listen(self) -> None:
+        watched = self.client.watch(self.keyspace, prefix=True, start_revision=self.start_revision)
+        with_gap = False
+        async with watched:
+            async for told in watched:
+                with_gap = with_gap or isinstance(told, WatchGap)
+                if with_gap and isinstance(told, WatchEvent):
+                    probe("followers.went_on_after_a_gap")
+                self.told.append(told)
+
+    def _close_story(self, *, reached_end: bool) -> None:
+        last = self.last_revision
+        self.stories.append(
+            WatchStory(
+                name=self.name,
+                group=self.group,
+                key=self.keyspace.encode(),
+                range_end=prefix_end(self.keyspace.encode()),
+                start_revision=self.start_revision,
+                told=tuple(self.told),
+                reached_end=reached_end,
+            )
+        )
+        # What was written at this revision may have been told only in part: it is asked for again.
+        self.start_revision = max(last, 1)
+        self.told = []
+
+    def finished(self, *, reached_end: bool) -> list[WatchStory]:
+        """All that it was told."""
+        self._close_story(reached_end=reached_end)
+        return self.stories
+
+
+def _revision(told: WatchEvent | WatchGap) -> int:
+    return told.revision if isinstance(told, WatchGap) else told.item.mod_revision

@@ -11,7 +11,6 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from isochrone.client import Client
 from isochrone.client.connection import Closed, Connection, Received
@@ -73,9 +72,7 @@ class Resource:
             self._largest[lock] = token
         else:
             probe("contenders.refused_by_token")
-        self.writes.append(
-            GuardedWrite(lock=lock, holder=holder, token=token, at_ns=self._now_ns(), accepted=accepted)
-        )
+        self.writes.append(GuardedWrite(lock=lock, holder=holder, token=token, at_ns=self._now_ns(), accepted=accepted))
 
 
 class Contender:
@@ -99,9 +96,8 @@ class Contender:
         self._resource = resource
         self._rng = rng
 
-    async def run(self, connect: "Connect", end_s: float) -> None:
-        """Contend until the loop's time `end_s`."""
-        client = await connect(self)
+    async def run(self, client: Client, end_s: float) -> None:
+        """Contend until the loop's time `end_s`; then close the client."""
         self._listen_to(client)
         try:
             while self._loop.time() < end_s:
@@ -149,7 +145,9 @@ class Contender:
                     self._loop.at(self._loop.now_s + rng.uniform(0.2, 6.0), self._loop.resume, self.group)
                     await asyncio.sleep(0)
                     self._resource.write(write)
-                change = fenced(b"%s/gate" % name.encode(), token, Put(f"{name}/data".encode(), _signed(self.name, token)))
+                change = fenced(
+                    b"%s/gate" % name.encode(), token, Put(f"{name}/data".encode(), _signed(self.name, token))
+                )
                 await client.execute(name, change, timeout_s=GATE_TIMEOUT_S)
                 await asyncio.sleep(rng.uniform(0.0, 0.8))
         finally:
@@ -200,10 +198,6 @@ class Contender:
     def _group(self, key: bytes | str) -> GroupId:
         text = key if isinstance(key, str) else key.decode()
         return next(group for keyspace, group in self._keyspaces.items() if text.startswith(keyspace))
-
-
-Connect = Callable[[Contender], Any]
-"""Connects the client of a contender."""
 
 
 def _signed(holder: str, token: int) -> bytes:

@@ -66,7 +66,7 @@ class Follower:
             )
         )
         # What was written at this revision may have been told only in part: it is asked for again.
-        self.start_revision = max(last, 1)
+        self.start_revision = last if self.told else self.start_revision
         self.told = []
 
     def finished(self, *, reached_end: bool) -> list[WatchStory]:

@@ -79,6 +79,8 @@ class SimOptions:
     """Each group prefers one leader, not the one that campaigns first, instead of all in its home region."""
     quorum_shift: int = 0
     """So many replicas more than a majority commit; below 0 fewer, and more elect. For groups that can be so."""
+    coordination: bool = False
+    """Clients take locks under leases, campaign and watch, beside the key-value workload."""
     fault_gap_ms: int = 4_000
     """Mean time between the starts of faults; 0: none."""
     fault_ms_min: int = 200
@@ -170,6 +172,7 @@ def draw_options(seed: int, mode: Mode, topology: str, duration_ms: int | None =
         quorum_shift=rng.choice((0, 0, 0, 0, -2, -1, 1, 2)),
         small_logs=rng.random() < 0.5,
         log_cap_bytes=rng.choice((*[0] * 8, 25_000, 60_000)),
+        coordination=rng.random() < 0.3,
     )
 
 

@@ -132,6 +132,8 @@ def _run(world: World) -> tuple[SimVerdict, str]:
         guarded("durable", lambda: check_durability(world.outline.operations).as_check()),
         guarded("linearizable", lambda: check_linearizability(world.outline.operations, CHECK_STEPS_MAX).as_check()),
     ]
+    if world.options.coordination:
+        checks += world.coordination.checks(world.schedule)
     broken = [check for check in checks if check.verdict is Verdict.FALSE]
     if broken:
         return SimVerdict.VIOLATION, _first_of([f"{check.name}: {check.reason}" for check in broken])

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Sequence
 import google_crc32c
 
 from isochrone.drills.checkers.invariants import Invariants
+from isochrone.drills.sim.committed import Committed
 from isochrone.drills.sim.disk import SimStore
 from isochrone.drills.sim.loop import SimLoop
 from isochrone.drills.sim.machine import Machine, Process
 from isochrone.drills.sim.trace import Trace
 from isochrone.errors import StorageError
-from isochrone.ids import GroupId, KeyspaceId, LogIndex, NodeId, Term
+from isochrone.ids import NS_PER_S, GroupId, KeyspaceId, LogIndex, NodeId, Term
 from isochrone.ports import Row, WriteBatch
 from isochrone.regions.raft.state import Office
 from isochrone.regions.replica import Replica
@@ -35,6 +36,7 @@ class Watch:
         self.violations: list[str] = []
         """Processes that ended for no reason that the world gave them."""
         self.counters: Counter[str] = Counter()
+        self.truth = Committed()
         self._loop = loop
         self._trace = trace
 
@@ -101,6 +103,7 @@ class Watch:
             digest.update(done.rows)
             if process is machine.process:
                 self.invariants.applied(group, node, replica.core.term, entry)
+                self.truth.applied(group, state, done, round(self._loop.now_s * NS_PER_S))
                 self.invariants.state_at(group, node, entry.index, digest.total)
             return done
 

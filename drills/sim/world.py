@@ -25,6 +25,7 @@ from isochrone.drills.history import Operation, OperationKind
 from isochrone.drills.schema import ClientSection, KeysSection, WorkloadSection
 from isochrone.drills.sim.changes import Operator
 from isochrone.drills.sim.clock import SimClock
+from isochrone.drills.sim.coordination import Coordination
 from isochrone.drills.sim.disk import SimDisk
 from isochrone.drills.sim.faults import Injector
 from isochrone.drills.sim.loop import SimLoop
@@ -116,6 +117,7 @@ class World:
         self.machines = self._build_machines()
         self.operator = Operator(self.loop, self.machines, self.configurations)
         self.injector = Injector(self.loop, self.network, self.machines, self.operator, self.trace)
+        self.coordination = Coordination(options, topology, self.loop, self.watch.truth)
 
     # ---- building
 
@@ -185,18 +187,26 @@ class World:
             machine.start()
         recorder = Recorder(self._now_ns, outline.operations)
         clients = await self._connect()
+        if self.options.coordination:
+            await self._connect_contenders()
         outline.phase = "safety"
         start_s = self.loop.time()
         self.injector.arm(self.schedule, start_s)
         end_s = start_s + self.options.duration_ms / 1000
+        if self.options.coordination:
+            self.coordination.start(self.clients, end_s)
         await run_clients(clients, recorder, end_s, self.options.timeout_ms / 1000)
         await asyncio.sleep(max(0.0, end_s - self.loop.time()))
         outline.phase = "liveness"
         outline.no_progress = await self._recover()
+        self.coordination.healed_ns = self._now_ns()
         if outline.no_progress is None:
             outline.phase = "final reads"
             await self._read_everything(recorder)
+            outline.phase = "coordination ends"
+            outline.no_progress = await self.coordination.finish()
             outline.phase = "done"
+        await self.coordination.stop()
         for client in self.clients.values():
             await client.close()
 
@@ -238,6 +248,16 @@ class World:
             rng = rng_for(options.seed, f"workload {zone}")
             clients.append((client, Generator(zone, options.rate_per_s / len(places), workload, ring, rng)))
         return clients
+
+    async def _connect_contenders(self) -> None:
+        """A process of its own in every place of a client."""
+        for region, zone in self._places():
+            name = f"contender {zone}"
+            self.network.add(name, zone, region)
+            nodes = sorted(self.topology.nodes, key=lambda node: (node.region != region, node.zone != zone, node.id))
+            await self.coordination.add_contender(
+                name, region, zone, [node.id for node in nodes], SimConnector(self.network, name, self)
+            )
 
     def listener(self, address: str) -> Process | None:
         """See `sessions.Listeners`."""
@@ -352,4 +372,7 @@ class World:
             answer = operation.outcome.value + (operation.value or "-") + (operation.error or "")
             self.trace.note(operation.complete_ns / 1e9, Trace.RESULT, 0, 0, operation.invoke_ns, operation.process)
             self.trace.text(operation.complete_ns / 1e9, Trace.RESULT, operation.key + answer)
+        for write in self.coordination.resource.writes:
+            text = f"{write.lock} {write.holder} {write.token} {write.accepted}"
+            self.trace.text(write.at_ns / 1e9, Trace.RESULT, text)
         return self.trace.hexdigest()

@@ -14,11 +14,11 @@ def gone(revision: int) -> KeyValue:
     return KeyValue(b"e", b"", Revision(0), Revision(revision), 0, Timestamp(revision))
 
 
+LEADERS = [announced("a", 2, 1), announced("proclaimed", 3, 1, 2), announced("x", 4, 9, key=b"f"), gone(5)]
+
+
 def test_leaders_one_after_another_hold() -> None:
-    check = check_elections(
-        [announced("a", 2, 1), announced("proclaimed", 3, 1, 2), announced("x", 4, 9, key=b"f"), gone(5)]
-        + [announced("b", 6, 2)]
-    )
+    check = check_elections([*LEADERS, announced("b", 6, 2)])
     assert (check.verdict, check.reason) == (Verdict.TRUE, "3 leaders of 2 elections, one at a time.")
 
 

@@ -1,0 +1,211 @@
+"""What a world does with locks, leases, elections and watches beside its key-value workload, and the checks of it.
+
+In every place of a client a contender takes locks and campaigns (`contenders`), and the client there follows every
+keyspace (`followers`). Now and then a group is compacted, so that who was silent for long meets a gap. At the end all
+followers must have been told everything, and leases that nobody renews must have ended.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+from isochrone.client import Client
+from isochrone.drills.checkers.elections import check_elections
+from isochrone.drills.checkers.exclusion import GuardedWrite, check_exclusion
+from isochrone.drills.checkers.lease_expiry import LeaseStory, check_lease_expiry
+from isochrone.drills.checkers.watch_order import WatchStory, check_watches
+from isochrone.drills.sim.committed import Committed
+from isochrone.drills.sim.contenders import Contender, GroupConnector, Resource, lock_names, signature
+from isochrone.drills.sim.followers import Follower
+from isochrone.drills.sim.loop import SimLoop
+from isochrone.drills.sim.options import SimOptions, rng_for
+from isochrone.drills.sim.schedule import FaultKind, Schedule
+from isochrone.drills.sim.sessions import SimConnector
+from isochrone.drills.verdict import Check, guarded
+from isochrone.drills.workload import cancel
+from isochrone.errors import Indeterminate, InvalidRequest, Rejected
+from isochrone.ids import NS_PER_S, GroupId, NodeId
+from isochrone.topology.model import Topology
+from isochrone.wire.kv import Compact
+
+CALL_TIMEOUT_S = 5.0
+CLIENT_RATE_MAX = 500e-6
+"""By so much holders let the clocks of nodes differ in rate from true time."""
+COMPACTION_GAP_S = 4.0
+FINISH_S = 60.0
+"""So long after faults contenders, followers and leases may take to come to their end."""
+KEYSPACES_MAX = 2
+PATIENCE_NS = 15 * NS_PER_S
+"""A lease may outlive its time to live by so much: a new leader adds a margin, and gives some time back."""
+POLL_S = 0.25
+
+
+class Coordination:
+    """See the module. It does nothing until `start`."""
+
+    def __init__(self, options: SimOptions, topology: Topology, loop: SimLoop, truth: Committed) -> None:
+        keyspaces = [(str(keyspace.id), keyspace.group) for keyspace in topology.keyspaces]
+        self.resource = Resource(self._now_ns)
+        self.healed_ns = 0
+        """When faults were over."""
+        self._seed = options.seed
+        self._keyspaces: dict[str, GroupId] = dict(keyspaces[:KEYSPACES_MAX])
+        self._loop = loop
+        self._truth = truth
+        self._contenders: list[Contender] = []
+        self._clients: dict[str, Client] = {}
+        self._followers: list[Follower] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._finished = False
+
+    def _now_ns(self) -> int:
+        return round(self._loop.now_s * NS_PER_S)
+
+    # ---- running
+
+    async def add_contender(
+        self, name: str, region: str, zone: str, nodes: Sequence[NodeId], connector: SimConnector
+    ) -> None:
+        """Connect a contender of this name, which the network knows. In a world without faults as yet."""
+        contender = Contender(self._loop, name, self._keyspaces, self.resource, rng_for(self._seed, f"work of {name}"))
+        self._contenders.append(contender)
+        connected: asyncio.Future[None] = self._loop.create_future()
+
+        async def connect() -> None:
+            self._clients[name] = await Client.connect(
+                list(nodes),
+                region=region,
+                zone=zone,
+                name=name,
+                timeout_s=CALL_TIMEOUT_S,
+                connector=GroupConnector(self._loop, connector, contender.group),
+                rng=rng_for(self._seed, name),
+            )
+            self._loop.at(self._loop.now_s, connected.set_result, None)
+
+        self._loop.spawn_in(contender.group, connect(), f"{name} connects")
+        await connected
+
+    def start(self, clients: dict[str, Client], end_s: float) -> None:
+        """Contend and follow, until the loop's time `end_s` and until `finish`."""
+        for contender in self._contenders:
+            work = contender.run(self._clients[contender.name], end_s)
+            self._loop.spawn_in(contender.group, work, contender.name)
+        for place, client in clients.items():
+            for keyspace, group in self._keyspaces.items():
+                name = f"{place} on {keyspace}"
+                rng = rng_for(self._seed, f"follower {name}")
+                follower = Follower(client, name, keyspace, group, rng)
+                self._followers.append(follower)
+                self._tasks.append(self._loop.create_task(follower.run(end_s), name=f"follower {name}"))
+        client, rng = next(iter(clients.values())), rng_for(self._seed, "compactions")
+        self._tasks.append(self._loop.create_task(self._compact(client, rng, end_s), name="compactions"))
+
+    async def _compact(self, client: Client, rng: random.Random, end_s: float) -> None:
+        while self._loop.time() < end_s:
+            await asyncio.sleep(rng.expovariate(1 / COMPACTION_GAP_S))
+            keyspace = rng.choice(list(self._keyspaces))
+            revision = self._truth.revision(self._keyspaces[keyspace]) - rng.choice((0, 0, 5, 50))
+            try:
+                await client.execute(keyspace, Compact(max(1, revision)), timeout_s=CALL_TIMEOUT_S)
+            except (Rejected, Indeterminate, InvalidRequest):
+                continue  # It was compacted further before, or a fault is in the way.
+
+    async def finish(self) -> str | None:
+        """Wait until all have come to their end, in a healed world; who has not, or None."""
+        deadline_s = self._loop.time() + FINISH_S
+        while (reason := self._unfinished()) is not None:
+            if self._loop.time() > deadline_s:
+                return reason
+            await asyncio.sleep(POLL_S)
+        self._finished = bool(self._followers)
+        return None
+
+    def _unfinished(self) -> str | None:
+        for contender in self._contenders:
+            if not contender.ended:
+                return f"{contender.name} does not come to its end"
+        leases = {key for contender in self._contenders for key in contender.promises}
+        if self._now_ns() < self.healed_ns + 2 * PATIENCE_NS and leases - self._truth.lease_ends.keys():
+            return "leases live on"
+        for follower in self._followers:
+            items = self._truth.written(follower.group).items
+            wanted = [item.mod_revision for item in items if item.key.startswith(follower.keyspace.encode())]
+            if wanted and follower.last_revision < wanted[-1]:
+                return f"follower {follower.name} was told up to {follower.last_revision} of {wanted[-1]}"
+        return None
+
+    async def stop(self) -> None:
+        """End what listens still."""
+        await cancel(self._tasks)
+
+    # ---- checks
+
+    def checks(self, schedule: Schedule) -> list[Check]:
+        """What may be said of the run."""
+        rate_max = max((abs(each.amount) for each in schedule if each.kind is FaultKind.CLOCK_RATE), default=0.0) / 1e6
+        return [
+            guarded("lock exclusion", lambda: self._exclusion(rate_max)),
+            guarded("elections", self._elections),
+            guarded("lease expiry", lambda: self._lease_expiry(rate_max)),
+            guarded("watches", self._watches),
+        ]
+
+    def _exclusion(self, rate_max: float) -> Check:
+        holds = [hold for contender in self._contenders for hold in contender.holds]
+        writes = self.resource.writes + self._writes_to_the_store()
+        return check_exclusion(holds, writes, clocks_keep_bound=rate_max <= CLIENT_RATE_MAX).as_check()
+
+    def _writes_to_the_store(self) -> list[GuardedWrite]:
+        """What gates in the store let pass, as its own order has it."""
+        writes: list[GuardedWrite] = []
+        for keyspace, group in self._keyspaces.items():
+            for name in lock_names(keyspace):
+                for item in self._truth.versions(group, f"{name}/data".encode()):
+                    holder, token = signature(item.value)
+                    writes.append(
+                        GuardedWrite(
+                            lock=f"{name}, in the store",
+                            holder=holder,
+                            token=token,
+                            at_ns=item.timestamp,
+                            accepted=True,
+                        )
+                    )
+        return writes
+
+    def _elections(self) -> Check:
+        return check_elections(
+            item
+            for keyspace, group in self._keyspaces.items()
+            for item in self._truth.versions(group, lock_names(keyspace)[0].encode())
+        )
+
+    def _lease_expiry(self, rate_max: float) -> Check:
+        stories = [
+            LeaseStory(
+                lease=lease,
+                ttl_ns=promises.ttl_ns,
+                promised_ns=tuple(promises.sent_ns),
+                asked_ns=promises.asked_ns,
+                revoked_ns=promises.revoked_ns,
+                ended_ns=self._truth.lease_ends.get((group, lease)),
+            )
+            for contender in self._contenders
+            for (group, lease), promises in contender.promises.items()
+        ]
+        return check_lease_expiry(
+            stories,
+            rate_max=max(rate_max, CLIENT_RATE_MAX),
+            healed_ns=self.healed_ns,
+            until_ns=self._now_ns(),
+            patience_ns=PATIENCE_NS,
+        ).as_check()
+
+    def _watches(self) -> Check:
+        stories: list[WatchStory] = []
+        for follower in self._followers:
+            stories += follower.finished(reached_end=self._finished)
+        return check_watches(
+            stories, {group: self._truth.written(group) for group in self._keyspaces.values()}
+        ).as_check()

@@ -56,6 +56,7 @@ from isochrone.ids import (
     Timestamp,
 )
 from isochrone.ports import Clock, LoggedConfiguration, Row, Store, Transport, WriteBatch
+from isochrone.probes import probe
 from isochrone.regions.deadlines import Deadlines
 from isochrone.regions.intake import Intake
 from isochrone.regions.loading import check_new_replica, check_same_kind, load_replica
@@ -274,8 +275,11 @@ class Host:
 
     def _service(self, group: GroupId) -> StateService:
         replica = self.replicas.get(group)
-        if replica is None or self._stopping:
-            raise InvalidRequest(f"this node serves no replica of group {group}")
+        if group not in self._settings:
+            raise InvalidRequest(f"the topology has no group {group}")
+        if replica is None or self._stopping:  # Perhaps not yet, or no more: others serve it.
+            probe("host.asked_for_a_group_it_does_not_serve")
+            raise Unavailable(f"this node serves no replica of group {group} now")
         return replica.service
 
     def transfer_leadership(self, group: GroupId, target: NodeId, done: Done) -> None:

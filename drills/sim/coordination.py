@@ -128,6 +128,9 @@ class Coordination:
         leases = {key for contender in self._contenders for key in contender.promises}
         if self._now_ns() < self.healed_ns + 2 * PATIENCE_NS and leases - self._truth.lease_ends.keys():
             return "leases live on"
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                return f"{task.get_name()} ended: {task.exception()!r}"
         for follower in self._followers:
             items = self._truth.written(follower.group).items
             wanted = [item.mod_revision for item in items if item.key.startswith(follower.keyspace.encode())]

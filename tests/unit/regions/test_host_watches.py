@@ -6,8 +6,8 @@ import pytest
 from host_cluster import GROUP, KEYSPACE, HostCluster
 from virtual_time import run_virtual
 
-from isochrone.errors import InvalidRequest
-from isochrone.ids import NodeId, ReplicaRole
+from isochrone.errors import InvalidRequest, Unavailable
+from isochrone.ids import GroupId, NodeId, ReplicaRole
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.regions.watching import Watch
 from isochrone.wire.commands import decode_result, encode_query
@@ -95,6 +95,23 @@ def test_a_follower_answers_from_what_it_has_applied() -> None:
         assert witness is not None
         with pytest.raises(InvalidRequest, match="no state"):
             witness.read_applied(GROUP, KEYSPACE, encode_query(Range(b"k/x")))
+        await cluster.stop_all()
+
+    run_virtual(main())
+
+
+def test_a_node_that_serves_a_group_no_more_or_not_yet_is_no_reason_to_give_a_watch_up() -> None:
+    async def main() -> None:
+        cluster = HostCluster({"a": FULL, "b": FULL, "c": FULL})
+        await cluster.start_all()
+        host = cluster.processes[NodeId("a")].host
+        assert host is not None
+        replica = host.replicas.pop(GROUP)
+        with pytest.raises(Unavailable, match="serves no replica of group"):
+            host.watch(GROUP, WatchRequest(b"k/", ALL), lambda: None)
+        host.replicas[GROUP] = replica
+        with pytest.raises(InvalidRequest, match="the topology has no group elsewhere"):
+            host.watch(GroupId("elsewhere"), WatchRequest(b"k/", ALL), lambda: None)
         await cluster.stop_all()
 
     run_virtual(main())

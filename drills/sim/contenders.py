@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from isochrone.client import Client
 from isochrone.client.connection import Closed, Connection, Received
@@ -220,16 +221,25 @@ class GroupConnector:
 
     async def __call__(self, address: str, hello: ClientHello, received: Received, closed: Closed) -> Connection:
         """See the port."""
-        loop, group = self._loop, self._group
+        opened: Connection | None = None
         try:
-            return await self._connector(
-                address,
-                hello,
-                lambda message: loop.run_in(group, received, message),
-                lambda reason: loop.run_in(group, closed, reason),
-            )
+            opened = await self._connector(address, hello, partial(self._enter, received), partial(self._enter, closed))
+            return opened
         finally:
             # The stream was opened, or refused, by the network: back into the group.
-            back: asyncio.Future[None] = loop.create_future()
-            loop.run_in(group, back.set_result, None)
-            await back
+            back: asyncio.Future[None] = self._loop.create_future()
+            self._enter(_complete, back)
+            try:
+                await back
+            except asyncio.CancelledError:
+                if opened is not None:
+                    await opened.close()
+                raise
+
+    def _enter(self, callback: Callable[..., None], *args: object) -> None:
+        self._loop.run_in(self._group, callback, *args)
+
+
+def _complete(future: "asyncio.Future[None]") -> None:
+    if not future.done():  # Whoever waited may have been cancelled during a pause.
+        future.set_result(None)

@@ -168,7 +168,7 @@ class Contender:
 
     def _listen_to(self, client: Client) -> None:
         """Note what the SDK asks about leases, and is told."""
-        execute, query = client.execute, client.query
+        execute, ask = client.execute, client.query
 
         async def executed(key: bytes | str, operation: Operation, *, timeout_s: float | None = None) -> Executed:
             sent_ns = self._now_ns()
@@ -181,12 +181,12 @@ class Contender:
                 self.promises[self._group(key), done.result.lease] = promises
             return done
 
-        async def queried(key: bytes | str, question: Query, *, timeout_s: float | None = None) -> Queried:
-            if not isinstance(question, LeaseKeepAlive):
-                return await query(key, question, timeout_s=timeout_s)
-            sent_ns, promises = self._now_ns(), self.promises[self._group(key), question.lease]
+        async def queried(key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
+            if not isinstance(query, LeaseKeepAlive):
+                return await ask(key, query, timeout_s=timeout_s)
+            sent_ns, promises = self._now_ns(), self.promises[self._group(key), query.lease]
             try:
-                told = await query(key, question, timeout_s=timeout_s)
+                told = await ask(key, query, timeout_s=timeout_s)
             finally:
                 promises.asked_ns = self._now_ns()
             if isinstance(told.result, LeaseKeepAliveResult):

@@ -208,7 +208,7 @@ class Coordination:
     def _watches(self) -> Check:
         stories: list[WatchStory] = []
         for follower in self._followers:
-            stories += follower.finished(reached_end=self._finished)
+            stories += follower.told_so_far(reached_end=self._finished)
         return check_watches(
             stories, {group: self._truth.written(group) for group in self._keyspaces.values()}
         ).as_check()

@@ -39,7 +39,7 @@ class Follower:
                 async with asyncio.timeout(self.rng.uniform(1.0, 8.0) if left_s > 0 else None):
                     await self._listen()
             except TimeoutError:
-                self._close_story(reached_end=False)
+                self._close_story()
                 await asyncio.sleep(self.rng.choice((0.0, 0.5, 3.0)))
 
     async def _listen(self) -> None:
@@ -52,27 +52,26 @@ class Follower:
                     probe("followers.went_on_after_a_gap")
                 self.told.append(told)
 
-    def _close_story(self, *, reached_end: bool) -> None:
-        last = self.last_revision
-        self.stories.append(
-            WatchStory(
-                name=self.name,
-                group=self.group,
-                key=self.keyspace.encode(),
-                range_end=prefix_end(self.keyspace.encode()),
-                start_revision=self.start_revision,
-                told=tuple(self.told),
-                reached_end=reached_end,
-            )
-        )
-        # What was written at this revision may have been told only in part: it is asked for again.
-        self.start_revision = last if self.told else self.start_revision
+    def _close_story(self) -> None:
+        self.stories.append(self._story(reached_end=False))
+        # What was written at the last revision may have been told only in part: it is asked for again.
+        self.start_revision = self.last_revision if self.told else self.start_revision
         self.told = []
 
-    def finished(self, *, reached_end: bool) -> list[WatchStory]:
-        """All that it was told."""
-        self._close_story(reached_end=reached_end)
-        return self.stories
+    def _story(self, *, reached_end: bool) -> WatchStory:
+        return WatchStory(
+            name=self.name,
+            group=self.group,
+            key=self.keyspace.encode(),
+            range_end=prefix_end(self.keyspace.encode()),
+            start_revision=self.start_revision,
+            told=tuple(self.told),
+            reached_end=reached_end,
+        )
+
+    def told_so_far(self, *, reached_end: bool) -> list[WatchStory]:
+        """All that it was told; `reached_end`: it had the time to be told everything."""
+        return [*self.stories, self._story(reached_end=reached_end)]
 
 
 def _revision(told: WatchEvent | WatchGap) -> int:

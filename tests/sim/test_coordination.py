@@ -1,0 +1,72 @@
+"""Locks, leases, elections and watches in simulated runs: they hold under faults, and the runs are worth it."""
+
+from collections import Counter
+from dataclasses import replace
+from functools import lru_cache
+
+import pytest
+
+from isochrone.drills.sim.case import SimResult, SimVerdict
+from isochrone.drills.sim.options import Mode
+from isochrone.drills.sim.run_os import draw_case, run_case
+from isochrone.drills.sim.schedule import FaultKind
+from isochrone.drills.sim.world import World
+from isochrone.drills.verdict import Check, Verdict
+
+SEEDS = (1, 3, 4, 9, 12, 15, 18, 21)
+RARE = (
+    "contenders.refused_by_token",
+    "followers.went_on_after_a_gap",
+    "watch.compacted",
+    "locks.delay",
+    "lessor.renewal_waits_for_the_log",
+)
+
+
+@lru_cache(maxsize=1)
+def ran() -> list[tuple[SimResult, dict[str, Check]]]:
+    """Each seed's run, and what its checks said."""
+    runs: list[tuple[SimResult, dict[str, Check]]] = []
+    for seed in SEEDS:
+        case = draw_case(seed, Mode.LITE)
+        worlds: list[World] = []
+        result = run_case(replace(case.options, coordination=True), case.schedule, worlds.append)
+        checks = worlds[0].coordination.checks(case.schedule)
+        runs.append((result, {check.name: check for check in checks}))
+    return runs
+
+
+def test_runs_come_to_their_end() -> None:
+    for result, _ in ran():
+        assert result.verdict is SimVerdict.HOLDS, f"seed {result.case.options.seed}: {result.reason}"
+
+
+@pytest.mark.parametrize("name", ["lock exclusion", "elections", "lease expiry", "watches"])
+def test_each_check_holds_and_has_something_to_judge(name: str) -> None:
+    verdicts: Counter[Verdict] = Counter()
+    for result, checks in ran():
+        verdicts[checks[name].verdict] += 1
+        assert checks[name].verdict is not Verdict.FALSE, f"seed {result.case.options.seed}: {checks[name].reason}"
+    assert verdicts[Verdict.TRUE] >= len(SEEDS) - 1
+
+
+def test_the_runs_have_changes_of_leaders_and_reach_what_is_rare() -> None:
+    won = [result.counters["elections_won"] for result, _ in ran()]
+    assert sum(count >= 2 for count in won) >= len(SEEDS) // 2, won
+    reached: Counter[str] = Counter()
+    for result, _ in ran():
+        reached.update(result.probes)
+    assert [name for name in RARE if not reached[name]] == []
+
+
+def test_some_runs_have_clocks_that_keep_their_bound_so_that_holders_may_not_overlap() -> None:
+    kinds = [{fault.kind for fault in result.case.schedule} for result, _ in ran()]
+    assert sum(FaultKind.CLOCK_RATE not in each for each in kinds) >= 3
+
+
+def test_a_seed_repeats_its_run_and_the_contenders_are_part_of_its_trace() -> None:
+    case = draw_case(SEEDS[0], Mode.LITE)
+    again = run_case(replace(case.options, coordination=True), case.schedule)
+    assert again.trace_hash == ran()[0][0].trace_hash
+    without = run_case(replace(case.options, coordination=False), case.schedule)
+    assert without.trace_hash != again.trace_hash

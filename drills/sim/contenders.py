@@ -9,16 +9,18 @@ it goes on to write, as a real one would, and some of its writes are on their wa
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from isochrone.client import Client
 from isochrone.client.connection import Closed, Connection, Received
+from isochrone.client.leases import Lease
 from isochrone.client.locks import Lock
 from isochrone.client.results import Executed, Queried
 from isochrone.drills.checkers.exclusion import GuardedWrite, Hold
 from isochrone.drills.sim.loop import Group, SimLoop
+from isochrone.drills.sim.network import Link
 from isochrone.drills.sim.sessions import SimConnector
 from isochrone.errors import Indeterminate, LeaseNotFound, LockNotHeld, Rejected
 from isochrone.ids import NS_PER_MS, NS_PER_S, GroupId
@@ -34,7 +36,9 @@ GAP_S = 0.3
 LOCKS = 2
 """Locks of each keyspace."""
 TTLS_S = (1.0, 1.5, 3.0)
+OWN_LEASE_SHARE = 0.7
 PAUSE_ODDS = 0.12
+OFFLINE_ODDS = 0.12
 LATE_ODDS = 0.15
 GATE_TIMEOUT_S = 2.0
 
@@ -86,7 +90,9 @@ class Contender:
         keyspaces: dict[str, GroupId],
         resource: Resource,
         rng: random.Random,
+        links: Callable[[], Sequence[Link]],
     ) -> None:
+        """`links` are those of this process."""
         self.name = name
         self.group = Group(name)
         self.holds: list[Hold] = []
@@ -96,6 +102,7 @@ class Contender:
         self._keyspaces = keyspaces
         self._resource = resource
         self._rng = rng
+        self._links = links
 
     async def run(self, client: Client, end_s: float) -> None:
         """Contend until the loop's time `end_s`; then close the client."""
@@ -112,24 +119,34 @@ class Contender:
         return round(self._loop.now_s * NS_PER_S)
 
     async def _contend(self, client: Client) -> None:
+        """Take a lock, in every third case on a lease that goes on when the lock is given up."""
+        try:
+            if self._rng.random() < OWN_LEASE_SHARE:
+                await self._take(client, None)
+                return
+            async with client.lease(next(iter(self._keyspaces)), ttl_s=self._rng.choice(TTLS_S)) as lease:
+                for _ in range(2):
+                    await self._take(client, lease)
+        except Expected:
+            return
+
+    async def _take(self, client: Client, lease: Lease | None) -> None:
         rng = self._rng
-        keyspace = rng.choice(list(self._keyspaces))
+        keyspace = rng.choice(list(self._keyspaces)) if lease is None else next(iter(self._keyspaces))
         name = rng.choice(lock_names(keyspace)[1:]) if rng.random() >= ELECTIONS_SHARE else lock_names(keyspace)[0]
         announce = name == lock_names(keyspace)[0]
-        asked_ns = self._now_ns()
+        asked_ns, ttl_s = self._now_ns(), rng.choice(TTLS_S)
         lock = client.lock(
             name,
-            ttl_s=rng.choice(TTLS_S),
+            ttl_s=ttl_s,
+            lease=lease,
             wait_s=rng.choice((0.0, 1.0, 4.0)),
             delay_s=rng.choice((0.0, 0.0, 0.5)),
             announce=announce,
             value=self.name,
         )
-        try:
-            async with lock:
-                await self._use(client, lock, name, asked_ns)
-        except Expected:
-            return
+        async with lock:
+            await self._use(client, lock, name, asked_ns)
 
     async def _use(self, client: Client, lock: Lock, name: str, asked_ns: int) -> None:
         rng, granted_ns, token = self._rng, self._now_ns(), lock.token
@@ -146,6 +163,9 @@ class Contender:
                     self._loop.at(self._loop.now_s + rng.uniform(0.2, 6.0), self._loop.resume, self.group)
                     await asyncio.sleep(0)
                     self._resource.write(write)
+                if rng.random() < OFFLINE_ODDS:
+                    self._go_offline(rng.uniform(0.5, 6.0))
+                    await asyncio.sleep(rng.uniform(0.0, 5.0))
                 change = fenced(
                     b"%s/gate" % name.encode(), token, Put(f"{name}/data".encode(), _signed(self.name, token))
                 )
@@ -163,6 +183,12 @@ class Contender:
                     sure_until_ns=ended_ns if lock.remaining_s else min(ended_ns, sure_ns),
                 )
             )
+
+    def _go_offline(self, duration_s: float) -> None:
+        """Nothing reaches or leaves this process for a while; it runs on, until its leases' deadlines end its work."""
+        for link in self._links():
+            link.cut()
+            self._loop.at(self._loop.now_s + duration_s, _mend, link)
 
     # ---- what leases are promised
 
@@ -238,6 +264,11 @@ class GroupConnector:
 
     def _enter(self, callback: Callable[..., None], *args: object) -> None:
         self._loop.run_in(self._group, callback, *args)
+
+
+def _mend(link: Link) -> None:
+    if link.cuts:  # Else all cuts were ended meanwhile.
+        link.mend()
 
 
 def _complete(future: "asyncio.Future[None]") -> None:

@@ -18,9 +18,10 @@ from isochrone.drills.sim.committed import Committed
 from isochrone.drills.sim.contenders import Contender, GroupConnector, Resource, lock_names, signature
 from isochrone.drills.sim.followers import Follower
 from isochrone.drills.sim.loop import SimLoop
+from isochrone.drills.sim.network import Network
 from isochrone.drills.sim.options import SimOptions, rng_for
 from isochrone.drills.sim.schedule import FaultKind, Schedule
-from isochrone.drills.sim.sessions import SimConnector
+from isochrone.drills.sim.sessions import Listeners, SimConnector
 from isochrone.drills.verdict import Check, guarded
 from isochrone.drills.workload import cancel
 from isochrone.errors import Indeterminate, InvalidRequest, Rejected
@@ -64,10 +65,11 @@ class Coordination:
     # ---- running
 
     async def add_contender(
-        self, name: str, region: str, zone: str, nodes: Sequence[NodeId], connector: SimConnector
+        self, name: str, region: str, zone: str, nodes: Sequence[NodeId], network: Network, listeners: Listeners
     ) -> None:
         """Connect a contender of this name, which the network knows. In a world without faults as yet."""
-        contender = Contender(self._loop, name, self._keyspaces, self.resource, rng_for(self._seed, f"work of {name}"))
+        rng, connector = rng_for(self._seed, f"work of {name}"), SimConnector(network, name, listeners)
+        contender = Contender(self._loop, name, self._keyspaces, self.resource, rng, lambda: network.around([name]))
         self._contenders.append(contender)
         connected: asyncio.Future[None] = self._loop.create_future()
 

@@ -255,9 +255,7 @@ class World:
             name = f"contender {zone}"
             self.network.add(name, zone, region)
             nodes = sorted(self.topology.nodes, key=lambda node: (node.region != region, node.zone != zone, node.id))
-            await self.coordination.add_contender(
-                name, region, zone, [node.id for node in nodes], SimConnector(self.network, name, self)
-            )
+            await self.coordination.add_contender(name, region, zone, [node.id for node in nodes], self.network, self)
 
     def listener(self, address: str) -> Process | None:
         """See `sessions.Listeners`."""

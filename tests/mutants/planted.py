@@ -1,6 +1,7 @@
 """Every planted fault. A protocol that comes later adds its own list."""
 
 from change_mutants import MEMBERSHIP_MUTANTS, TRANSFER_MUTANTS
+from coordination_mutants import COORDINATION_MUTANTS
 from host_mutants import HOST_MUTANTS, STATE_MUTANTS, STORE_MUTANTS
 from lease_mutants import HAND_BACK_MUTANTS, LEASE_MUTANTS
 from quiescence_mutants import CORE_MUTANTS, WATCH_MUTANTS
@@ -24,6 +25,7 @@ MUTANTS = (
     *STATE_MUTANTS,
     *STORE_MUTANTS,
     *SERVICE_MUTANTS,
+    *COORDINATION_MUTANTS,
     *SNAPSHOT_MUTANTS,
     *COPY_MUTANTS,
 )

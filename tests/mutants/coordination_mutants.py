@@ -1,0 +1,80 @@
+"""Faults in locks, leases, elections and watches that only the look at whole histories finds."""
+
+from planting import Mutant
+
+LOCKS = "regions/state/locks.py"
+LEASES = "regions/state/leases.py"
+LESSOR = "regions/lessor.py"
+KV = "wire/kv.py"
+CLIENT_LEASES = "client/leases.py"
+CLIENT_WATCHES = "client/watches.py"
+
+_RUNS = "tests/sim/test_coordination.py::test_runs_come_to_their_end"
+
+COORDINATION_MUTANTS = (
+    Mutant(
+        name="a token is given out twice",
+        file=LOCKS,
+        old="    state.token += 1\n    if state",
+        new="    if state",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="whoever waits is granted the lock beside its holder",
+        file=LOCKS,
+        old="lock.admits(lock.waiting[0].lease, lock.waiting[0].mode)",
+        new="True",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="a leader that resigned stays announced",
+        file=LOCKS,
+        old="    if announced is not None and record_lease(announced) == held.lease:\n"
+        "        remove_key(context, state, name, announced)\n",
+        new="",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="a fence gate lets everything pass",
+        file=KV,
+        old="Txn((Compare(gate, Target.TOKEN, Relation.NOT_GREATER, token),), (Put",
+        new="Txn((), (Put",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="an expiry that was applied ends nothing",
+        file=LEASES,
+        old="            end_lease(context, identity, clean=False)\n            return True",
+        new="            return True",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="a new leader gives leases a part of their time",
+        file=LESSOR,
+        old="            self._watch(identity, now, left_ms * NS_PER_MS, self._margin_ns, CHECKPOINT_FIRST_NS)",
+        new="            self._watch(identity, now, left_ms * NS_PER_MS // 4, 0, CHECKPOINT_FIRST_NS)",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="a holder relies on its lease beyond its end",
+        file=CLIENT_LEASES,
+        old=" - MARGIN_S\n",
+        new=" + 1.0\n",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="a watcher does not notice what was lost on the way",
+        file=CLIENT_WATCHES,
+        old="        if message.sequence != self._sequence + 1:\n"
+        "            self._again()  # One was lost on the way.\n            return\n",
+        new="",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="a watcher goes on behind a compaction without a word",
+        file=CLIENT_WATCHES,
+        old="            self._gap = True\n        elif",
+        new="            self._next_revision = message.compacted\n            self._again()\n        elif",
+        test=_RUNS,
+    ),
+)

@@ -8,12 +8,19 @@ keys as they were at its revision, and leads on behind it.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from isochrone.client.watches import WatchEvent, WatchGap
 from isochrone.drills.verdict import Check, Verdict
 from isochrone.wire.kv import ALL
 from isochrone.wire.records import KeyValue
 
 NAME = "watches"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A watcher was told that it missed what was written up to `revision`, and the keys as of then."""
+
+    revision: int
+    items: tuple[KeyValue, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +32,7 @@ class WatchStory:
     key: bytes
     range_end: bytes
     start_revision: int
-    told: tuple[WatchEvent | WatchGap, ...]
+    told: tuple[KeyValue | Gap, ...]
     reached_end: bool
     """It listened until the end of the run, so everything written must have come."""
 
@@ -71,7 +78,7 @@ def check_watches(stories: Iterable[WatchStory], written: dict[str, Written]) ->
     """Judge what watchers were told by what their groups have committed."""
     events, gaps, broken = 0, 0, []
     for story in stories:
-        told_gaps = sum(isinstance(item, WatchGap) for item in story.told)
+        told_gaps = sum(isinstance(item, Gap) for item in story.told)
         gaps += told_gaps
         events += len(story.told) - told_gaps
         fault = _first_fault(story, written[story.group])
@@ -85,7 +92,7 @@ def _first_fault(story: WatchStory, written: Written) -> str | None:
     place = _after(items, story.start_revision - 1)
     next_revision = story.start_revision
     for told in story.told:
-        if isinstance(told, WatchGap):
+        if isinstance(told, Gap):
             if next_revision >= written.compacted:
                 return f"a gap at revision {next_revision}, and nothing above {written.compacted} was compacted"
             if told.revision < next_revision - 1:
@@ -94,9 +101,9 @@ def _first_fault(story: WatchStory, written: Written) -> str | None:
                 return f"the gap shows other keys than there were at revision {told.revision}"
             place, next_revision = _after(items, told.revision), told.revision + 1
         else:
-            if place == len(items) or told.item != items[place]:
-                return _difference(told.item, items, place)
-            place, next_revision = place + 1, told.item.mod_revision
+            if place == len(items) or told != items[place]:
+                return _difference(told, items, place)
+            place, next_revision = place + 1, told.mod_revision
     if story.reached_end and place < len(items):
         return f"{len(items) - place} events from revision {items[place].mod_revision} on were never told"
     return None

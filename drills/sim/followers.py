@@ -5,11 +5,12 @@ import random
 from dataclasses import dataclass, field
 
 from isochrone.client import Client
-from isochrone.client.watches import WatchEvent, WatchGap
-from isochrone.drills.checkers.watch_order import WatchStory
+from isochrone.client.watches import WatchGap
+from isochrone.drills.checkers.watch_order import Gap, WatchStory
 from isochrone.ids import GroupId
 from isochrone.probes import probe
 from isochrone.wire.kv import prefix_end
+from isochrone.wire.records import KeyValue
 
 
 @dataclass(slots=True)
@@ -22,7 +23,7 @@ class Follower:
     group: GroupId
     rng: random.Random
     stories: list[WatchStory] = field(default_factory=list)
-    told: list[WatchEvent | WatchGap] = field(default_factory=list)
+    told: list[KeyValue | Gap] = field(default_factory=list)
     start_revision: int = 1
 
     @property
@@ -44,13 +45,13 @@ class Follower:
 
     async def _listen(self) -> None:
         watched = self.client.watch(self.keyspace, prefix=True, start_revision=self.start_revision)
-        with_gap = False
         async with watched:
             async for told in watched:
-                with_gap = with_gap or isinstance(told, WatchGap)
-                if with_gap and isinstance(told, WatchEvent):
-                    probe("followers.went_on_after_a_gap")
-                self.told.append(told)
+                if isinstance(told, WatchGap):
+                    probe("followers.gap")
+                    self.told.append(Gap(told.revision, told.items))
+                else:
+                    self.told.append(told.item)
 
     def _close_story(self) -> None:
         self.stories.append(self._story(reached_end=False))
@@ -74,5 +75,5 @@ class Follower:
         return [*self.stories, self._story(reached_end=reached_end)]
 
 
-def _revision(told: WatchEvent | WatchGap) -> int:
-    return told.revision if isinstance(told, WatchGap) else told.item.mod_revision
+def _revision(told: KeyValue | Gap) -> int:
+    return told.revision if isinstance(told, Gap) else told.mod_revision

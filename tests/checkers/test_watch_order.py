@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from isochrone.client.watches import WatchEvent, WatchGap
-from isochrone.drills.checkers.watch_order import WatchStory, Written, check_watches
+from isochrone.drills.checkers.watch_order import Gap, WatchStory, Written, check_watches
 from isochrone.drills.verdict import Verdict
 from isochrone.ids import Revision, Timestamp
 from isochrone.wire.records import KeyValue
@@ -29,15 +28,14 @@ WRITTEN = {"g": Written(items, compacted=0)}
 COMPACTED = {"g": Written(items, compacted=5)}
 
 
-def story(*told: KeyValue | WatchGap, start: int = 1, to_end: bool = True) -> WatchStory:
-    events = tuple(WatchEvent(each, None) if isinstance(each, KeyValue) else each for each in told)
+def story(*told: KeyValue | Gap, start: int = 1, to_end: bool = True) -> WatchStory:
     return WatchStory(
-        name="w", group="g", key=b"k/", range_end=b"k0", start_revision=start, told=events, reached_end=to_end
+        name="w", group="g", key=b"k/", range_end=b"k0", start_revision=start, told=told, reached_end=to_end
     )
 
 
-def gap(revision: int, *items: KeyValue) -> WatchGap:
-    return WatchGap(Revision(revision), items)
+def gap(revision: int, *items: KeyValue) -> Gap:
+    return Gap(revision, items)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from isochrone.drills.verdict import Check, Verdict
 SEEDS = (1, 3, 4, 9, 12, 15, 18, 21)
 RARE = (
     "contenders.refused_by_token",
-    "followers.went_on_after_a_gap",
+    "followers.gap",
     "watch.compacted",
+    "host.asked_for_a_group_it_does_not_serve",
     "locks.delay",
     "lessor.renewal_waits_for_the_log",
 )

@@ -2,6 +2,7 @@
 
 from planting import Mutant
 
+HOST = "regions/host.py"
 LOCKS = "regions/state/locks.py"
 LEASES = "regions/state/leases.py"
 LESSOR = "regions/lessor.py"
@@ -75,6 +76,13 @@ COORDINATION_MUTANTS = (
         file=CLIENT_WATCHES,
         old="            self._gap = True\n        elif",
         new="            self._next_revision = message.compacted\n            self._again()\n        elif",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="a node without a replica refuses a watch as if it were wrong",
+        file=HOST,
+        old='            raise Unavailable(f"this node serves no replica of group {group} now")',
+        new='            raise InvalidRequest(f"this node serves no replica of group {group} now")',
         test=_RUNS,
     ),
 )

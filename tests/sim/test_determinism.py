@@ -50,6 +50,7 @@ def test_the_cases_have_faults_of_many_kinds() -> None:
     schedules = [draw_case(seed, mode, duration_ms=DURATION_MS).schedule for mode, seed in CASES]
     kinds = {fault.kind for schedule in schedules for fault in schedule}
     assert len(kinds) >= 6, "draw other seeds"
+    assert any(draw_case(seed, mode).options.coordination for mode, seed in CASES), "draw other seeds"
 
 
 def test_again_in_one_process(expected: list[str]) -> None:

@@ -3,11 +3,12 @@
 The phases of a run, all in virtual time:
 
 1. *connect*: machines start, a client connects in every region (in a single region: in every zone);
-2. *safety*: the workload runs, and the faults of the schedule beside it;
+2. *safety*: the workload runs, and the faults of the schedule beside it; if the options say so, clients that take locks
+   and watch, too (`coordination`);
 3. *liveness*: every fault ends for good. A core of the machines, drawn so that every group keeps a quorum in it, is
    healed fully and the others are stopped. The core must have a leader for every group, take a write in every
    keyspace, and match, all within `liveness_ms`;
-4. *final reads*: every key is read once.
+4. *final reads*: every key is read once, and locks, leases and watches come to their end.
 
 What the clients saw then goes to the checkers.
 """

@@ -224,20 +224,23 @@ class Client:
         answer = await self._dispatcher.execute(route.group, deadline, make)
         return Queried(result=decode_result(answer.payload), group=route.group, replica=answer.node)
 
-    def lease(self, key: bytes | str, *, ttl_s: float = LOCK_TTL_S) -> Lease:
+    def lease(self, key: bytes | str, *, ttl_s: float = LOCK_TTL_S, grace_s: float = 0.0) -> Lease:
         """A lease in the group of `key` while `async with` lasts, renewed until then; see `Lease`.
 
+        If it is lost, its body is cancelled `grace_s` before the lease may end.
+
         Raises:
-            InvalidRequest: the key lies in no keyspace.
+            InvalidRequest: the key lies in no keyspace, or the grace is more than half the time to live.
         """
         self._dispatcher.route(_bytes(key))
-        return Lease(self, key, ttl_s, self._clock, self._rng)
+        return Lease(self, key, ttl_s, self._clock, self._rng, grace_s)
 
     def lock(
         self,
         name: bytes | str,
         *,
         ttl_s: float = LOCK_TTL_S,
+        grace_s: float = 0.0,
         lease: Lease | None = None,
         wait_s: float | None = None,
         mode: LockMode = LockMode.X,
@@ -251,6 +254,7 @@ class Client:
         Args:
             name: the lock's; it must lie in a keyspace.
             ttl_s: so long after its holder has gone silent, the lock is free; for a lock with a lease of its own.
+            grace_s: so long before its deadline the body is cancelled; for a lock with a lease of its own.
             lease: the lease that it hangs on, entered already. Locks that are held together should share one: then
                 deadlocks among them are seen.
             wait_s: how long to wait for it: 0 not at all, None as long as it takes.
@@ -276,7 +280,7 @@ class Client:
             value=_bytes(value),
         )
         owns_lease = lease is None
-        lease = lease or Lease(self, name, ttl_s, self._clock, self._rng)
+        lease = lease or Lease(self, name, ttl_s, self._clock, self._rng, grace_s)
         return Lock(self, acquire, lease, owns_lease, wait_s, self._clock, self._rng)
 
     def watch(

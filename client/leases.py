@@ -8,9 +8,16 @@
 **The deadline.** A lease lives at the group for its time to live from some moment after a renewal was *sent*. So the
 holder counts from there, by a clock that goes on while the machine is suspended, less what clocks may differ in rate
 and a margin. At that deadline the body of `async with` is cancelled, whatever else happens, and `LeaseLost` is raised.
-No message is needed for that, so it holds in any partition.
+No message is needed for that, so it holds in any partition. A body whose clean-up takes time asks for a *grace*: it is
+cancelled so much before the deadline.
+
+**Loss is final.** An answer that comes after the body was told to end changes nothing any more. A body that went on
+past the deadline, because the process stood still, and then ends well still ends with `LeaseLost`.
 
 **Renewals** are sent at a third of the time to live, and again after a while if they fail, until the deadline.
+
+HAZARD: timers of event loops stand still while a machine is suspended. A body that wakes up with it is cancelled when
+the timer of the deadline or of the next renewal runs out, not at once.
 
 HAZARD: the body is cancelled by the event loop. What blocks the loop, or goes on in other threads and processes, is not
 stopped; only a fencing token makes a resource refuse it.
@@ -23,7 +30,8 @@ from types import TracebackType
 from typing import Protocol, Self, final
 
 from isochrone.client.results import Executed, Queried
-from isochrone.errors import Indeterminate, IsochroneError, LeaseLost, LeaseNotFound, Rejected
+from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, LeaseLost, LeaseNotFound, Rejected
+from isochrone.probes import probe
 from isochrone.wire.commands import Operation, Query
 from isochrone.wire.leases import LeaseGrant, LeaseGrantResult, LeaseKeepAlive, LeaseKeepAliveResult, LeaseRevoke
 
@@ -53,28 +61,38 @@ class Lease:
     """
 
     def __init__(
-        self, caller: Caller, key: bytes | str, ttl_s: float, clock: Callable[[], float], rng: random.Random
+        self,
+        caller: Caller,
+        key: bytes | str,
+        ttl_s: float,
+        clock: Callable[[], float],
+        rng: random.Random,
+        grace_s: float = 0.0,
     ) -> None:
         """Made by `Client.lease`. `clock` tells seconds, also those of a suspended machine."""
+        if not 0 <= grace_s <= ttl_s / 2:
+            raise InvalidRequest(f"a grace of {grace_s} s needs a time to live at least twice as long, not {ttl_s} s")
         self._caller = caller
         self._key = key
         self._ttl_s = ttl_s
         self._clock = clock
         self._rng = rng
+        self._grace_s = grace_s
         self._loop = asyncio.get_running_loop()
         self._deadline = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         self._body: asyncio.Timeout | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._sent_at = 0.0
         self.identity = 0
         """The lease's id in its group, once entered."""
         self.lost = asyncio.Event()
-        """Set when the lease may have ended; its body is being cancelled then."""
+        """Set when the body is told to end: the lease may have ended, or will when the grace is over."""
 
     @property
     def remaining_s(self) -> float:
         """Time for which the lease is sure to live, 0 if it may have ended."""
-        return 0.0 if self.lost.is_set() else max(0.0, self._deadline - self._clock())
+        return max(0.0, self._deadline - self._clock())
 
     async def __aenter__(self) -> Self:
         self._sent_at = self._clock()
@@ -83,9 +101,9 @@ class Lease:
         if not isinstance(granted, LeaseGrantResult):
             raise Indeterminate(f"a lease was asked for, and {type(granted).__name__} was answered")
         self.identity = granted.lease
-        self._extend(granted.ttl_ms)
-        self._body = asyncio.timeout_at(self._loop_deadline())
+        self._body = asyncio.timeout(None)
         await self._body.__aenter__()
+        self._extend(granted.ttl_ms)
         self._renewing = self._loop.create_task(self._renew())
         return self
 
@@ -94,26 +112,50 @@ class Lease:
     ) -> bool | None:
         assert self._body is not None and self._renewing is not None, "a lease is left only when it was entered"
         self._renewing.cancel()
-        await asyncio.gather(self._renewing, return_exceptions=True)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        late = not self.remaining_s
         try:
             await self._body.__aexit__(kind, error, traceback)
         except TimeoutError:
-            self.lost.set()
-            raise LeaseLost(f"lease {self.identity} could not be renewed in time") from None
+            raise self._loss() from None
         finally:
-            if not self.lost.is_set():
+            # Only now: before its end, the body's cancellation would break off whatever is awaited here.
+            await asyncio.gather(self._renewing, return_exceptions=True)
+            if late and not self.lost.is_set():
+                probe("client.body_ended_late")
+                self.lost.set()
+            if self.remaining_s:
                 await self._revoke()
+        if late and error is None:
+            raise self._loss()
         return None
+
+    def _loss(self) -> LeaseLost:
+        since_s = self._clock() - self._sent_at
+        return LeaseLost(
+            f"lease {self.identity} was renewed {since_s:.3f} s ago for the last time, for {self._ttl_s} s"
+        )
 
     def _extend(self, ttl_ms: int) -> None:
         """The group lets the lease live for `ttl_ms` from some moment after the last question was sent."""
         self._ttl_s = ttl_ms / 1000
         self._deadline = self._sent_at + self._ttl_s * (1 - CLOCK_RATE_MAX) - MARGIN_S
-        if self._body is not None and not self._body.expired():
-            self._body.reschedule(self._loop_deadline())
+        self._set_alarm()
 
-    def _loop_deadline(self) -> float:
-        return self._loop.time() + self._deadline - self._clock()
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_later(self._body_left_s(), self._time_out)
+
+    def _body_left_s(self) -> float:
+        return max(0.0, self._deadline - self._grace_s - self._clock())
+
+    def _time_out(self) -> None:
+        if self._body_left_s():
+            self._set_alarm()  # The clock runs more slowly than the loop's.
+        else:
+            self._lose()
 
     async def _renew(self) -> None:
         """Renew until cancelled, or until the lease is lost."""
@@ -125,29 +167,36 @@ class Lease:
                     await self.lost.wait()
             except TimeoutError:
                 pass
-            left_s = self._deadline - self._clock()
-            if left_s <= 0:
+            left_s = self._body_left_s()
+            if not left_s:
                 return self._lose()
             sent_at = self._clock()
             try:
                 answer = await self._caller.query(self._key, LeaseKeepAlive(self.identity), timeout_s=left_s)
             except LeaseNotFound:
+                self._deadline = min(self._deadline, self._clock())
                 return self._lose()
             except IsochroneError:
                 wait_s = min(RETRY_S_MAX, self._ttl_s / 10) * self._rng.uniform(0.5, 1.0)
                 continue
+            if not self._body_left_s():
+                probe("client.renewed_too_late")
+                return self._lose()
             if isinstance(answer.result, LeaseKeepAliveResult):
                 self._sent_at = sent_at
                 self._extend(answer.result.ttl_ms)
             wait_s = max(0.0, self._sent_at + self._ttl_s / 3 - self._clock())
 
     def _lose(self) -> None:
+        if self.lost.is_set():
+            return
         self.lost.set()
         if self._body is not None and not self._body.expired():
             self._body.reschedule(self._loop.time())
 
     async def _revoke(self) -> None:
+        timeout_s = min(REVOKE_TIMEOUT_S, self.remaining_s)
         try:
-            await self._caller.execute(self._key, LeaseRevoke(self.identity), timeout_s=REVOKE_TIMEOUT_S)
+            await self._caller.execute(self._key, LeaseRevoke(self.identity), timeout_s=timeout_s)
         except (Rejected, Indeterminate, LeaseNotFound):
             return  # It ends by itself.

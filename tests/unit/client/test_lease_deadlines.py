@@ -1,0 +1,250 @@
+"""The deadline of a lease against lost, late and refused renewals, pauses, suspended machines and clocks that drift."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import pytest
+from virtual_time import VirtualLoop, run_virtual
+
+from isochrone.client.leases import CLOCK_RATE_MAX, MARGIN_S, Lease
+from isochrone.client.results import Executed, Queried
+from isochrone.errors import DeadlineExceeded, InvalidRequest, IsochroneError, LeaseLost, LeaseNotFound, Unavailable
+from isochrone.ids import GroupId, NodeId, Revision, Timestamp
+from isochrone.wire.commands import Operation, Query
+from isochrone.wire.leases import LeaseGrantResult, LeaseKeepAliveResult, LeaseRevoke, LeaseRevokeResult
+
+TTL_S = 9.0
+GROUP, NODE, REVISION, TIMESTAMP = GroupId("g"), NodeId("n"), Revision(1), Timestamp(1)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def stop_process(seconds: float) -> None:
+    """The process stands still: all clocks go on, and nothing runs."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop._jumping.now += seconds
+
+
+class Group:
+    """Answers as a group would that keeps one lease; `fate` decides on each renewal, by its number."""
+
+    def __init__(self, fate: Callable[[int], float | IsochroneError | None]) -> None:
+        self.fate = fate
+        self.asked_at: list[float] = []
+        self.revoked_at: float | None = None
+        self.ends_at = 0.0
+        """When the group may end the lease: it counts from the arrival of the question."""
+
+    async def execute(self, key: bytes | str, operation: Operation, *, timeout_s: float | None = None) -> Executed:
+        if isinstance(operation, LeaseRevoke):
+            self.revoked_at = now()
+            revoked = LeaseRevokeResult(REVISION, TIMESTAMP)
+            return Executed(result=revoked, group=GROUP, replica=NODE, session=1, sequence=2)
+        self.ends_at = now() + TTL_S
+        granted = LeaseGrantResult(REVISION, TIMESTAMP, 7, round(TTL_S * 1000))
+        return Executed(result=granted, group=GROUP, replica=NODE, session=1, sequence=1)
+
+    async def query(self, key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
+        """A delay until the answer, an error, or None: the answer is lost."""
+        assert timeout_s is not None and timeout_s > 0, "no renewal without a deadline"
+        self.asked_at.append(now())
+        fate = self.fate(len(self.asked_at))
+        if isinstance(fate, IsochroneError):
+            raise fate
+        self.ends_at = now() + TTL_S
+        if fate is None or fate > timeout_s:
+            await asyncio.sleep(timeout_s)
+            raise DeadlineExceeded("no answer")
+        await asyncio.sleep(fate)
+        renewed = LeaseKeepAliveResult(REVISION, TIMESTAMP, 7, round(TTL_S * 1000))
+        return Queried(result=renewed, group=GROUP, replica=NODE)
+
+
+def lease_of(group: Group, *, drift: float = 0.0, grace_s: float = 0.0, suspended: list[float] | None = None) -> Lease:
+    began = now()
+
+    def clock() -> float:
+        return began + (now() - began) * (1 + drift) + sum(suspended or ())
+
+    return Lease(group, "k/", TTL_S, clock, random.Random(1), grace_s)
+
+
+async def ended_at(lease: Lease) -> float:
+    """When the body of a lease was told to end, which must be the lease's doing."""
+    at = 0.0
+
+    async def hold() -> None:
+        nonlocal at
+        async with lease:
+            try:
+                await asyncio.sleep(300)
+            finally:
+                at = now()
+                assert lease.lost.is_set(), "who looks while it cleans up sees it"
+
+    with pytest.raises(LeaseLost):
+        await hold()
+    return at
+
+
+def test_renewals_are_sent_at_a_third_of_the_time_to_live() -> None:
+    async def main() -> None:
+        group = Group(lambda _: 0.5)
+        began = now()
+        async with lease_of(group) as lease:
+            await asyncio.sleep(31)
+            assert not lease.lost.is_set()
+        assert [at - began for at in group.asked_at] == pytest.approx([3, 6, 9, 12, 15, 18, 21, 24, 27, 30])
+        assert group.revoked_at == began + 31
+
+    run_virtual(main())
+
+
+def test_the_deadline_counts_from_when_the_last_answered_renewal_was_sent() -> None:
+    async def main() -> None:
+        group = Group(lambda number: 2.5 if number == 1 else None)
+        began = now()
+        at = await ended_at(lease_of(group))
+        assert at == pytest.approx(began + 3 + TTL_S * (1 - CLOCK_RATE_MAX) - MARGIN_S)
+        assert at < group.ends_at and group.revoked_at is None
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("error", [Unavailable("elections"), DeadlineExceeded("silence")])
+def test_renewals_that_fail_are_repeated_until_the_deadline(error: IsochroneError) -> None:
+    """Leaders change for longer than a third of the time to live; the last moment is soon enough."""
+
+    async def main() -> None:
+        group = Group(lambda number: error if 1 <= number <= 5 else 0.1)
+        async with lease_of(group) as lease:
+            await asyncio.sleep(40)
+            assert not lease.lost.is_set()
+        gaps = [after - before for before, after in zip(group.asked_at, group.asked_at[1:], strict=False)]
+        assert all(0.4 <= gap <= 0.9 for gap in gaps[:5]), "at a tenth of the time to live, jittered"
+
+    run_virtual(main())
+
+
+def test_renewals_that_fail_for_good_end_the_body_at_the_deadline_and_then_stop() -> None:
+    async def main() -> None:
+        group = Group(lambda _: Unavailable("no leader"))
+        began = now()
+        at = await ended_at(lease_of(group))
+        assert at == pytest.approx(began + TTL_S * (1 - CLOCK_RATE_MAX) - MARGIN_S)
+        asked = len(group.asked_at)
+        await asyncio.sleep(60)
+        assert len(group.asked_at) == asked
+
+    run_virtual(main())
+
+
+def test_a_lease_that_is_gone_ends_the_body_at_once() -> None:
+    async def main() -> None:
+        group = Group(lambda _: LeaseNotFound("gone"))
+        began = now()
+        lease = lease_of(group, grace_s=2)
+        assert await ended_at(lease) == pytest.approx(began + 3)
+        assert lease.remaining_s == 0, "no grace is left of a lease that is gone"
+
+    run_virtual(main())
+
+
+def test_a_process_that_stood_still_past_the_deadline_does_not_end_well() -> None:
+    """L1: the body did all its work, but part of it after the deadline."""
+
+    async def main() -> None:
+        group = Group(lambda _: 0.1)
+        with pytest.raises(LeaseLost):
+            async with lease_of(group):
+                stop_process(20)
+        assert group.revoked_at is None
+
+    run_virtual(main())
+
+
+def test_an_answer_that_waited_through_a_pause_revives_nothing() -> None:
+    async def main() -> None:
+        group = Group(lambda number: 1.0 if number == 1 else None)
+        lease = lease_of(group)
+
+        async def pause() -> None:
+            await asyncio.sleep(3.5)  # The first renewal is under way.
+            stop_process(5.8)
+
+        pausing = asyncio.create_task(pause())
+        began = now()
+        assert await ended_at(lease) - began == pytest.approx(9.3)
+        await pausing
+
+    run_virtual(main())
+
+
+def test_a_suspended_machine_counts_the_time_that_its_loop_does_not() -> None:
+    async def main() -> None:
+        suspended: list[float] = []
+        group = Group(lambda _: 0.1)
+        lease = lease_of(group, suspended=suspended)
+        asyncio.get_running_loop().call_later(4, suspended.append, 60.0)
+        began = now()
+        assert await ended_at(lease) - began == pytest.approx(6, abs=0.2), "at the latest when it would renew"
+        assert lease.remaining_s == 0
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("drift", [-CLOCK_RATE_MAX, CLOCK_RATE_MAX])
+def test_drifting_clocks_end_the_body_before_the_group_ends_the_lease(drift: float) -> None:
+    """L7: the holder's clock is as wrong as allowed; time here is the group's."""
+
+    async def main() -> None:
+        group = Group(lambda number: 0.2 if number < 10 else Unavailable("cut off"))
+        assert await ended_at(lease_of(group, drift=drift)) < group.ends_at
+
+    run_virtual(main())
+
+
+def test_with_a_grace_the_body_has_time_to_clean_up() -> None:
+    async def main() -> None:
+        group = Group(lambda _: Unavailable("cut off"))
+        lease = lease_of(group, grace_s=2.0)
+        left_s = 0.0
+
+        async def hold() -> None:
+            nonlocal left_s
+            async with lease:
+                try:
+                    await asyncio.sleep(300)
+                finally:
+                    left_s = lease.remaining_s
+                    await asyncio.sleep(1.9)
+
+        with pytest.raises(LeaseLost):
+            await hold()
+        assert left_s == pytest.approx(2.0)
+        assert group.revoked_at is not None, "it still lives, so it is given up"
+        with pytest.raises(InvalidRequest):
+            lease_of(group, grace_s=TTL_S)
+
+    run_virtual(main())
+
+
+def test_a_body_that_refuses_to_end_is_told_so_afterwards() -> None:
+    async def main() -> None:
+        lease = lease_of(Group(lambda _: Unavailable("cut off")))
+
+        async def hold() -> None:
+            async with lease:
+                try:
+                    await asyncio.sleep(300)
+                except asyncio.CancelledError:
+                    await asyncio.sleep(5)
+
+        with pytest.raises(LeaseLost):
+            await hold()
+
+    run_virtual(main())

@@ -8,6 +8,9 @@
 """
 
 from isochrone.client.client import Client
+from isochrone.client.elections import Election, Leader
+from isochrone.client.held_together import HeldSession
+from isochrone.client.kv import Kv
 from isochrone.client.leases import Lease
 from isochrone.client.locks import Lock
 from isochrone.client.results import Executed, Provenance, Queried, ReadResult, Statistics, WriteResult
@@ -15,7 +18,11 @@ from isochrone.client.watches import Watcher, WatchEvent, WatchGap
 
 __all__ = [
     "Client",
+    "Election",
     "Executed",
+    "HeldSession",
+    "Kv",
+    "Leader",
     "Lease",
     "Lock",
     "Provenance",

@@ -14,20 +14,24 @@ that the call surely had no effect; `Indeterminate` that it may have had. A read
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
+from isochrone.client.answers import as_bytes, expect
 from isochrone.client.connection import Connector
 from isochrone.client.dispatch import Dispatcher
+from isochrone.client.elections import Election, Leader, observe
+from isochrone.client.held_together import HeldSession
+from isochrone.client.kv import Kv
 from isochrone.client.leases import Lease
 from isochrone.client.locks import Lock
 from isochrone.client.results import Executed, Queried, ReadResult, Statistics, WriteResult
 from isochrone.client.routing import Route
 from isochrone.client.watches import Watcher
 from isochrone.client.writer import Writer
-from isochrone.errors import Indeterminate, InvalidRequest
+from isochrone.errors import InvalidRequest
 from isochrone.ids import GroupId, KeyspaceId, Revision, Timestamp
 from isochrone.wire.commands import (
     Operation,
@@ -84,6 +88,8 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self._writers: dict[KeyspaceId, Writer] = {}
         self._closed = False
+        self.kv = Kv(self)
+        """Ranges, transactions, increments: all that can be done to keys."""
 
     @classmethod
     async def connect(
@@ -143,12 +149,12 @@ class Client:
             Indeterminate: may have been applied, or may yet be: until a write is applied that this client began to the
                 same keyspace after this call and all older ones had ended.
         """
-        key = _bytes(key)
-        return await self._write(key, Put(key, _bytes(value)), timeout_s)
+        key = as_bytes(key)
+        return await self._write(key, Put(key, as_bytes(value)), timeout_s)
 
     async def delete(self, key: bytes | str, *, timeout_s: float | None = None) -> WriteResult:
         """Remove a key; `succeeded` is False if it was absent. Raises as `put` does."""
-        key = _bytes(key)
+        key = as_bytes(key)
         return await self._write(key, DeleteRange(key), timeout_s)
 
     async def compare_and_set(
@@ -163,12 +169,12 @@ class Client:
 
         If it does not, `succeeded` is False and `previous` is what it holds. Raises as `put` does.
         """
-        key = _bytes(key)
+        key = as_bytes(key)
         if expected is None:
             compare = Compare(key, Target.VERSION, Relation.EQUAL, 0)
         else:
-            compare = Compare(key, Target.VALUE, Relation.EQUAL, value=_bytes(expected))
-        change: KvOperation = DeleteRange(key) if value is None else Put(key, _bytes(value))
+            compare = Compare(key, Target.VALUE, Relation.EQUAL, value=as_bytes(expected))
+        change: KvOperation = DeleteRange(key) if value is None else Put(key, as_bytes(value))
         return await self._write(key, Txn((compare,), (change,), (Range(key),)), timeout_s)
 
     async def get(self, key: bytes | str, *, timeout_s: float | None = None) -> ReadResult:
@@ -179,7 +185,7 @@ class Client:
             DeadlineExceeded: the group was asked and did not answer in time.
             InvalidRequest: the key is too large or lies in no keyspace.
         """
-        key = _bytes(key)
+        key = as_bytes(key)
         answer = await self.query(key, Range(key), timeout_s=timeout_s)
         found = answer.result
         item = found.items[0] if isinstance(found, RangeResult) and found.items else None
@@ -202,7 +208,7 @@ class Client:
         """
         check_operation(operation)
         deadline = self._deadline(timeout_s)
-        route = self._dispatcher.route(_bytes(key))
+        route = self._dispatcher.route(as_bytes(key))
         written = await self._writer(route).write(route.group, operation, deadline)
         return Executed(
             result=written.result,
@@ -219,7 +225,7 @@ class Client:
         """
         check_query(query)
         deadline = self._deadline(timeout_s)
-        route = self._dispatcher.route(_bytes(key))
+        route = self._dispatcher.route(as_bytes(key))
         make = partial(_read_request, route.group, route.keyspace, encode_query(query))
         answer = await self._dispatcher.execute(route.group, deadline, make)
         return Queried(result=decode_result(answer.payload), group=route.group, replica=answer.node)
@@ -232,7 +238,7 @@ class Client:
         Raises:
             InvalidRequest: the key lies in no keyspace, or the grace is more than half the time to live.
         """
-        self._dispatcher.route(_bytes(key))
+        self._dispatcher.route(as_bytes(key))
         return Lease(self, key, ttl_s, self._clock, self._rng, grace_s)
 
     def lock(
@@ -267,7 +273,7 @@ class Client:
         Raises:
             InvalidRequest: the name lies in no keyspace.
         """
-        name = _bytes(name)
+        name = as_bytes(name)
         self._dispatcher.route(name)
         acquire = LockAcquire(
             name,
@@ -277,11 +283,36 @@ class Client:
             delay_ms=round(delay_s * 1000),
             hierarchical=hierarchical,
             announce=announce,
-            value=_bytes(value),
+            value=as_bytes(value),
         )
         owns_lease = lease is None
         lease = lease or Lease(self, name, ttl_s, self._clock, self._rng, grace_s)
         return Lock(self, acquire, lease, owns_lease, wait_s, self._clock, self._rng)
+
+    def election(
+        self,
+        name: bytes | str,
+        value: bytes | str,
+        *,
+        ttl_s: float = LOCK_TTL_S,
+        grace_s: float = 0.0,
+        lease: Lease | None = None,
+        wait_s: float | None = None,
+    ) -> Election:
+        """A candidacy, and the leadership while `async with` lasts; see `Election`. The arguments are those of `lock`.
+
+        `value` is what everybody sees of the leader, at the key `name`.
+        """
+        lock = self.lock(name, ttl_s=ttl_s, grace_s=grace_s, lease=lease, wait_s=wait_s, announce=True, value=value)
+        return Election(self, lock)
+
+    def observe(self, name: bytes | str) -> AsyncGenerator[Leader | None, None]:
+        """Who leads an election, now and whenever that changes."""
+        return observe(self, name)
+
+    def session(self, key: bytes | str, *, ttl_s: float = LOCK_TTL_S, grace_s: float = 0.0) -> HeldSession:
+        """One lease for all that is held together in the group of `key`; see `HeldSession`. As for `lease`."""
+        return HeldSession(self, self.lease(key, ttl_s=ttl_s, grace_s=grace_s))
 
     def watch(
         self,
@@ -308,7 +339,7 @@ class Client:
         Raises:
             InvalidRequest: the key lies in no keyspace or is too large, or the start is negative.
         """
-        key, end = _bytes(key), _bytes(range_end)
+        key, end = as_bytes(key), as_bytes(range_end)
         check_key(key)
         if self._closed or start_revision < 0 or (prefix and end):
             raise InvalidRequest("a watch needs an open client, a start that is not negative, and one end")
@@ -318,10 +349,7 @@ class Client:
         return Watcher(self._dispatcher, create, partial(self._list, Range(key, end)), self._rng)
 
     async def _list(self, query: Range) -> RangeResult:
-        found = (await self.query(query.key, query)).result
-        if not isinstance(found, RangeResult):
-            raise Indeterminate(f"a range was answered with {type(found).__name__}")
-        return found
+        return expect(RangeResult, (await self.query(query.key, query)).result)
 
     def statistics(self) -> Statistics:
         """What this client has done so far."""
@@ -397,10 +425,6 @@ def _outcome(result: Result) -> tuple[bool, bytes | None]:
 
 def _read_request(group: GroupId, keyspace: KeyspaceId, query: bytes, request: int, timeout_ms: int) -> ReadRequest:
     return ReadRequest(request, group, keyspace, timeout_ms, query)
-
-
-def _bytes(text: bytes | str) -> bytes:
-    return text.encode() if isinstance(text, str) else text
 
 
 def _check_timeout(timeout_s: float) -> None:

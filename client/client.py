@@ -25,6 +25,7 @@ from isochrone.client.dispatch import Dispatcher
 from isochrone.client.elections import Election, Leader, observe
 from isochrone.client.held_together import HeldSession
 from isochrone.client.kv import Kv
+from isochrone.client.lease_calls import Leases
 from isochrone.client.leases import Lease
 from isochrone.client.locks import Lock
 from isochrone.client.results import Executed, Queried, ReadResult, Statistics, WriteResult
@@ -90,6 +91,8 @@ class Client:
         self._closed = False
         self.kv = Kv(self)
         """Ranges, transactions, increments: all that can be done to keys."""
+        self.leases = Leases(self)
+        """Leases by their ids, for tools; programs use `lease` or `session`."""
 
     @classmethod
     async def connect(
@@ -350,6 +353,10 @@ class Client:
 
     async def _list(self, query: Range) -> RangeResult:
         return expect(RangeResult, (await self.query(query.key, query)).result)
+
+    def keyspace_prefixes(self) -> tuple[bytes, ...]:
+        """The prefixes of all keyspaces, in order: every key begins with one of them."""
+        return self._dispatcher.directory.prefixes
 
     def statistics(self) -> Statistics:
         """What this client has done so far."""

@@ -127,6 +127,11 @@ class Dispatcher:
                 await link.close()
                 del self._links[address]
 
+    @property
+    def directory(self) -> Directory:
+        """The routes of all keyspaces, as far as they are known now."""
+        return self._directory
+
     def route(self, key: bytes) -> Route:
         """Where a key lives. Raises `InvalidRequest` if it is in no keyspace."""
         return self._directory.find(key)

@@ -68,6 +68,11 @@ class Directory:
         """Whether who told this knows newer replicas of a group that keyspaces use."""
         return change.group in self._versions and change.version > self._versions[change.group]
 
+    @property
+    def prefixes(self) -> tuple[bytes, ...]:
+        """The prefixes of all keyspaces, in order."""
+        return tuple(self._prefixes)
+
     def find(self, key: bytes) -> Route:
         """The route of a key.
 

@@ -81,3 +81,11 @@ def ended_by_signal(end: Callable[[], None] | None = None) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def run_command(work: Coroutine[None, None, T]) -> T:
+    """Run a command's coroutine; a signal ends the command, with the exit status that shells give for it."""
+    try:
+        return run_until_signal(work)
+    except Interrupted as end:
+        raise SystemExit(end.exit_status) from None

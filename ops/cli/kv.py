@@ -1,0 +1,160 @@
+"""`isochrone kv`: keys and values."""
+
+import json
+import sys
+
+import click
+
+from isochrone.ops.cli.connection import Target, connected, connection_options, output_option
+from isochrone.ops.cli.kv_view import result_lines, result_to_plain
+from isochrone.ops.cli.signals_os import run_command
+from isochrone.ops.cli.txn_text import parse_txn
+from isochrone.wire.kv import KvResult, PutResult, RangeResult
+
+_prefix_option = click.option("--prefix", is_flag=True, help="All keys that begin with KEY.")
+_prev_kv_option = click.option("--prev-kv", is_flag=True, help="Show what was there before.")
+
+
+def _print(result: KvResult, output: str) -> None:
+    lines = [json.dumps(result_to_plain(result))] if output == "json" else result_lines(result)
+    for line in lines:
+        click.echo(line)
+
+
+@click.group("kv", no_args_is_help=True)
+def kv_group() -> None:
+    """Read and write keys. Every call is linearizable and has a deadline (--timeout).
+
+    Exit status 1 means that it failed; the text says whether a write was surely not applied.
+
+    \b
+    Examples:
+      isochrone kv put us/orders/1 new
+      isochrone kv get us/orders/ --prefix -o json
+      isochrone kv del us/orders/1
+    """
+
+
+@kv_group.command("get")
+@click.argument("key")
+@click.argument("range_end", required=False, default="")
+@_prefix_option
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="Most keys shown; 0 for all.")
+@click.option("--rev", "revision", type=click.IntRange(min=0), default=0, help="As of this revision; 0 for now.")
+@click.option("--keys-only", is_flag=True, help="Leave values out.")
+@click.option("--print-value-only", is_flag=True, help="Leave keys out.")
+@output_option
+@connection_options
+def get_command(
+    target: Target,
+    key: str,
+    range_end: str,
+    prefix: bool,
+    limit: int,
+    revision: int,
+    keys_only: bool,
+    print_value_only: bool,
+    output: str,
+) -> None:
+    """Show KEY, the keys from KEY up to RANGE_END, or with --prefix all that begin with KEY.
+
+    \b
+    Examples:
+      isochrone kv get us/orders/1 --print-value-only
+      isochrone kv get us/orders/ --prefix --rev 120
+    """
+
+    async def get() -> RangeResult:
+        async with connected(target) as client:
+            return await client.kv.range(
+                key, range_end=range_end, prefix=prefix, limit=limit, revision=revision, keys_only=keys_only
+            )
+
+    found = run_command(get())
+    if print_value_only and output == "simple":
+        for item in found.items:
+            sys.stdout.buffer.write(item.value + b"\n")
+        sys.stdout.buffer.flush()
+    elif keys_only and output == "simple":
+        for item in found.items:
+            click.echo(item.key.decode(errors="backslashreplace"))
+    else:
+        _print(found, output)
+
+
+@kv_group.command("put")
+@click.argument("key")
+@click.argument("value", required=False)
+@click.option("--lease", type=int, default=0, help="The key goes when this lease ends.")
+@_prev_kv_option
+@output_option
+@connection_options
+def put_command(target: Target, key: str, value: str | None, lease: int, prev_kv: bool, output: str) -> None:
+    """Set KEY to VALUE, or to what is read from standard input.
+
+    \b
+    Examples:
+      isochrone kv put us/orders/1 new
+      isochrone kv put us/config < config.yaml
+    """
+    data = sys.stdin.buffer.read() if value is None else value.encode()
+
+    async def put() -> PutResult:
+        async with connected(target) as client:
+            return await client.kv.put(key, data, lease=lease, prev_kv=prev_kv)
+
+    _print(run_command(put()), output)
+
+
+@kv_group.command("del")
+@click.argument("key")
+@click.argument("range_end", required=False, default="")
+@_prefix_option
+@_prev_kv_option
+@output_option
+@connection_options
+def del_command(target: Target, key: str, range_end: str, prefix: bool, prev_kv: bool, output: str) -> None:
+    """Remove KEY, the keys from KEY up to RANGE_END, or with --prefix all that begin with KEY.
+
+    Shows how many there were.
+
+    \b
+    Examples:
+      isochrone kv del us/orders/1
+      isochrone kv del us/orders/ --prefix
+    """
+
+    async def delete() -> KvResult:
+        async with connected(target) as client:
+            return await client.kv.delete(key, range_end=range_end, prefix=prefix, prev_kv=prev_kv)
+
+    _print(run_command(delete()), output)
+
+
+@kv_group.command("txn")
+@output_option
+@connection_options
+def txn_command(target: Target, output: str) -> None:
+    """Execute a transaction, read from standard input as etcdctl reads it: compares, a blank line, what to do if all
+    hold, a blank line, what to do else.
+
+    Compares: version, create, mod, value, lease, token or lock of a key, against a quoted value.
+    Requests: put KEY VALUE, get [--prefix] KEY, del [--prefix] KEY, incr KEY NUMBER.
+
+    \b
+    Example:
+      isochrone kv txn <<END
+      version("us/orders/1") = "0"
+
+      put us/orders/1 new
+
+      get us/orders/1
+      END
+    """
+    txn = parse_txn(sys.stdin.read())
+
+    async def run() -> KvResult:
+        async with connected(target) as client:
+            return await client.kv.txn(txn.compares, txn.success, txn.failure)
+
+    _print(run_command(run()), output)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from process_cluster import Cluster
@@ -41,7 +40,7 @@ def run(cluster: Cluster, *arguments: str, text: str = "") -> "subprocess.Comple
 def start(cluster: Cluster, *arguments: str) -> "subprocess.Popen[str]":
     endpoints = ",".join(cluster.address(node) for node in NODES)
     environment = {**os.environ, "ISOCHRONE_ENDPOINTS": endpoints, "ISOCHRONE_REGION": "us-east-1"}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [str(PROGRAM), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -49,6 +48,8 @@ def start(cluster: Cluster, *arguments: str) -> "subprocess.Popen[str]":
         cwd=cluster.root,
         env=environment,
     )
+    cluster.running.append(process)
+    return process
 
 
 def line_of(process: "subprocess.Popen[str]") -> str:
@@ -104,7 +105,7 @@ def test_a_command_runs_under_a_lock_with_its_token(cluster: Cluster) -> None:
     holder = start(cluster, "lock", "run", "us/lock", "--", "sh", "-c", "echo held; sleep 60")
     assert line_of(holder) == "held"
     refused = run(cluster, "lock", "run", "us/lock", "--try", "--", "true")
-    assert refused.returncode == 1 and "was not granted" in refused.stderr
+    assert refused.returncode == 1 and "is held" in refused.stderr
     assert finish(holder, signal.SIGTERM) == 143
     assert run(cluster, "lock", "run", "us/lock", "--try", "--", "true").returncode == 0, "a signal releases it"
     missing = run(cluster, "lock", "run", "us/lock", "--", "./no-such-program")
@@ -136,7 +137,7 @@ while True:
 
 
 def test_a_command_whose_lock_is_lost_is_stopped_before_the_deadline(cluster: Cluster) -> None:
-    """The last of the tests: it stops two of the three nodes for a while."""
+    """The nodes stand still for a while, so nobody renews, and nobody says so."""
     options = ("--ttl", "4s", "--grace", "1s", "--timeout", "30s")
     holder = start(cluster, "lock", "run", "us/lost", *options, "--", sys.executable, "-c", IGNORES_SIGTERM)
     assert line_of(holder) == "held"

@@ -1,0 +1,86 @@
+"""The blocking client: calls from threads, what is held while a block lasts, and how its loss is told."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from host_cluster import HostCluster
+
+from isochrone.client import Client, WatchEvent
+from isochrone.client.blocking_os import BlockingClient
+from isochrone.errors import InvalidRequest, LeaseLost, LockHeld
+from isochrone.ids import ReplicaRole
+from isochrone.wire.leases import LeaseRevoke
+
+
+@contextmanager
+def blocking_client() -> Iterator[BlockingClient]:
+    """A client of three hosts that run on its own loop."""
+    clusters: list[HostCluster] = []
+
+    async def connect() -> Client:
+        cluster = HostCluster(dict.fromkeys("abc", ReplicaRole.FULL))
+        clusters.append(cluster)
+        await cluster.start_all()
+        await cluster.until(lambda: cluster.leader() is not None)
+        return await cluster.client(timeout_s=20.0)
+
+    client = BlockingClient.start(connect)
+    try:
+        yield client
+    finally:
+        client.run(lambda _: clusters[0].stop_all())
+        client.close()
+
+
+def test_threads_call_hold_and_watch() -> None:
+    with blocking_client() as client:
+        client.run(lambda sdk: sdk.put("k/a", "1"))
+        assert client.run(lambda sdk: sdk.get("k/a")).value == b"1"
+        watched = client.iterate(lambda sdk: sdk.watch("k/a", start_revision=1))
+        first = next(watched)
+        assert isinstance(first, WatchEvent) and first.item.value == b"1"
+        watched.close()
+        tokens: list[int] = []
+        inside = 0
+
+        def work() -> None:
+            nonlocal inside
+            for _ in range(3):
+                with client.hold(lambda sdk: sdk.lock("k/lock")) as lock:
+                    inside += 1
+                    assert inside == 1
+                    lock.check()
+                    tokens.append(lock.held.token)
+                    inside -= 1
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(tokens) == 9 and tokens == sorted(set(tokens))
+        with client.hold(lambda sdk: sdk.lock("k/lock")), pytest.raises(LockHeld):
+            client.hold(lambda sdk: sdk.lock("k/lock", wait_s=0)).__enter__()
+    with pytest.raises(InvalidRequest):
+        client.run(lambda sdk: sdk.get("k/a"))
+
+
+def test_the_loss_of_what_is_held_is_told_by_event_by_check_and_at_the_end() -> None:
+    with blocking_client() as client:
+
+        def lose() -> None:
+            with client.hold(lambda sdk: sdk.session("k/", ttl_s=1.5)) as session:
+                lease = session.held.lease.identity
+                client.run(lambda sdk: sdk.execute("k/", LeaseRevoke(lease)))
+                assert session.lost.wait(10)
+                with pytest.raises(LeaseLost):
+                    session.check()
+
+        with pytest.raises(LeaseLost):
+            lose()
+        with pytest.raises(ZeroDivisionError), client.hold(lambda sdk: sdk.lock("k/lock")):
+            raise ZeroDivisionError
+        with client.hold(lambda sdk: sdk.lock("k/lock", wait_s=0)):
+            pass

@@ -131,6 +131,10 @@ class Call:
         """How many attempts were sent."""
         return self._sent
 
+    def wants_another(self, now: float) -> bool:
+        """Whether the latest attempt has failed, and it is time for one elsewhere."""
+        return self._sent > 0 and now >= (self._pause_until if self._target is None else self._retransmit_at)
+
     def next(self, now: float, view: LeaderView, ready: Callable[[NodeId], bool]) -> Step:
         """What to do now, given who leads and which nodes can take a request."""
         if now >= self.deadline:

@@ -28,7 +28,7 @@ from isochrone.client.kv import Kv
 from isochrone.client.lease_calls import Leases
 from isochrone.client.leases import Lease
 from isochrone.client.locks import Lock
-from isochrone.client.results import Executed, Queried, ReadResult, Statistics, WriteResult
+from isochrone.client.results import Executed, Provenance, Queried, ReadResult, Statistics, WriteResult
 from isochrone.client.routing import Route
 from isochrone.client.watches import Watcher
 from isochrone.client.writer import Writer
@@ -60,7 +60,7 @@ from isochrone.wire.kv import (
 )
 from isochrone.wire.locks import LockAcquire, LockMode
 from isochrone.wire.messages import PROTOCOL_VERSION
-from isochrone.wire.session import ClientHello, ReadRequest, WatchCreate
+from isochrone.wire.session import AppliedRead, ClientHello, ReadRequest, WatchCreate
 
 if TYPE_CHECKING:
     from isochrone.wire.shaper_os import Shaper
@@ -232,6 +232,20 @@ class Client:
         make = partial(_read_request, route.group, route.keyspace, encode_query(query))
         answer = await self._dispatcher.execute(route.group, deadline, make)
         return Queried(result=decode_result(answer.payload), group=route.group, replica=answer.node)
+
+    async def query_nearest(self, key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
+        """Ask the nearest replica any query that does not need the leader. Raises as `query` does.
+
+        The answer is what that replica has applied, as of the result's revision and commit timestamp. It may be old,
+        all the more at a replica that is cut off from its group, and older than what another replica told before.
+        """
+        check_query(query)
+        deadline = self._deadline(timeout_s)
+        route = self._dispatcher.route(as_bytes(key))
+        make = partial(_applied_read, route.group, route.keyspace, encode_query(query))
+        answer = await self._dispatcher.execute(route.group, deadline, make, anywhere=True)
+        result = decode_result(answer.payload)
+        return Queried(result=result, group=route.group, replica=answer.node, provenance=Provenance.STALE)
 
     def lease(self, key: bytes | str, *, ttl_s: float = LOCK_TTL_S, grace_s: float = 0.0) -> Lease:
         """A lease in the group of `key` while `async with` lasts, renewed until then; see `Lease`.
@@ -428,6 +442,10 @@ def _outcome(result: Result) -> tuple[bool, bytes | None]:
             return succeeded, None
         case _:
             return True, None
+
+
+def _applied_read(group: GroupId, keyspace: KeyspaceId, query: bytes, request: int, timeout_ms: int) -> AppliedRead:
+    return AppliedRead(request, group, keyspace, timeout_ms, query)
 
 
 def _read_request(group: GroupId, keyspace: KeyspaceId, query: bytes, request: int, timeout_ms: int) -> ReadRequest:

@@ -26,6 +26,7 @@ from isochrone.errors import Unavailable
 from isochrone.ids import ClusterId, GroupId, NodeId, ReplicaRole
 from isochrone.wire.session import (
     Answer,
+    AppliedRead,
     ClientHello,
     DirectoryResponse,
     LeaderChanged,
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 ENDPOINT_STAGGER_S = 0.3
 """Head start of each endpoint over the next one when a client connects."""
 
-Request = WriteRequest | ReadRequest
+Request = WriteRequest | ReadRequest | AppliedRead
 MakeRequest = Callable[[int, int], Request]
 """Makes a call's request from its number and what is left of the deadline, in milliseconds."""
 
@@ -51,9 +52,12 @@ MakeRequest = Callable[[int, int], Request]
 class _Pending:
     """A call under way."""
 
-    __slots__ = ("call", "future", "make", "sent_at", "timer")
+    __slots__ = ("anywhere", "call", "future", "make", "node", "sent_at", "timer")
 
-    def __init__(self, call: Call, make: MakeRequest, future: asyncio.Future[Answer]) -> None:
+    def __init__(self, call: Call, make: MakeRequest, future: asyncio.Future[Answer], anywhere: bool) -> None:
+        self.anywhere = anywhere
+        """Any replica may answer; `node` is asked."""
+        self.node: NodeId | None = None
         self.call = call
         self.make = make
         self.future = future
@@ -136,8 +140,10 @@ class Dispatcher:
         """Where a key lives. Raises `InvalidRequest` if it is in no keyspace."""
         return self._directory.find(key)
 
-    async def execute(self, group_id: GroupId, deadline: float, make: MakeRequest) -> Answer:
+    async def execute(self, group_id: GroupId, deadline: float, make: MakeRequest, *, anywhere: bool = False) -> Answer:
         """Get a request answered by the leader of a group, with as many attempts as that takes until `deadline`.
+
+        With `anywhere` the nearest replica is asked instead, and another one when that does not answer.
 
         Raises:
             Rejected: no attempt took effect.
@@ -147,7 +153,7 @@ class Dispatcher:
         if self._closed:
             raise Unavailable("the client is closed")
         group = self._use(group_id)
-        pending = _Pending(Call(group_id, deadline), make, self._loop.create_future())
+        pending = _Pending(Call(group_id, deadline), make, self._loop.create_future(), anywhere)
         group.calls[pending] = None
         self._calls_count += 1
         try:
@@ -362,15 +368,22 @@ class Dispatcher:
             return node in up and node in servers
 
         now = self._loop.time()
-        step = call.next(now, group.view, ready)
+        view = self._nearest_view(pending, now) if pending.anywhere else group.view
+        step = call.next(now, view, ready)
         while isinstance(step, Send):
             self._send(pending, step.node, now)
-            step = call.next(now, group.view, ready)
+            step = call.next(now, view, ready)
         match step:
             case Wait(until):
                 pending.timer = self._loop.call_at(until, self._advance, group, pending)
             case Fail(error):
                 pending.future.set_exception(error)
+
+    def _nearest_view(self, pending: _Pending, now: float) -> LeaderView:
+        """For a call that any replica may answer, the one to ask counts as the leader."""
+        if pending.node not in self._up or pending.call.wants_another(now):
+            pending.node = self.nearest(pending.call.group, pending.node)
+        return LeaderView(leader=pending.node)
 
     def _send(self, pending: _Pending, node: NodeId, now: float) -> None:
         call, link = pending.call, self._up[node]

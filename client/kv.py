@@ -8,15 +8,18 @@
         [Put(b"orders/1", b"new")],
     )
 
-What a call touches lies in one group. Calls are linearizable, have a deadline, and raise what `Client` says.
+What a call touches lies in one group. Calls are linearizable unless asked otherwise, have a deadline, and raise what
+`Client` says.
 """
 
 from collections.abc import Sequence
-from typing import final
+from typing import Protocol, final
 
 from isochrone.client.answers import as_bytes, expect
 from isochrone.client.leases import Caller, Lease
+from isochrone.client.results import Queried
 from isochrone.errors import InvalidRequest
+from isochrone.wire.commands import Query
 from isochrone.wire.kv import (
     Compact,
     CompactResult,
@@ -38,11 +41,18 @@ from isochrone.wire.kv import (
 )
 
 
+class KvCaller(Caller, Protocol):
+    """What key-value calls need of a client."""
+
+    async def query_nearest(self, key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
+        """See `Client.query_nearest`."""
+
+
 @final
 class Kv:
     """The keys of a cluster; `Client.kv` is one."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: KvCaller) -> None:
         """Made by the client."""
         self._caller = caller
 
@@ -58,6 +68,7 @@ class Kv:
         by: SortTarget = SortTarget.KEY,
         keys_only: bool = False,
         count_only: bool = False,
+        stale: bool = False,
         timeout_s: float | None = None,
     ) -> RangeResult:
         """Read a key, all keys with a prefix, or those from `key` to `range_end`, which is not among them.
@@ -72,6 +83,7 @@ class Kv:
             by: what they are sorted by.
             keys_only: leave values out.
             count_only: leave the items out.
+            stale: what the nearest replica has applied will do; see `Client.query_nearest`.
             timeout_s: the deadline; the client's if not given.
 
         Raises:
@@ -88,7 +100,8 @@ class Kv:
             keys_only=keys_only,
             count_only=count_only,
         )
-        return expect(RangeResult, (await self._caller.query(start, query, timeout_s=timeout_s)).result)
+        ask = self._caller.query_nearest if stale else self._caller.query
+        return expect(RangeResult, (await ask(start, query, timeout_s=timeout_s)).result)
 
     async def put(
         self,

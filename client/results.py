@@ -16,6 +16,9 @@ class Provenance(StrEnum):
     LINEARIZABLE = "linearizable"
     """As if the call took effect at one moment between its start and its end."""
 
+    STALE = "stale"
+    """What one replica had applied; how old that is, the revision and the commit timestamp tell."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteResult:

@@ -21,6 +21,7 @@ from isochrone.wire.commands import COMMAND_BYTES_MAX
 from isochrone.wire.kv import KEY_BYTES_MAX
 from isochrone.wire.session import (
     Answer,
+    AppliedRead,
     ClientSession,
     DirectoryRequest,
     DirectoryResponse,
@@ -106,6 +107,8 @@ class ClientService:
                 self._write(session, message)
             case ReadRequest():
                 self._read(session, message)
+            case AppliedRead():
+                self._read_applied(session, message)
             case DirectoryRequest(request):
                 session.send(DirectoryResponse(request, self.routes()))
             case Ping(request):
@@ -162,7 +165,17 @@ class ClientService:
         else:
             self.host.read(request.group, request.keyspace, request.query, done)
 
-    def _wrong_target(self, request: WriteRequest | ReadRequest) -> IsochroneError | None:
+    def _read_applied(self, session: ClientSession, request: AppliedRead) -> None:
+        error = self._wrong_target(request) or _oversized("query", request.query, QUERY_BYTES_MAX)
+        try:
+            outcome = (
+                _refused(error) if error else self.host.read_applied(request.group, request.keyspace, request.query)
+            )
+        except InvalidRequest as refused:
+            outcome = _refused(refused)
+        self._answer_read(session, request.request, outcome)
+
+    def _wrong_target(self, request: WriteRequest | ReadRequest | AppliedRead) -> IsochroneError | None:
         group = self._group_of.get(request.keyspace)
         if group != request.group:
             return InvalidRequest(f"keyspace {request.keyspace!r} lies in group {group}, not in {request.group}")

@@ -123,6 +123,18 @@ class ReadRequest:
 
 @quickly_made
 @dataclass(frozen=True, slots=True)
+class AppliedRead:
+    """A query for any replica: answered from what it has applied, which may be old. Else as a `ReadRequest`."""
+
+    request: int
+    group: GroupId
+    keyspace: KeyspaceId
+    timeout_ms: int
+    query: bytes
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A result, and the replica and revision that it comes from."""
 
@@ -228,6 +240,7 @@ SessionMessage = (
     | DirectoryResponse
     | WriteRequest
     | ReadRequest
+    | AppliedRead
     | Answer
     | Refusal
     | Ping
@@ -275,6 +288,7 @@ _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     14: (WatchEvents, (int, int, int, bool, tuple, tuple)),
     15: (WatchProgress, (int, int, int)),
     16: (WatchEnded, (int, str, str, int)),
+    17: (AppliedRead, (int, str, str, int, bytes)),
 }
 """Class and types of the fields by tag. Tags are never given a second meaning."""
 _ROUTE_FORM = (str, bytes, str, tuple, int)
@@ -289,7 +303,9 @@ def encode_session_frame(messages: Iterable[SessionMessage]) -> bytes:
 def session_message_bytes(message: SessionMessage) -> int:
     """About how many bytes a message takes in a frame."""
     match message:
-        case WriteRequest(command=payload) | ReadRequest(query=payload) | Answer(payload=payload):
+        case WriteRequest(command=payload) | ReadRequest(query=payload) | AppliedRead(query=payload):
+            return 64 + len(payload)
+        case Answer(payload=payload):
             return 64 + len(payload)
         case WatchEvents(records=records, previous=previous):
             return 64 + sum(map(len, records)) + sum(len(record) for record in previous if record is not None)
@@ -328,6 +344,8 @@ def _pack(message: SessionMessage) -> tuple[object, ...]:
             return (8, request, node, revision, payload)
         case ReadRequest(request, group, keyspace, timeout_ms, query):
             return (7, request, group, keyspace, timeout_ms, query)
+        case AppliedRead(request, group, keyspace, timeout_ms, query):
+            return (17, request, group, keyspace, timeout_ms, query)
         case Refusal(request, node, error, text, leader):
             return (9, request, node, error, text, leader)
         case WatchEvents(watch, sequence, revision, fragment, records, previous):

@@ -23,7 +23,7 @@ def _print(result: KvResult, output: str) -> None:
 
 @click.group("kv", no_args_is_help=True)
 def kv_group() -> None:
-    """Read and write keys. Every call is linearizable and has a deadline (--timeout).
+    """Read and write keys. Every call but get --stale is linearizable and has a deadline (--timeout).
 
     Exit status 1 means that it failed; the text says whether a write was surely not applied.
 
@@ -42,6 +42,7 @@ def kv_group() -> None:
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="Most keys shown; 0 for all.")
 @click.option("--rev", "revision", type=click.IntRange(min=0), default=0, help="As of this revision; 0 for now.")
 @click.option("--keys-only", is_flag=True, help="Leave values out.")
+@click.option("--stale", is_flag=True, help="What the nearest replica has applied will do, even if it is old.")
 @click.option("--print-value-only", is_flag=True, help="Leave keys out.")
 @output_option
 @connection_options
@@ -53,6 +54,7 @@ def get_command(
     limit: int,
     revision: int,
     keys_only: bool,
+    stale: bool,
     print_value_only: bool,
     output: str,
 ) -> None:
@@ -67,7 +69,13 @@ def get_command(
     async def get() -> RangeResult:
         async with connected(target) as client:
             return await client.kv.range(
-                key, range_end=range_end, prefix=prefix, limit=limit, revision=revision, keys_only=keys_only
+                key,
+                range_end=range_end,
+                prefix=prefix,
+                limit=limit,
+                revision=revision,
+                keys_only=keys_only,
+                stale=stale,
             )
 
     found = run_command(get())

@@ -7,11 +7,19 @@ import pytest
 from host_cluster import HostCluster
 from virtual_time import run_virtual
 
-from isochrone.client import Client, Leader
-from isochrone.errors import InvalidRequest, LeaseLost, LockHeld, LockNotHeld, RevisionCompacted
+from isochrone.client import Client, Leader, Provenance
+from isochrone.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    LeaseLost,
+    LockHeld,
+    LockNotHeld,
+    RevisionCompacted,
+    Unavailable,
+)
 from isochrone.ids import ReplicaRole
 from isochrone.wire.kv import Compare, Put, Range, RangeResult, Relation, SortOrder, Target
-from isochrone.wire.leases import LeaseRevoke
+from isochrone.wire.leases import LeaseRevoke, LeaseTimeToLive
 
 FULL = ReplicaRole.FULL
 
@@ -50,6 +58,40 @@ def test_keys_can_be_read_changed_and_forgotten_in_all_ways() -> None:
             await kv.txn([], [])
         with pytest.raises(InvalidRequest):
             await kv.range("k/", range_end="k/z", prefix=True)
+
+    with_clients(test)
+
+
+def test_any_replica_answers_what_may_be_old_when_the_group_has_no_leader() -> None:
+    async def test(cluster: HostCluster, client: Client, other: Client) -> None:
+        written = await client.kv.put("k/a", "1")
+        await asyncio.sleep(2)
+        for name in "bc":
+            await cluster.crash(name)
+        began = asyncio.get_running_loop().time()
+        found = await other.query_nearest("k/a", Range(b"k/a"), timeout_s=30)
+        assert found.provenance is Provenance.STALE and found.replica == "a"
+        assert isinstance(found.result, RangeResult) and found.result.items[0].mod_revision == written.revision
+        assert asyncio.get_running_loop().time() - began < 5
+        with pytest.raises((Unavailable, DeadlineExceeded)):
+            await other.kv.range("k/a", timeout_s=3)
+        with pytest.raises(InvalidRequest, match="only the leader"):
+            await other.query_nearest("k/", LeaseTimeToLive(1))
+
+    with_clients(test)
+
+
+def test_a_replica_that_falls_silent_is_left_for_another_one() -> None:
+    async def test(cluster: HostCluster, client: Client, other: Client) -> None:
+        await client.kv.put("k/a", "1")
+        await asyncio.sleep(2)
+        near = (await other.query_nearest("k/a", Range(b"k/a"))).replica
+        cluster.cut |= {(near, "client-1"), ("client-1", near)}
+        before = other.statistics().attempts
+        found = await other.query_nearest("k/a", Range(b"k/a"), timeout_s=10)
+        assert found.replica != near
+        assert other.statistics().attempts - before <= 3, "it does not ask everybody"
+        cluster.heal()
 
     with_clients(test)
 

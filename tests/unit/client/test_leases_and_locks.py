@@ -289,3 +289,34 @@ def test_an_election_can_be_watched() -> None:
         await asyncio.gather(observing, return_exceptions=True)
 
     with_clients(test)
+
+
+def test_a_lock_outlives_leaders_that_change_faster_than_its_time_to_live() -> None:
+    async def test(cluster: HostCluster, first: Client, second: Client) -> None:
+        held, entered_at = True, 0.0
+
+        async def contend() -> None:
+            nonlocal entered_at
+            async with second.lock("k/lock", ttl_s=8):
+                assert not held, "two hold it"
+                entered_at = now()
+
+        async with first.lock("k/lock", ttl_s=8) as lock:
+            contending = asyncio.create_task(contend())
+            leaders: list[str] = []
+            for _ in range(5):
+                await cluster.until(lambda: cluster.leader() is not None)
+                leader = cluster.leader()
+                assert leader is not None
+                leaders.append(leader)
+                await cluster.crash(leader)
+                await asyncio.sleep(5)
+                await cluster.start(leader)
+            assert not lock.lease.lost.is_set() and lock.remaining_s > 0
+            assert len(set(leaders)) > 1
+            held = False
+        left_at = now()
+        await contending
+        assert entered_at - left_at < 5, "a lock that is released is not waited out"
+
+    with_clients(test)

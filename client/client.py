@@ -14,7 +14,7 @@ that the call surely had no effect; `Indeterminate` that it may have had. A read
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
@@ -26,7 +26,7 @@ from isochrone.client.elections import Election, Leader, observe
 from isochrone.client.held_together import HeldSession
 from isochrone.client.kv import Kv
 from isochrone.client.lease_calls import Leases
-from isochrone.client.leases import Lease
+from isochrone.client.leases import Lease, LeaseClock, LoopClock
 from isochrone.client.locks import Lock
 from isochrone.client.results import Executed, Provenance, Queried, ReadResult, Statistics, WriteResult
 from isochrone.client.routing import Route
@@ -78,9 +78,7 @@ class Client:
     Keys and values are bytes; text is encoded as UTF-8.
     """
 
-    def __init__(
-        self, dispatcher: Dispatcher, timeout_s: float, rng: random.Random, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, timeout_s: float, rng: random.Random, clock: LeaseClock) -> None:
         """Made by `connect`."""
         self._clock = clock
         self._dispatcher = dispatcher
@@ -106,7 +104,7 @@ class Client:
         shaper: "Shaper | None" = None,
         connector: Connector | None = None,
         rng: random.Random | None = None,
-        clock: Callable[[], float] | None = None,
+        clock: LeaseClock | None = None,
     ) -> "Client":
         """Connect to a cluster through any of its nodes.
 
@@ -119,7 +117,7 @@ class Client:
             shaper: in a local deployment, shapes what this client sends.
             connector: opens streams; gRPC unless given.
             rng: for the jitter of delays; seeded by the operating system unless given.
-            clock: seconds, for the deadlines of leases; it goes on while the machine is suspended, unless given.
+            clock: for the deadlines of leases; it goes on while the machine is suspended, unless given.
 
         Raises:
             InvalidRequest: no endpoint was given, or the timeout is not positive.
@@ -130,18 +128,19 @@ class Client:
         _check_timeout(timeout_s)
         if connector is None or rng is None:
             # Loaded only here: all else of the SDK runs without gRPC, as in the simulation.
-            from isochrone.client.connect_grpc import boot_clock_s, grpc_connector, system_random
+            from isochrone.client.boot_clock_os import BootClock
+            from isochrone.client.connect_grpc import grpc_connector, system_random
 
             connector = connector or grpc_connector(shaper)
             rng = rng or system_random()
-            clock = clock or boot_clock_s
+            clock = clock or BootClock()
         dispatcher = Dispatcher(connector, ClientHello(PROTOCOL_VERSION, region, zone, name), rng)
         try:
             await dispatcher.start(endpoints, timeout_s)
         except BaseException:
             await dispatcher.close()
             raise
-        return cls(dispatcher, timeout_s, rng, clock or asyncio.get_running_loop().time)
+        return cls(dispatcher, timeout_s, rng, clock or LoopClock())
 
     async def put(self, key: bytes | str, value: bytes | str, *, timeout_s: float | None = None) -> WriteResult:
         """Set a key.

@@ -1,7 +1,6 @@
-"""What the SDK takes from the system unless it is given: session streams over gRPC, randomness, a clock."""
+"""What the SDK takes from the system unless it is given: session streams over gRPC, and randomness."""
 
 import random
-import time
 from functools import partial
 
 from isochrone.client.connection import Connector
@@ -12,11 +11,6 @@ from isochrone.wire.shaper_os import Shaper
 def grpc_connector(shaper: Shaper | None) -> Connector:
     """Streams over gRPC; `shaper` delays, loses and cuts what the client sends, in a local deployment."""
     return partial(connect, shaper=shaper)
-
-
-def boot_clock_s() -> float:
-    """Seconds on a clock that goes on while the machine is suspended, where there is one."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def system_random() -> random.Random:

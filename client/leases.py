@@ -16,9 +16,6 @@ past the deadline, because the process stood still, and then ends well still end
 
 **Renewals** are sent at a third of the time to live, and again after a while if they fail, until the deadline.
 
-HAZARD: timers of event loops stand still while a machine is suspended. A body that wakes up with it is cancelled when
-the timer of the deadline or of the next renewal runs out, not at once.
-
 HAZARD: the body is cancelled by the event loop. What blocks the loop, or goes on in other threads and processes, is not
 stopped; only a fencing token makes a resource refuse it.
 """
@@ -53,6 +50,32 @@ class Caller(Protocol):
         """See `Client.query`."""
 
 
+class LeaseClock(Protocol):
+    """Tells how long a lease lives: a clock that goes on while the machine is suspended."""
+
+    def __call__(self) -> float:
+        """Seconds."""
+
+    def call_at(self, when_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back in the running loop at a time of this clock, or soon after. Returns what cancels that."""
+
+
+@final
+class LoopClock:
+    """The time of the loop, where nothing is ever suspended."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self._loop.time()
+
+    def call_at(self, when_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """See `LeaseClock`."""
+        return self._loop.call_at(when_s, callback).cancel
+
+
 @final
 class Lease:
     """A lease while its `async with` lasts; see the module. Enter it once.
@@ -65,11 +88,11 @@ class Lease:
         caller: Caller,
         key: bytes | str,
         ttl_s: float,
-        clock: Callable[[], float],
+        clock: LeaseClock,
         rng: random.Random,
         grace_s: float = 0.0,
     ) -> None:
-        """Made by `Client.lease`. `clock` tells seconds, also those of a suspended machine."""
+        """Made by `Client.lease`."""
         if not 0 <= grace_s <= ttl_s / 2:
             raise InvalidRequest(f"a grace of {grace_s} s needs a time to live at least twice as long, not {ttl_s} s")
         self._caller = caller
@@ -80,7 +103,7 @@ class Lease:
         self._grace_s = grace_s
         self._loop = asyncio.get_running_loop()
         self._deadline = 0.0
-        self._alarm: asyncio.TimerHandle | None = None
+        self._cancel_alarm: Callable[[], None] = _nothing
         self._body: asyncio.Timeout | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._sent_at = 0.0
@@ -101,9 +124,9 @@ class Lease:
         if not isinstance(granted, LeaseGrantResult):
             raise Indeterminate(f"a lease was asked for, and {type(granted).__name__} was answered")
         self.identity = granted.lease
+        self._extend(granted.ttl_ms)
         self._body = asyncio.timeout(None)
         await self._body.__aenter__()
-        self._extend(granted.ttl_ms)
         self._renewing = self._loop.create_task(self._renew())
         return self
 
@@ -112,8 +135,7 @@ class Lease:
     ) -> bool | None:
         assert self._body is not None and self._renewing is not None, "a lease is left only when it was entered"
         self._renewing.cancel()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._cancel_alarm()
         late = not self.remaining_s
         try:
             await self._body.__aexit__(kind, error, traceback)
@@ -144,16 +166,16 @@ class Lease:
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = self._loop.call_later(self._body_left_s(), self._time_out)
+        before = self._cancel_alarm
+        self._cancel_alarm = self._clock.call_at(self._deadline - self._grace_s, self._time_out)
+        before()  # Only now: if no other one can be had, it still ends the body.
 
     def _body_left_s(self) -> float:
         return max(0.0, self._deadline - self._grace_s - self._clock())
 
     def _time_out(self) -> None:
         if self._body_left_s():
-            self._set_alarm()  # The clock runs more slowly than the loop's.
+            self._set_alarm()  # It came a little early.
         else:
             self._lose()
 
@@ -200,3 +222,7 @@ class Lease:
             await self._caller.execute(self._key, LeaseRevoke(self.identity), timeout_s=timeout_s)
         except (Rejected, Indeterminate, LeaseNotFound):
             return  # It ends by itself.
+
+
+def _nothing() -> None:
+    """There is no alarm to cancel."""

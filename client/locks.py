@@ -15,11 +15,10 @@ An election is a lock that announces its holder (`announce`): whoever watches th
 """
 
 import random
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self, final
 
-from isochrone.client.leases import Caller, Lease
+from isochrone.client.leases import Caller, Lease, LeaseClock
 from isochrone.errors import (
     DeadlineExceeded,
     Deadlock,
@@ -62,7 +61,7 @@ class Lock:
         lease: Lease,
         owns_lease: bool,
         wait_s: float | None,
-        clock: Callable[[], float],
+        clock: LeaseClock,
         rng: random.Random,
     ) -> None:
         """Made by `Client.lock`.

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self, final
 
+from isochrone.client.answers import expect
 from isochrone.client.results import Executed, Queried
 from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, LeaseLost, LeaseNotFound, Rejected
 from isochrone.probes import probe
@@ -120,9 +121,7 @@ class Lease:
     async def __aenter__(self) -> Self:
         self._sent_at = self._clock()
         ttl_ms = round(self._ttl_s * 1000)
-        granted = (await self._caller.execute(self._key, LeaseGrant(0, ttl_ms))).result
-        if not isinstance(granted, LeaseGrantResult):
-            raise Indeterminate(f"a lease was asked for, and {type(granted).__name__} was answered")
+        granted = expect(LeaseGrantResult, (await self._caller.execute(self._key, LeaseGrant(0, ttl_ms))).result)
         self.identity = granted.lease
         self._extend(granted.ttl_ms)
         self._body = asyncio.timeout(None)

@@ -18,6 +18,7 @@ import random
 from types import TracebackType
 from typing import Self, final
 
+from isochrone.client.answers import expect
 from isochrone.client.leases import Caller, Lease, LeaseClock
 from isochrone.errors import (
     DeadlineExceeded,
@@ -30,7 +31,6 @@ from isochrone.errors import (
     Rejected,
     Unavailable,
 )
-from isochrone.wire.commands import Result
 from isochrone.wire.locks import (
     WAIT_FOREVER,
     LockAcquire,
@@ -146,7 +146,7 @@ class Lock:
             wanted.announce,
             wanted.value,
         )
-        result = _lock_result((await self._caller.execute(wanted.name, request)).result)
+        result = expect(LockResult, (await self._caller.execute(wanted.name, request)).result)
         while result.end is LockEnd.WAITING:
             result = await self._ask(request, until) or result
         match result.end:
@@ -164,16 +164,10 @@ class Lock:
         left_s = ASK_AGAIN_S if until is None else until - self._clock() + GRACE_S
         if left_s <= 0:
             withdraw = LockWithdraw(request.name, request.lease, request.request)
-            return _lock_result((await self._caller.execute(request.name, withdraw, timeout_s=GRACE_S)).result)
+            return expect(LockResult, (await self._caller.execute(request.name, withdraw, timeout_s=GRACE_S)).result)
         wait = LockWait(request.name, request.lease, request.request)
         try:
             answer = await self._caller.query(request.name, wait, timeout_s=min(ASK_AGAIN_S, left_s))
         except (DeadlineExceeded, Unavailable):
             return None
-        return _lock_result(answer.result)
-
-
-def _lock_result(result: Result) -> LockResult:
-    if not isinstance(result, LockResult):
-        raise Indeterminate(f"a lock was asked for, and {type(result).__name__} was answered")
-    return result
+        return expect(LockResult, answer.result)

@@ -9,6 +9,7 @@
 
 from isochrone.client.client import Client
 from isochrone.client.elections import Election, Leader
+from isochrone.client.fences import Dialect, FenceGate
 from isochrone.client.held_together import HeldSession
 from isochrone.client.kv import Kv
 from isochrone.client.leases import Lease
@@ -18,8 +19,10 @@ from isochrone.client.watches import Watcher, WatchEvent, WatchGap
 
 __all__ = [
     "Client",
+    "Dialect",
     "Election",
     "Executed",
+    "FenceGate",
     "HeldSession",
     "Kv",
     "Leader",

@@ -25,6 +25,8 @@
     │   ├── LeaseNotFound         the lease is unknown, has expired or was revoked
     │   ├── LeaseExists           a lease of that id exists
     │   ├── LockNotHeld           the lock is not held by who asks to release or use it
+    │   │   └── StaleToken        a later holder of the lock has been at the fence gate
+    │   ├── ForeignToken          the fence gate belongs to another lock
     │   └── LockOrder             locks were asked for against the hierarchy's order
     └── StorageError              a disk failed, is full, locked or not ours; the node stops
 
@@ -137,6 +139,14 @@ class LockNotHeld(InvalidRequest):
     """The lock is not held by who asks to release or use it."""
 
 
+class StaleToken(LockNotHeld):
+    """A fence gate has seen a larger token: the lock has had a later holder. Trying again does not help."""
+
+
+class ForeignToken(InvalidRequest):
+    """The fence gate belongs to another lock than the token."""
+
+
 class LockOrder(InvalidRequest):
     """Locks were asked for against the order of their hierarchy."""
 
@@ -179,6 +189,8 @@ STATUS_BY_ERROR: dict[type[Exception], str] = {
     LeaseNotFound: "NOT_FOUND",
     LeaseExists: "FAILED_PRECONDITION",
     LockNotHeld: "FAILED_PRECONDITION",
+    StaleToken: "FAILED_PRECONDITION",
+    ForeignToken: "INVALID_ARGUMENT",
     LockOrder: "FAILED_PRECONDITION",
     StorageError: "DATA_LOSS",
     InvariantViolation: "INTERNAL",

@@ -45,7 +45,7 @@ bench-idle: install
 
 # The tests against real programs (each with its package): installs those that are missing where apt and the rights to
 # use it are there.
-INTEROP_PROGRAMS := strace:strace etcd:etcd-server
+INTEROP_PROGRAMS := strace:strace etcd:etcd-server pg_lsclusters:postgresql
 
 test-interop: install
 	@for each in $(INTEROP_PROGRAMS); do command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; done; \

@@ -12,6 +12,7 @@ _LESSOR = "tests/unit/regions/test_lessor.py::test_"
 _HUB = "tests/unit/regions/test_watch_hub.py::test_"
 _LOCKS = "tests/unit/regions/state/test_locks.py::test_"
 _SDK = "tests/unit/client/test_watches.py::test_"
+_SQL_FENCE = "tests/integration/client/test_fences_sqlite.py::test_the_gate_keeps_its_claims"
 _HOST = "tests/unit/regions/test_host_client_leases.py::test_"
 
 SERVICE_MUTANTS = (
@@ -169,5 +170,26 @@ SERVICE_MUTANTS = (
         old="Compare(gate, Target.TOKEN, Relation.NOT_GREATER, token)",
         new="Compare(gate, Target.TOKEN, Relation.NOT_EQUAL, token)",
         test="tests/unit/regions/state/test_txn.py::test_a_fence_gate_lets_no_stale_token_pass",
+    ),
+    Mutant(
+        name="a fence gate of a SQL database lets smaller tokens pass",
+        file="client/fences.py",
+        old=" AND gate.token <= excluded.token",
+        new="",
+        test=_SQL_FENCE + "[DELETE-a_paused_holder_is_refused]",
+    ),
+    Mutant(
+        name="a fence gate of a SQL database lets tokens of other locks pass",
+        file="client/fences.py",
+        old="gate.lock_name = excluded.lock_name AND ",
+        new="",
+        test=_SQL_FENCE + "[DELETE-a_foreign_token_is_refused]",
+    ),
+    Mutant(
+        name="a fence gate of a SQL database lets a token pass once only",
+        file="client/fences.py",
+        old="gate.token <= excluded.token",
+        new="gate.token < excluded.token",
+        test=_SQL_FENCE + "[DELETE-one_token_passes_again]",
     ),
 )

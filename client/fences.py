@@ -6,12 +6,17 @@ it in the same transaction as the guarded write::
 
     fence = FenceGate(Dialect.POSTGRESQL)
 
-    async with client.lock("app/report", ttl_s=30) as lock:
+    def write(lock: Lock, body: str) -> None:
         with connection.transaction(), connection.cursor() as cursor:
             fence.advance(cursor, "report", lock.name, lock.token)
             cursor.execute("UPDATE reports SET body = %s WHERE name = 'report'", [body])
 
-Cursors are those of DB-API 2.0; no driver is imported. (For what the platform's own groups hold: `wire.kv.fenced`.)
+    async with client.lock("app/report", ttl_s=30) as lock:
+        await asyncio.to_thread(write, lock, body)
+
+Cursors are those of DB-API 2.0; no driver is imported. They block, so they belong on a thread: a lock is not renewed
+while its event loop is blocked. What runs on a thread is not cancelled with the body when the lock is lost; the fence
+is what stops it. (For what the platform's own groups hold: `wire.kv.fenced`.)
 
 Invariants. The token of a gate only rises, and its lock stays the one that came first. Of two committed transactions
 that passed one gate, the one with the larger token is the later in the database's order of commits. One token passes

@@ -7,7 +7,7 @@
 
 A lock hangs on a lease (`leases`), one of its own unless it is given one, so what is said there of deadlines holds:
 when it cannot be renewed, the body is cancelled before the group may give the lock to another. Whoever writes under an
-older token is refused where writes are fenced.
+older token is refused where writes are fenced: with `fenced` in a group, with `FenceGate` in a SQL database (`fences`).
 
 Locks on one lease have one owner: only so can a deadlock among several be seen, and a hierarchy be kept.
 

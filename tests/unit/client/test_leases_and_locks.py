@@ -1,14 +1,16 @@
 """Leases and locks of the SDK: renewed in time, given up before they are lost, exclusive by time and by token."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 
 import pytest
 from host_cluster import HostCluster
 from virtual_time import run_virtual
 
-from isochrone.client import Client, WatchEvent
-from isochrone.errors import Deadlock, InvalidRequest, LeaseLost, LockHeld
+from isochrone.client import Client, Dialect, FenceGate, WatchEvent
+from isochrone.errors import Deadlock, ForeignToken, InvalidRequest, LeaseLost, LockHeld, StaleToken
 from isochrone.ids import ReplicaRole
 from isochrone.wire.kv import Put, TxnResult, fenced
 from isochrone.wire.leases import LeaseRevoke
@@ -206,6 +208,39 @@ def test_a_holder_that_is_cut_off_stops_before_another_starts_and_cannot_write_a
             stale = await first.execute("k/", fenced(b"k/gate", await holding, Put(b"k/data", b"first")))
             assert isinstance(stale.result, TxnResult) and not stale.result.succeeded
         assert (await second.get("k/data")).value == b"second"
+
+    with_clients(test)
+
+
+def test_a_holder_that_lost_its_lock_cannot_write_to_a_database_either() -> None:
+    """L1 with tokens as they are granted, and with that of another lock."""
+
+    async def test(cluster: HostCluster, first: Client, second: Client) -> None:
+        fence = FenceGate(Dialect.SQLITE)
+        with closing(sqlite3.connect(":memory:")) as database:
+            fence.create_table(database.cursor())
+            lost = first.lock("k/lock", ttl_s=4)
+
+            async def hold_and_lose() -> None:
+                async with lost:
+                    fence.advance(database.cursor(), "data", lost.name, lost.token)
+                    database.commit()
+                    cut_client(cluster, 0)
+                    await asyncio.sleep(100)
+
+            with pytest.raises(LeaseLost):
+                await hold_and_lose()
+            async with second.lock("k/lock", ttl_s=4) as lock, second.lock("k/other", ttl_s=4) as other:
+                fence.advance(database.cursor(), "data", lock.name, lock.token)
+                database.commit()
+                with pytest.raises(StaleToken):
+                    fence.advance(database.cursor(), "data", lost.name, lost.token)
+                assert other.token > lock.token
+                with pytest.raises(ForeignToken):
+                    fence.advance(database.cursor(), "data", other.name, other.token)
+                fence.advance(database.cursor(), "data", lock.name, lock.token)
+            with pytest.raises(InvalidRequest):
+                fence.advance(database.cursor(), "data", lock.name, second.lock("k/lock").token)
 
     with_clients(test)
 

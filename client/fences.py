@@ -38,8 +38,10 @@ gate go one after the other. What a second holder meets while the first one's tr
 HAZARD: in autocommit mode each statement is a transaction, so a write can come after its gate was passed by another.
 `advance` cannot see that. Nor may the two be parted by a savepoint that only one of them is rolled back to.
 
-HAZARD: read what the write depends on after `advance`, not before: under `READ COMMITTED` only then is it sure that no
-other holder changes it.
+HAZARD: a gate knows only the tokens that came to it. Until a new holder has been there, and committed, an older one may
+still write. So a holder passes the gate before it reads what its write depends on: then no older one changes it.
+
+HAZARD: transactions that pass several gates wait for each other in a circle unless all pass them in the same order.
 
 HAZARD: the gate forgets with the database. A backup restored or a replica promoted without the last commits takes
 older tokens again, as far as it has gone back itself. So does a row deleted by hand.

@@ -107,6 +107,17 @@ def one_token_passes_again(database: Database) -> None:
     assert gates(database) == [("report", LOCK, 7)]
 
 
+def a_holder_that_only_passed_shuts_older_ones_out(database: Database) -> None:
+    """It need not have written: whoever comes first with the larger token may trust what it reads next."""
+    write(database, 7)
+    with closing(database.connect()) as connection:
+        database.gate.advance(connection.cursor(), "report", LOCK, 8)
+        connection.commit()
+    with pytest.raises(StaleToken):
+        write(database, 7)
+    assert body(database) == "by 7" and gates(database) == [("report", LOCK, 8)]
+
+
 def a_crash_after_the_gate_undoes_both(database: Database) -> None:
     """The gate of a holder that ended before its commit stands where it stood, for a later and for an older token."""
     for token in (9, 7):
@@ -201,6 +212,7 @@ CLAIMS: list[Callable[[Database], None]] = [
     a_paused_holder_is_refused,
     a_refusal_changes_nothing_even_if_committed,
     one_token_passes_again,
+    a_holder_that_only_passed_shuts_older_ones_out,
     a_crash_after_the_gate_undoes_both,
     a_foreign_token_is_refused,
     what_is_no_token_is_refused,

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: drill sim sim-speed swarm test mutants bench-idle test-interop check format clean install
+.PHONY: drill sim sim-speed swarm test mutants bench-idle test-interop check format protos clean install
 
 install: $(STAMP)
 
@@ -64,6 +64,12 @@ check: install
 format: install
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# Python from the .proto files. What it makes is kept, and a test says when it is out of date.
+PROTOS := isochrone/wire/etcd/generated
+protos: install
+	@$(BIN)/python -m grpc_tools.protoc -I$(PROTOS)=wire/etcd --python_out=src --pyi_out=src \
+		$(patsubst wire/etcd/%,$(PROTOS)/%,$(wildcard wire/etcd/*.proto))
 
 clean:
 	rm -rf $(VENV) build dist reports .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

@@ -44,7 +44,15 @@ ROOMS = (
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 
-LIBRARIES = {"grpc": "grpc", "google.protobuf": "grpc", "ray": "ray", "lmdb": "lmdb"}
+LIBRARIES = {
+    "grpc": "grpc",
+    "grpc_health": "grpc",
+    "grpc_reflection": "grpc",
+    "google.protobuf": "grpc",
+    "isochrone.wire.etcd.generated": "grpc",
+    "ray": "ray",
+    "lmdb": "lmdb",
+}
 """Library, and the suffix of the modules that may import it."""
 ADAPTER_SUFFIXES = ("grpc", "ray", "lmdb", "os")
 TASKLESS_DRIVERS = (

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: drill sim sim-speed swarm test mutants bench-idle test-interop check format protos clean install
+.PHONY: drill sim sim-speed swarm test mutants bench-idle bench-regional test-interop check format protos clean install
 
 install: $(STAMP)
 
@@ -53,6 +53,11 @@ test-interop: install
 			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 		fi
 	@$(BIN)/pytest -q -m interop
+
+# Beside a three-member etcd, if it is there: apt-get install etcd-server etcd-client nghttp2-client.
+bench-regional: install
+	@mkdir -p reports
+	@GRPC_VERBOSITY=ERROR $(BIN)/python bench/regional.py --check-perf l --output reports/regional.json
 
 check: install
 	@$(BIN)/ruff format --check .

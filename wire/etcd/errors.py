@@ -42,6 +42,10 @@ class EtcdError(Enum):
     FUTURE_REVISION = Status("OUT_OF_RANGE", "etcdserver: mvcc: required revision is a future revision")
     NO_SPACE = Status("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded")
 
+    PERMISSION_DENIED = Status("PERMISSION_DENIED", "etcdserver: permission denied")
+    """For keys that an endpoint does not serve, too: `etcdctl endpoint health` reads a key of its own choice, and takes
+    this answer for a healthy one."""
+
     LEASE_NOT_FOUND = Status("NOT_FOUND", "etcdserver: requested lease not found")
     LEASE_EXISTS = Status("FAILED_PRECONDITION", "etcdserver: lease already exists")
     LEASE_TTL_TOO_LARGE = Status("OUT_OF_RANGE", "etcdserver: too large lease TTL")

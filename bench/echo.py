@@ -24,6 +24,9 @@ from etcd_cluster import free_ports, wait_until
 from figures import Load, table
 from h2load import Target, run_h2load
 
+from isochrone.wire.http2.calls import UnaryMethod
+from isochrone.wire.http2.server_os import Http2Server
+
 SERVICE, METHOD = "bench.Echo", "Echo"
 PATH = f"/{SERVICE}/{METHOD}"
 ANSWER = bytes(29)
@@ -112,12 +115,24 @@ def serve_grpclib_uvloop(port: int) -> None:
     serve_grpclib(port)
 
 
+def serve_http2(port: int) -> None:
+    """Our own server, for calls of gRPC alone."""
+
+    async def run() -> None:
+        server = Http2Server({PATH: UnaryMethod(lambda call, _: call.answer(ANSWER))}, message_bytes_max=1 << 20)
+        await server.start("127.0.0.1", port)
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
 SERVERS: dict[str, tuple[Callable[[int], None], tuple[str, ...]]] = {
     "aio": (serve_aio, ()),
     "aio-uvloop": (serve_aio_uvloop, ("uvloop",)),
     "threads-1": (partial(serve_threads, threads=1), ()),
     "threads-4": (partial(serve_threads, threads=4), ()),
     "grpclib": (serve_grpclib, ("grpclib",)),
+    "http2": (serve_http2, ()),
     "grpclib-uvloop": (serve_grpclib_uvloop, ("grpclib", "uvloop")),
 }
 """Servers by name, and what each needs beside grpcio."""
@@ -163,6 +178,7 @@ def _answers(address: str) -> bool:
 def main() -> None:
     """Serve, or load every server in turn and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=SERVERS, help="a server to load; all unless given")
     parser.add_argument("--seconds", type=int, default=5, help="of each point, after a second of warming up")
     commands = parser.add_subparsers(dest="command")
     serve = commands.add_parser("serve")
@@ -173,7 +189,7 @@ def main() -> None:
         SERVERS[arguments.name][0](arguments.port)
         return
     rows = []
-    for name in SERVERS:
+    for name in arguments.only or SERVERS:
         if not available(name):
             print(f"{name}: left out, needs {', '.join(SERVERS[name][1])}", flush=True)
             continue

@@ -18,7 +18,7 @@ from h2load import length_prefixed
 
 STREAM_BYTES_MAX = 65_535
 _WINDOW_MAX = (1 << 31) - 1
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED = 1, 1, 4, 8
 
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         initial_window = (4).to_bytes(2, "big") + _WINDOW_MAX.to_bytes(4, "big")
         grant = (_WINDOW_MAX - STREAM_BYTES_MAX).to_bytes(4, "big")
-        self._write(_PREFACE + frame(_SETTINGS, 0, 0, initial_window) + frame(_WINDOW_UPDATE, 0, 0, grant))
+        self._write(PREFACE + frame(_SETTINGS, 0, 0, initial_window) + frame(_WINDOW_UPDATE, 0, 0, grant))
 
     def connection_lost(self, error: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -186,11 +186,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 def header_block(path: str, authority: str) -> bytes:
     """The headers of a gRPC call, encoded without a dynamic table (RFC 7541): POST, http, path, authority, type, te."""
-    block = b"\x83\x86" + _literal(b"\x04", path) + _literal(b"\x01", authority)
-    return block + _literal(b"\x0f\x10", "application/grpc") + _literal(b"\x00\x02te", "trailers")
+    block = b"\x83\x86" + literal(b"\x04", path) + literal(b"\x01", authority)
+    return block + literal(b"\x0f\x10", "application/grpc") + literal(b"\x00\x02te", "trailers")
 
 
-def _literal(name: bytes, value: str) -> bytes:
+def literal(name: bytes, value: str) -> bytes:
+    """A header that enters no table: its name, encoded already, and its value."""
     data = value.encode("ascii")
     if len(data) > 126:
         raise ValueError(f"{value!r} is too long for a length of one byte")

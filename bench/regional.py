@@ -2,8 +2,8 @@
 
 etcd is driven by h2load with prepared requests (locks and watches by a small HTTP/2 client), ours by the SDK in
 this process. Both write synced to the same directory, with the same keys and values. Beside each figure stands the CPU
-time per operation, since on few cores the clients and servers take it from each other. The unary echo ceiling of the
-gRPC server library is taken in the same run.
+time per operation, since on few cores the clients and servers take it from each other. What a unary call costs servers
+that do nothing, grpc.aio and our own, is taken in the same run.
 
     .venv/bin/python bench/regional.py [--seconds 5] [--only writes] [--check-perf l] [--output FILE.json]
 
@@ -32,6 +32,8 @@ from isochrone.drills.report.report_os import describe_surroundings
 from isochrone.wire.etcd.generated import rpc_pb2
 
 CEILING = "unary echo ceiling"
+SERVERS = ("aio", "http2")
+"""Whose ceilings are taken, by the names of `bench/echo.py`."""
 SECONDS_MAX = 60
 HEADER = ("measure", "side", "in flight", "per s", "p50 ms", "p99 ms", "CPU us per operation", "ratio")
 
@@ -64,10 +66,10 @@ def rows(results: Results, wanted: Sequence[str]) -> Iterator[tuple[str, ...]]:
             yield (f"{name}, best to best", *[""] * 6, _ratio(best_of_ours, best))
 
 
-def ceiling(seconds: int) -> list[Load]:
-    """The server library of the nodes, doing nothing, with a write's bytes."""
+def ceiling(server: str, seconds: int) -> list[Load]:
+    """A server that does nothing, with a write's bytes."""
     request = rpc_pb2.PutRequest(key=KEY, value=VALUE).SerializeToString()
-    return echo.ceiling("aio", request, echo.IN_FLIGHT, seconds)
+    return echo.ceiling(server, request, echo.IN_FLIGHT, seconds)
 
 
 def _cells(side: str, load: Load) -> tuple[str, ...]:
@@ -95,7 +97,7 @@ def measure_all(directory: Path | None, seconds: int, wanted: Sequence[str]) -> 
     except NotInstalled as missing:
         print(f"the ceiling is left out: {missing}", file=sys.stderr)
     else:
-        results["grpc.aio"] = {CEILING: ceiling(seconds)}
+        results |= {name: {CEILING: ceiling(name, seconds)} for name in SERVERS}
     return results
 
 

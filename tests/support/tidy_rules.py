@@ -99,6 +99,7 @@ PURE_IMPORTS = frozenset(
         "typing",
         "urllib.parse",
         "google_crc32c",
+        "hpack",
         "msgpack",
         "pydantic",
         "pydantic_core",

@@ -1,0 +1,458 @@
+"""One connection of an HTTP/2 server, without I/O: bytes in, calls of a handler, bytes out.
+
+Theory of operation. `receive` takes what has arrived and calls the consumer of each stream that it concerns. Whatever
+answers, then or later, leaves bytes in the output; whoever owns the connection is woken once (`wake`), and takes all
+that has gathered by then. Data that the client's windows do not allow waits at its stream, in order.
+
+Invariants:
+1. Frames of one stream leave in the order in which they were given, and nothing follows an end of stream.
+2. Of what a client makes us keep, everything is bounded: streams at a time (those that it gave up while work for them
+   goes on included), the bytes of unfinished requests, of answers that it does not take, and of a header block. Whoever
+   goes beyond loses the connection, and with it only its own calls.
+3. After a `ProtocolError` nothing more is read: a GOAWAY with the reason is the last thing that leaves.
+
+Windows are given back as data arrives, so a client that keeps to them is never stuck, and one that does not gains
+nothing: what bounds a request is `Limits.request_bytes`, and the size that a message may have.
+
+HAZARD: consumers are called from within `receive`, and may answer from there; they must not call `receive`.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from isochrone.wire.http2 import frames
+from isochrone.wire.http2.frames import Code, ProtocolError, frame
+from isochrone.wire.http2.headers import HEADER_LIST_BYTES_MAX, HeaderDecoder, RequestHeaders, http_refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may make us keep."""
+
+    streams: int = 2_000
+    """At a time. A client that was told waits; one that does not is refused the stream."""
+    stream_window_bytes: int = 1 << 20
+    connection_window_bytes: int = 16 << 20
+    """At least 65,535, with which every connection begins."""
+    request_bytes: int = 32 << 20
+    """Of all requests that have not arrived as a whole."""
+    backlog_bytes: int = 64 << 20
+    """Of all answers that the client has not taken."""
+
+
+class Consumer(Protocol):
+    """Who takes what arrives on one stream."""
+
+    def received(self, data: bytes, ended: bool) -> None:
+        """More of the request; `ended`: the last of it."""
+
+    def cancelled(self) -> bool:
+        """The client gave up, or the connection is gone. True if work goes on; `work_ended` is called when it ends."""
+
+
+class Stream:
+    """One stream, from its headers to its end."""
+
+    __slots__ = ("consumer", "credit", "number", "pending", "remote_ended", "send_window")
+
+    def __init__(self, number: int, send_window: int, *, remote_ended: bool) -> None:
+        self.number = number
+        self.send_window = send_window
+        self.remote_ended = remote_ended
+        self.credit = 0
+        """Bytes received that the client was not yet allowed to send again."""
+        self.pending: deque[tuple[bytes, bool]] = deque()
+        """Data, or a block of trailers that ends the stream, which waits for a window."""
+        self.consumer: Consumer | None = None
+
+
+Accept = Callable[["Connection", Stream, RequestHeaders], Consumer | None]
+"""Takes a new call; None if it answered at once."""
+
+
+@final
+class Connection:
+    """See the module."""
+
+    def __init__(self, accept: Accept, wake: Callable[[], None], limits: Limits) -> None:
+        self._accept = accept
+        self._wake = wake
+        self._limits = limits
+        self._decoder = HeaderDecoder()
+        self._streams: dict[int, Stream] = {}
+        self._blocked: dict[int, Stream] = {}
+        """Streams whose data waits for a window, the longest blocked first."""
+        self._abandoned = 0
+        self._last_stream = 0
+        self._buffer = b""
+        self._preface_seen = False
+        self._settings_seen = False
+        self._block: tuple[int, int, bytearray] | None = None
+        """Stream, flags and beginning of a header block that is being continued."""
+        self._send_window = frames.WINDOW_DEFAULT
+        self._stream_send_window = frames.WINDOW_DEFAULT
+        self._credit = 0
+        self._request_bytes = 0
+        self._backlog_bytes = 0
+        self._output: list[bytes] = []
+        self._going_away = False
+        self.closing = False
+        """Nothing more is read; close when the output has left."""
+        self._write(
+            frames.settings(
+                (frames.MAX_CONCURRENT_STREAMS, limits.streams),
+                (frames.INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
+                (frames.MAX_HEADER_LIST_SIZE, HEADER_LIST_BYTES_MAX),
+            )
+            + frames.window_update(0, limits.connection_window_bytes - frames.WINDOW_DEFAULT)
+        )
+
+    # What the owner of the connection calls.
+
+    def receive(self, data: bytes) -> None:
+        """Take what has arrived, in pieces of any size."""
+        if self.closing:
+            return
+        try:
+            self._parse(self._buffer + data if self._buffer else data)
+            self._check_backlog()
+        except ProtocolError as error:
+            self._end(error)
+
+    def take_output(self) -> bytes:
+        """All that is to be sent now."""
+        output = b"".join(self._output)
+        self._output.clear()
+        self._backlog_bytes -= len(output)
+        return output
+
+    def go_away(self) -> None:
+        """Take no new streams; `is_idle` tells when those under way have ended."""
+        if not self._going_away:
+            self._going_away = True
+            self._write(frames.go_away(self._last_stream, Code.NO_ERROR))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no stream is under way."""
+        return not self._streams
+
+    @property
+    def backlog_bytes(self) -> int:
+        """About how much waits for this client."""
+        return self._backlog_bytes
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.closing = True
+        streams, self._streams = self._streams, {}
+        self._blocked.clear()
+        for stream in streams.values():
+            self._cancel(stream)
+
+    # What consumers call. All of it is without effect on a stream that has ended.
+
+    def answer(self, stream: Stream, block: bytes, data: bytes, trailers: bytes) -> None:
+        """A whole answer: headers, data, trailers."""
+        number, size = stream.number, len(data)
+        if number not in self._streams:
+            return
+        if size <= stream.send_window and size <= self._send_window and size <= frames.FRAME_BYTES_MAX:
+            self._send_window -= size
+            self._write(
+                frame(frames.HEADERS, frames.END_HEADERS, number, block)
+                + frame(frames.DATA, 0, number, data)
+                + frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, number, trailers)
+            )
+            self._ended(stream)
+        else:
+            self.send_headers(stream, block)
+            self.send_data(stream, data)
+            self.finish(stream, trailers)
+
+    def send_headers(self, stream: Stream, block: bytes) -> None:
+        """The headers of an answer, before its data."""
+        if stream.number in self._streams:
+            self._write(frame(frames.HEADERS, frames.END_HEADERS, stream.number, block))
+
+    def send_data(self, stream: Stream, data: bytes) -> None:
+        """More data of an answer."""
+        if stream.number in self._streams:
+            stream.pending.append((data, False))
+            self._backlog_bytes += len(data)
+            if stream.number not in self._blocked:
+                self._advance(stream)
+            self._check_backlog()
+
+    def finish(self, stream: Stream, trailers: bytes) -> None:
+        """The end of an answer, once its data has left."""
+        if stream.number in self._streams:
+            stream.pending.append((trailers, True))
+            self._backlog_bytes += len(trailers)
+            if stream.number not in self._blocked:
+                self._advance(stream)
+
+    def work_ended(self) -> None:
+        """The work for a call ended that its client had given up."""
+        self._abandoned -= 1
+
+    def hold(self, more: int) -> None:
+        """Count bytes of unfinished requests, or discount them.
+
+        Raises:
+            ProtocolError: there are too many; to be passed on to `receive`, from which the consumer was called.
+        """
+        self._request_bytes += more
+        if self._request_bytes > self._limits.request_bytes:
+            raise ProtocolError(Code.ENHANCE_YOUR_CALM, "too much of unfinished requests")
+
+    # Reading.
+
+    def _parse(self, buffer: bytes) -> None:
+        at, end = 0, len(buffer)
+        if not self._preface_seen:
+            if not buffer.startswith(frames.PREFACE[:end]):
+                raise ProtocolError(Code.PROTOCOL_ERROR, "this is not HTTP/2")
+            if end < len(frames.PREFACE):
+                self._buffer = buffer
+                return
+            at, self._preface_seen = len(frames.PREFACE), True
+        while end - at >= frames.HEADER_BYTES and not self.closing:
+            size, kind, flags, number = frames.parse_head(buffer, at)
+            if size > frames.FRAME_BYTES_MAX:
+                raise ProtocolError(Code.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
+            begin = at + frames.HEADER_BYTES
+            if end < begin + size:
+                break
+            at = begin + size
+            self._handle(kind, flags, number, buffer[begin:at])
+        self._buffer = buffer[at:]
+
+    def _handle(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if self._block is not None and kind != frames.CONTINUATION:
+            raise ProtocolError(Code.PROTOCOL_ERROR, "a header block was not continued")
+        if not self._settings_seen and kind != frames.SETTINGS:
+            raise ProtocolError(Code.PROTOCOL_ERROR, "a client begins with its settings")
+        if kind == frames.DATA:
+            self._data(flags, number, payload)
+        elif kind == frames.HEADERS:
+            self._headers(flags, number, payload)
+        elif kind == frames.WINDOW_UPDATE:
+            self._window_update(number, frames.parse_word(payload) & frames.WINDOW_MAX)
+        elif kind == frames.RST_STREAM:
+            self._reset(number, payload)
+        elif kind == frames.SETTINGS:
+            self._settings(flags, number, payload)
+        elif kind == frames.PING:
+            self._ping(flags, number, payload)
+        elif kind == frames.CONTINUATION:
+            self._continuation(flags, number, payload)
+        elif kind == frames.PUSH_PROMISE:
+            raise ProtocolError(Code.PROTOCOL_ERROR, "clients do not push")
+
+    def _data(self, flags: int, number: int, payload: bytes) -> None:
+        size = len(payload)
+        self._credit += size
+        if self._credit * 2 > self._limits.connection_window_bytes:
+            self._write(frames.window_update(0, self._credit))
+            self._credit = 0
+        data = frames.unpad(flags, payload)
+        stream = self._streams.get(number)
+        if stream is None:
+            self._check_not_idle(number)
+            return
+        if stream.remote_ended:
+            raise ProtocolError(Code.STREAM_CLOSED, "data after the end of its stream")
+        stream.credit += size
+        if flags & frames.END_STREAM:
+            stream.remote_ended = True
+        elif stream.credit * 2 > self._limits.stream_window_bytes:
+            self._write(frames.window_update(number, stream.credit))
+            stream.credit = 0
+        if stream.consumer is not None:
+            stream.consumer.received(data, stream.remote_ended)
+
+    def _headers(self, flags: int, number: int, payload: bytes) -> None:
+        block = frames.unpad(flags, payload)
+        if flags & frames.PRIORITIZED:
+            if len(block) < 5:
+                raise ProtocolError(Code.FRAME_SIZE_ERROR, "a priority of less than 5 bytes")
+            block = block[5:]
+        if flags & frames.END_HEADERS:
+            self._block_complete(flags, number, block)
+        else:
+            self._block = (number, flags, bytearray(block))
+
+    def _continuation(self, flags: int, number: int, payload: bytes) -> None:
+        if self._block is None or self._block[0] != number:
+            raise ProtocolError(Code.PROTOCOL_ERROR, "there is no header block to continue")
+        _, first_flags, block = self._block
+        block += payload
+        if len(block) > HEADER_LIST_BYTES_MAX or not payload:
+            raise ProtocolError(Code.ENHANCE_YOUR_CALM, "a header block without end")
+        if flags & frames.END_HEADERS:
+            self._block = None
+            self._block_complete(first_flags, number, bytes(block))
+
+    def _block_complete(self, flags: int, number: int, block: bytes) -> None:
+        headers = self._decoder.decode(block)
+        ended = bool(flags & frames.END_STREAM)
+        stream = self._streams.get(number)
+        if stream is not None:  # the trailers of a request, which gRPC does not use
+            if stream.remote_ended or not ended:
+                raise ProtocolError(Code.PROTOCOL_ERROR, "headers inside a stream")
+            stream.remote_ended = True
+            if stream.consumer is not None:
+                stream.consumer.received(b"", True)
+        elif number > self._last_stream and number % 2:
+            self._last_stream = number
+            self._open(number, headers, ended)
+        elif number == 0 or number % 2 == 0:
+            raise ProtocolError(Code.PROTOCOL_ERROR, f"a client does not open stream {number}")
+
+    def _open(self, number: int, headers: RequestHeaders | None, ended: bool) -> None:
+        if self._going_away or len(self._streams) + self._abandoned >= self._limits.streams:
+            self._write(frames.reset_stream(number, Code.REFUSED_STREAM))
+            return
+        if headers is None:
+            self._write(frames.reset_stream(number, Code.PROTOCOL_ERROR))
+            return
+        stream = self._streams[number] = Stream(number, self._stream_send_window, remote_ended=ended)
+        if headers.refusal is not None:
+            self.finish(stream, http_refusal(*headers.refusal))
+            return
+        stream.consumer = self._accept(self, stream, headers)
+        if ended and stream.consumer is not None:
+            stream.consumer.received(b"", True)
+
+    def _window_update(self, number: int, grant: int) -> None:
+        if grant == 0:
+            raise ProtocolError(Code.PROTOCOL_ERROR, "a window update of nothing")
+        if number == 0:
+            self._send_window += grant
+            if self._send_window > frames.WINDOW_MAX:
+                raise ProtocolError(Code.FLOW_CONTROL_ERROR, "a window beyond the largest")
+            self._advance_blocked()
+            return
+        stream = self._streams.get(number)
+        if stream is None:
+            self._check_not_idle(number)
+            return
+        stream.send_window += grant
+        if stream.send_window > frames.WINDOW_MAX:
+            raise ProtocolError(Code.FLOW_CONTROL_ERROR, "a window beyond the largest")
+        if stream.pending:
+            self._advance(stream)
+
+    def _reset(self, number: int, payload: bytes) -> None:
+        frames.parse_word(payload)
+        self._check_not_idle(number)
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            self._forget(stream)
+            self._cancel(stream)
+
+    def _settings(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise ProtocolError(Code.PROTOCOL_ERROR, "settings of a stream")
+        if flags & frames.ACK:
+            if payload:
+                raise ProtocolError(Code.FRAME_SIZE_ERROR, "an acknowledgement with settings")
+            return
+        self._settings_seen = True
+        for name, value in frames.parse_settings(payload):
+            if name == frames.INITIAL_WINDOW_SIZE:
+                self._resize_windows(value)
+            elif name == frames.ENABLE_PUSH and value > 1:
+                raise ProtocolError(Code.PROTOCOL_ERROR, f"enable push: {value}")
+            elif name == frames.MAX_FRAME_SIZE and not frames.FRAME_BYTES_MAX <= value < 1 << 24:
+                raise ProtocolError(Code.PROTOCOL_ERROR, f"largest frame: {value}")
+        self._write(frame(frames.SETTINGS, frames.ACK, 0, b""))
+        self._advance_blocked()
+
+    def _resize_windows(self, size: int) -> None:
+        if size > frames.WINDOW_MAX:
+            raise ProtocolError(Code.FLOW_CONTROL_ERROR, "a window beyond the largest")
+        change, self._stream_send_window = size - self._stream_send_window, size
+        for stream in self._streams.values():
+            stream.send_window += change
+            if stream.send_window > frames.WINDOW_MAX:
+                raise ProtocolError(Code.FLOW_CONTROL_ERROR, "a window beyond the largest")
+
+    def _ping(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise ProtocolError(Code.PROTOCOL_ERROR, "a ping of a stream")
+        if len(payload) != 8:
+            raise ProtocolError(Code.FRAME_SIZE_ERROR, f"a ping of {len(payload)} bytes")
+        if not flags & frames.ACK:
+            self._write(frame(frames.PING, frames.ACK, 0, payload))
+
+    def _check_not_idle(self, number: int) -> None:
+        if number == 0 or number % 2 == 0 or number > self._last_stream:
+            raise ProtocolError(Code.PROTOCOL_ERROR, f"stream {number} was not opened")
+
+    # Writing.
+
+    def _write(self, data: bytes) -> None:
+        if self.closing:
+            return
+        if not self._output:
+            self._wake()
+        self._output.append(data)
+        self._backlog_bytes += len(data)
+
+    def _check_backlog(self) -> None:
+        if self._backlog_bytes > self._limits.backlog_bytes and not self.closing:
+            self._end(ProtocolError(Code.ENHANCE_YOUR_CALM, "answers are not taken"))
+
+    def _advance_blocked(self) -> None:
+        for stream in list(self._blocked.values()):
+            if self._send_window <= 0:
+                break
+            self._advance(stream)
+
+    def _advance(self, stream: Stream) -> None:
+        """Send what the windows allow of what is pending."""
+        while stream.pending:
+            data, ends = stream.pending.popleft()
+            self._backlog_bytes -= len(data)
+            if ends:
+                self._write(frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream.number, data))
+                self._ended(stream)
+                return
+            while data:
+                size = min(len(data), stream.send_window, self._send_window, frames.FRAME_BYTES_MAX)
+                if size <= 0:
+                    stream.pending.appendleft((data, False))
+                    self._backlog_bytes += len(data)
+                    self._blocked.pop(stream.number, None)  # to the end, so that all get their turn
+                    self._blocked[stream.number] = stream
+                    return
+                stream.send_window -= size
+                self._send_window -= size
+                self._write(frame(frames.DATA, 0, stream.number, data[:size]))
+                data = data[size:]
+        self._blocked.pop(stream.number, None)
+
+    def _ended(self, stream: Stream) -> None:
+        """We have sent the end of a stream."""
+        del self._streams[stream.number]
+        self._blocked.pop(stream.number, None)
+        if not stream.remote_ended:  # tell the client that the rest of its request is of no use
+            self._write(frames.reset_stream(stream.number, Code.NO_ERROR))
+
+    def _forget(self, stream: Stream) -> None:
+        self._blocked.pop(stream.number, None)
+        self._backlog_bytes -= sum(len(data) for data, _ in stream.pending)
+        stream.pending.clear()
+
+    def _cancel(self, stream: Stream) -> None:
+        if stream.consumer is not None and stream.consumer.cancelled():
+            self._abandoned += 1
+
+    def _end(self, error: ProtocolError) -> None:
+        """The client broke the rules: say why, and read nothing more."""
+        self._write(frames.go_away(self._last_stream, error.code, str(error)))
+        self.lost()

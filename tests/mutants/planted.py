@@ -3,6 +3,7 @@
 from change_mutants import MEMBERSHIP_MUTANTS, TRANSFER_MUTANTS
 from coordination_mutants import COORDINATION_MUTANTS
 from host_mutants import HOST_MUTANTS, STATE_MUTANTS, STORE_MUTANTS
+from http2_mutants import HTTP2_MUTANTS
 from lease_mutants import HAND_BACK_MUTANTS, LEASE_MUTANTS
 from quiescence_mutants import CORE_MUTANTS, WATCH_MUTANTS
 from raft_mutants import ELECTION_MUTANTS, READING_MUTANTS, REPLICATION_MUTANTS, WITNESS_MUTANTS
@@ -28,4 +29,5 @@ MUTANTS = (
     *COORDINATION_MUTANTS,
     *SNAPSHOT_MUTANTS,
     *COPY_MUTANTS,
+    *HTTP2_MUTANTS,
 )

@@ -311,6 +311,23 @@ def test_pings_whose_answers_are_not_read_are_bounded() -> None:
     assert client.refusal()[0] is Code.ENHANCE_YOUR_CALM
 
 
+def test_nothing_is_read_after_the_connection_was_ended_amid_a_batch() -> None:
+    heard: list[bytes] = []
+
+    def flood(call: Call, message: bytes) -> None:
+        heard.append(message)
+        call.answer(bytes(400_000))
+
+    client = Client({"/t/Echo": UnaryMethod(flood)}, Limits(backlog_bytes=1 << 20))
+    calls = b""
+    for number in range(1, 19, 2):
+        calls += frames.frame(frames.HEADERS, frames.END_HEADERS, number, client.headers())
+        calls += frames.frame(frames.DATA, frames.END_STREAM, number, prefixed(b"x"))
+    client.connection.receive(calls)
+    assert len(heard) == 3, "the third answer was one too many"
+    assert client.refusal()[0] is Code.ENHANCE_YOUR_CALM
+
+
 def test_unfinished_requests_are_bounded() -> None:
     client = Client(ECHO, Limits(request_bytes=50_000))
     for _ in range(3):

@@ -1,0 +1,135 @@
+"""Faults in the HTTP/2 server: framing, flow control, and the bounds on what a client may make it keep."""
+
+from planting import Mutant
+
+CONNECTION = "wire/http2/connection.py"
+CALLS = "wire/http2/calls.py"
+HEADERS = "wire/http2/headers.py"
+SERVER = "wire/http2/server_os.py"
+
+_CONNECTION = "tests/unit/wire/test_http2_connection.py::test_"
+_CALLS = "tests/unit/wire/test_http2_calls.py::test_"
+_HEADERS = "tests/unit/wire/test_http2_headers.py::test_"
+_SERVER = "tests/integration/wire/test_http2_server.py::test_"
+
+HTTP2_MUTANTS = (
+    Mutant(
+        name="a small answer does not look at the stream's window",
+        file=CONNECTION,
+        old="        if size <= stream.send_window and size <= self._send_window",
+        new="        if size <= self._send_window",
+        test=_CONNECTION + "small_answers_do_not_pass_the_windows_either",
+    ),
+    Mutant(
+        name="an answer that waits is not counted against the connection's window",
+        file=CONNECTION,
+        old="                stream.send_window -= size\n                self._send_window -= size\n",
+        new="                stream.send_window -= size\n",
+        test=_CONNECTION + "an_answer_waits_for_the_windows_and_goes_on_where_it_stopped",
+    ),
+    Mutant(
+        name="new initial windows do not reach streams that are open",
+        file=CONNECTION,
+        old="            stream.send_window += change\n",
+        new="            stream.send_window += 0 * change\n",
+        test=_CONNECTION + "small_answers_do_not_pass_the_windows_either",
+    ),
+    Mutant(
+        name="the stream that waits longest takes the whole window every time",
+        file=CONNECTION,
+        old="                    self._blocked.pop(stream.number, None)  # to the end, so that all get their turn\n",
+        new="",
+        test=_CONNECTION + "streams_that_wait_for_the_connections_window_take_turns",
+    ),
+    Mutant(
+        name="a stream's window is not given back",
+        file=CONNECTION,
+        old="            self._write(frames.window_update(number, stream.credit))\n",
+        new="",
+        test=_CONNECTION + "a_server_takes_back_its_windows_as_a_request_arrives",
+    ),
+    Mutant(
+        name="a call that its client gave up frees its place at once",
+        file=CONNECTION,
+        old="len(self._streams) + self._abandoned >= self._limits.streams",
+        new="len(self._streams) >= self._limits.streams",
+        test=_CONNECTION + "a_client_that_gives_its_calls_up_gets_no_place_before_their_work_has_ended",
+    ),
+    Mutant(
+        name="the place of a call that was given up is never freed",
+        file=CALLS,
+        old="            if self.cancelled_by_client:\n                self._connection.work_ended()\n",
+        new="",
+        test=_CONNECTION + "a_client_that_gives_its_calls_up_gets_no_place_before_their_work_has_ended",
+    ),
+    Mutant(
+        name="answers that are not taken are not bounded",
+        file=CONNECTION,
+        old="        if self._backlog_bytes > self._limits.backlog_bytes and not self.closing:\n",
+        new="        if False:\n",
+        test=_CONNECTION + "a_client_that_takes_no_answers_loses_its_connection",
+    ),
+    Mutant(
+        name="control frames that are not read are not bounded",
+        file=CONNECTION,
+        old="            self._check_backlog()\n        except ProtocolError",
+        new="        except ProtocolError",
+        test=_CONNECTION + "pings_whose_answers_are_not_read_are_bounded",
+    ),
+    Mutant(
+        name="a request that was given up counts for ever",
+        file=CALLS,
+        old="        self._drop(len(self._buffer))\n        if self._handler",
+        new="        if self._handler",
+        test=_CONNECTION + "requests_that_were_finished_or_given_up_do_not_count",
+    ),
+    Mutant(
+        name="a header block is not bounded",
+        file=CONNECTION,
+        old="        if len(block) > HEADER_LIST_BYTES_MAX or not payload:\n",
+        new="        if not payload:\n",
+        test=_CONNECTION + "a_header_block_is_bounded",
+    ),
+    Mutant(
+        name="frames are handled after the connection was ended",
+        file=CONNECTION,
+        old="        while end - at >= frames.HEADER_BYTES and not self.closing:\n",
+        new="        while end - at >= frames.HEADER_BYTES:\n",
+        test=_CONNECTION + "nothing_is_read_after_the_connection_was_ended_amid_a_batch",
+    ),
+    Mutant(
+        name="header blocks are kept although the table has changed",
+        file=HEADERS,
+        old="            self._kept.clear()\n        elif headers",
+        new="            pass\n        elif headers",
+        test=_HEADERS + "the_same_bytes_after_a_change_of_the_table_are_read_anew",
+    ),
+    Mutant(
+        name="a change of the table is told by its length",
+        file=HEADERS,
+        old=" or newest is not (entries[0] if entries else None)",
+        new="",
+        test=_HEADERS + "a_table_of_one_entry_is_watched_too",
+    ),
+    Mutant(
+        name="a compressed message is taken for what it says",
+        file=CALLS,
+        old="        if flag:\n",
+        new="        if False:\n",
+        test=_CALLS + "wrong_requests_are_refused_and_reach_no_handler",
+    ),
+    Mutant(
+        name="a handler hears messages after it ended the stream",
+        file=CALLS,
+        old="                if self._is_over():\n                    break\n",
+        new="",
+        test=_CALLS + "a_handler_may_end_a_stream_amid_its_messages",
+    ),
+    Mutant(
+        name="a client that does not read is kept although it has lost its connection",
+        file=SERVER,
+        old="            self._transport.abort()  # it does not read, so it cannot be told why\n",
+        new="            pass\n",
+        test=_SERVER + "a_client_that_does_not_read_loses_its_connection_and_others_are_served",
+    ),
+)

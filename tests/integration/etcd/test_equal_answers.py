@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from etcd_cluster import EtcdCluster
-from etcd_conversation import converse, differences
-from etcd_requests import random_requests
+from etcd_conversation import converse, differences, text_of
+from etcd_requests import Call, random_requests
 
+from isochrone.wire.etcd.checks_grpc import refusal_of
 from isochrone.wire.etcd.errors import EtcdError
 
 pytestmark = pytest.mark.interop
@@ -67,3 +68,29 @@ def test_a_conversation_meets_what_it_should(address: str) -> None:
     assert set(refusals) <= known, "codes and texts are the published ones"
     told = [line for exchange in exchanges for line in exchange.told]
     assert len(told) > 1000, "watchers are told of events"
+
+
+IN_ITSELF = {
+    EtcdError.EMPTY_KEY,
+    EtcdError.VALUE_PROVIDED,
+    EtcdError.LEASE_PROVIDED,
+    EtcdError.TOO_MANY_OPERATIONS,
+    EtcdError.DUPLICATE_KEY,
+    EtcdError.REQUEST_TOO_LARGE,
+    EtcdError.LEASE_TTL_TOO_LARGE,
+}
+"""The errors that do not depend on what the store holds."""
+
+
+def test_requests_that_are_wrong_in_themselves_are_told_as_etcd_tells_them(address: str) -> None:
+    requests = random_requests(random.Random(200), 3 * REQUESTS)
+    answers = [exchange.answer for exchange in asyncio.run(converse(address, requests))]
+    texts = {f"{error.value.code}: {error.value.text}": error for error in EtcdError}
+    refused = 0
+    for request, answer in zip(requests, answers, strict=True):
+        if isinstance(request, Call):
+            ours, theirs = refusal_of(request.request), texts.get(answer)
+            refused += ours is not None
+            if ours is not None or theirs in IN_ITSELF:
+                assert ours is theirs, f"{request.path} {text_of(request.request)}"
+    assert refused > 30

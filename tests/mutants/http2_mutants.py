@@ -16,8 +16,8 @@ HTTP2_MUTANTS = (
     Mutant(
         name="a small answer does not look at the stream's window",
         file=CONNECTION,
-        old="        if size <= stream.send_window and size <= self._send_window",
-        new="        if size <= self._send_window",
+        old="        return size <= stream.send_window and size <= self._send_window",
+        new="        return size <= self._send_window",
         test=_CONNECTION + "small_answers_do_not_pass_the_windows_either",
     ),
     Mutant(

@@ -159,7 +159,7 @@ class Connection:
         number, size = stream.number, len(data)
         if number not in self._streams:
             return
-        if size <= stream.send_window and size <= self._send_window and size <= frames.FRAME_BYTES_MAX:
+        if self._fits(stream, size):
             self._send_window -= size
             self._write(
                 frame(frames.HEADERS, frames.END_HEADERS, number, block)
@@ -179,12 +179,19 @@ class Connection:
 
     def send_data(self, stream: Stream, data: bytes) -> None:
         """More data of an answer."""
-        if stream.number in self._streams:
+        number, size = stream.number, len(data)
+        if number not in self._streams:
+            return
+        if not stream.pending and self._fits(stream, size):
+            stream.send_window -= size
+            self._send_window -= size
+            self._write(frame(frames.DATA, 0, number, data))
+        else:
             stream.pending.append((data, False))
             self._backlog_bytes += len(data)
-            if stream.number not in self._blocked:
+            if number not in self._blocked:
                 self._advance(stream)
-            self._check_backlog()
+        self._check_backlog()
 
     def finish(self, stream: Stream, trailers: bytes) -> None:
         """The end of an answer, once its data has left."""
@@ -402,6 +409,10 @@ class Connection:
             self._wake()
         self._output.append(data)
         self._backlog_bytes += len(data)
+
+    def _fits(self, stream: Stream, size: int) -> bool:
+        """Whether that much data may leave at once, in one frame."""
+        return size <= stream.send_window and size <= self._send_window and size <= frames.FRAME_BYTES_MAX
 
     def _check_backlog(self) -> None:
         if self._backlog_bytes > self._limits.backlog_bytes and not self.closing:

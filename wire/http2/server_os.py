@@ -5,7 +5,6 @@ answers gather in its connection, up to the limit at which it loses it.
 """
 
 import asyncio
-import ssl
 from typing import final
 
 from isochrone.errors import Unavailable
@@ -27,15 +26,15 @@ class Http2Server:
         self._sockets: dict[_Socket, None] = {}
         self._server: asyncio.Server | None = None
 
-    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """Listen; returns the port, which is drawn if 0 was given. A `tls` context must offer `h2` by ALPN.
+    async def start(self, host: str, port: int) -> int:
+        """Listen, in plain text as yet; returns the port, which is drawn if 0 was given.
 
         Raises:
             Unavailable: the port is in use, or the address is not one of this machine.
         """
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(self._connected, host, port, backlog=BACKLOG, ssl=tls)
+            self._server = await loop.create_server(self._connected, host, port, backlog=BACKLOG)
         except OSError as error:
             raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
         return int(self._server.sockets[0].getsockname()[1])
@@ -117,7 +116,10 @@ class _Socket(asyncio.Protocol):
     async def close(self) -> None:
         """Close the socket; what cannot leave at once does not leave."""
         assert self._transport is not None
-        self._transport.abort() if self._paused else self._transport.close()
+        if self._paused:
+            self._transport.abort()
+        else:
+            self._transport.close()
         await self._closed
 
     def _wake(self) -> None:

@@ -12,6 +12,7 @@ single figures, and at none taken while other programs were busy: the load avera
 """
 
 import argparse
+import asyncio
 import json
 import os
 import sys
@@ -37,6 +38,7 @@ SERVERS = ("aio", "http2")
 SECONDS_MAX = 60
 HEADER = ("measure", "side", "in flight", "per s", "p50 ms", "p99 ms", "CPU us per operation", "ratio")
 
+OpenSide = Callable[[Path, int, asyncio.Runner], AbstractContextManager[Side]]
 Results = dict[str, dict[str, list[Load]]]
 """By side, by measure: its points."""
 
@@ -84,14 +86,15 @@ def _ratio(ours: Load, theirs: Load | None) -> str:
 def measure_all(directory: Path | None, seconds: int, wanted: Sequence[str]) -> Results:
     """Both sides in turn, and the ceiling; what cannot run here is left out and named."""
     results: Results = {}
-    sides: tuple[Callable[[Path, int], AbstractContextManager[Side]], ...] = (etcd_side, isochrone_side)
-    for open_side in sides:
-        with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as scratch:
-            try:
-                with open_side(Path(scratch), seconds) as side:
-                    results[side.name] = measure(side, wanted)
-            except NotInstalled as missing:
-                print(f"etcd is left out: {missing}", file=sys.stderr)
+    sides: tuple[OpenSide, ...] = (etcd_side, isochrone_side)
+    with asyncio.Runner() as runner:  # one for all: grpc.aio complains of a process that opens loop after loop
+        for open_side in sides:
+            with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as scratch:
+                try:
+                    with open_side(Path(scratch), seconds, runner) as side:
+                        results[side.name] = measure(side, wanted)
+                except NotInstalled as missing:
+                    print(f"etcd is left out: {missing}", file=sys.stderr)
     try:
         require("h2load")
     except NotInstalled as missing:

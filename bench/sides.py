@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import grpc.aio
 from etcd_cluster import STOP_S_MAX, EtcdCluster, require, wait_until
 from figures import Load
 from h2load import Target, run_h2load
@@ -27,9 +28,12 @@ from isochrone.wire.etcd.generated import rpc_pb2
 
 KEY, VALUE = b"bench/0123456789", bytes(range(100))
 WRITES, LINEARIZABLE, SERIALIZABLE = "writes", "linearizable reads", "serializable reads"
+ALIKE = "writes, clients alike"
+"""Both driven by a Python client that awaits each call: the other measures give etcd a client in C."""
 WATCHES, LOCKS, CONTENDED = "watch events", "locks, each its own", "locks, all one"
 IN_FLIGHT = {
     WRITES: (1, 16, 64, 256, 512, 1000),
+    ALIKE: (1, 64),
     LINEARIZABLE: (1, 64, 256),
     SERIALIZABLE: (1, 64, 256),
     WATCHES: (1, 4),
@@ -62,16 +66,18 @@ class Side:
 
 
 @contextmanager
-def etcd_side(directory: Path, seconds: int) -> Iterator[Side]:
+def etcd_side(directory: Path, seconds: int, runner: asyncio.Runner) -> Iterator[Side]:
     """Three members of etcd; everything goes to the leader, which is what is best for etcd."""
     require("etcd", "h2load")
     with EtcdCluster(directory) as cluster:
         leader = cluster.leader
         pids = {"leader" if member is leader else member.name: member.process.pid for member in cluster.members}
-        yield Side("etcd", etcd_measures(leader.address, pids, seconds))
+        yield Side("etcd", etcd_measures(leader.address, pids, seconds, runner))
 
 
-def etcd_measures(address: str, pids: Mapping[str, int], seconds: int) -> dict[str, Callable[[int], Load]]:
+def etcd_measures(
+    address: str, pids: Mapping[str, int], seconds: int, runner: asyncio.Runner
+) -> dict[str, Callable[[int], Load]]:
     """Everything that can be measured of whatever speaks etcd's API at this address."""
     put = rpc_pb2.PutRequest(key=KEY, value=VALUE).SerializeToString()
     read = rpc_pb2.RangeRequest(key=KEY).SerializeToString()
@@ -81,29 +87,31 @@ def etcd_measures(address: str, pids: Mapping[str, int], seconds: int) -> dict[s
         return lambda in_flight: run_h2load(Target(address, path, request), in_flight, seconds, pids)
 
     def locks(contended: bool) -> Callable[[int], Load]:
-        return lambda in_flight: asyncio.run(etcd_locks(address, in_flight, seconds, pids, contended=contended))
+        return lambda in_flight: runner.run(etcd_locks(address, in_flight, seconds, pids, contended=contended))
 
     return {
         WRITES: unary(PUT, put),
+        ALIKE: lambda in_flight: runner.run(_grpc_aio(address, PUT, put, in_flight, seconds, pids)),
         LINEARIZABLE: unary(RANGE, read),
         SERIALIZABLE: unary(RANGE, stale),
-        WATCHES: lambda in_flight: asyncio.run(etcd_watches(address, in_flight, seconds, pids, VALUE)),
+        WATCHES: lambda in_flight: runner.run(etcd_watches(address, in_flight, seconds, pids, VALUE)),
         LOCKS: locks(False),
         CONTENDED: locks(True),
     }
 
 
 @contextmanager
-def isochrone_side(directory: Path, seconds: int) -> Iterator[Side]:
+def isochrone_side(directory: Path, seconds: int, runner: asyncio.Runner) -> Iterator[Side]:
     """Three nodes of ours as plain processes, driven by the SDK in this process."""
-    # One loop for everything: grpc.aio complains of a process that opens one after the other.
-    with asyncio.Runner() as runner, _nodes(directory, runner) as (addresses, pids):
+    with _nodes(directory, runner) as (addresses, pids):
 
         def driven(operation: Callable[[Client], Callable[[], Awaitable[object]]]) -> Callable[[int], Load]:
             return lambda in_flight: runner.run(_sdk(addresses, in_flight, seconds, pids, operation))
 
+        write = driven(lambda client: partial(client.put, KEY, VALUE))
         measures = {
-            WRITES: driven(lambda client: partial(client.put, KEY, VALUE)),
+            WRITES: write,
+            ALIKE: write,
             LINEARIZABLE: driven(lambda client: partial(client.get, KEY)),
         }
         yield Side("isochrone", measures)
@@ -133,6 +141,18 @@ def parse_check_perf(text: str) -> Mapping[str, float]:
     if missing := [name for name, match in found.items() if match is None]:
         raise ValueError(f"etcdctl check perf did not tell {', '.join(missing)}: {text[-500:]}")
     return {name: float(match[1]) for name, match in found.items() if match is not None}
+
+
+async def _grpc_aio(
+    address: str, path: str, request: bytes, in_flight: int, seconds: int, pids: Mapping[str, int]
+) -> Load:
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.unary_unary(path)
+
+        async def write() -> None:
+            await call(request)
+
+        return await closed_loop([write] * in_flight, seconds, pids)
 
 
 async def _sdk(

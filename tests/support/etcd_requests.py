@@ -111,7 +111,7 @@ class _Requests:
             limit=self._rng.choice((0, 0, 0, 1, 2, 3, 100, -1)),
             revision=self._revision() if self._chance(0.4) else 0,
             sort_order=self._rng.choice((pb.RangeRequest.NONE, pb.RangeRequest.ASCEND, pb.RangeRequest.DESCEND)),
-            sort_target=self._rng.choice(pb.RangeRequest.SortTarget.values()),
+            sort_target=self._rng.choice(pb.RangeRequest.SortTarget.keys()),
             serializable=self._chance(0.2),
             keys_only=self._chance(0.15),
             count_only=self._chance(0.1),
@@ -145,7 +145,7 @@ class _Requests:
 
     def _compare(self) -> pb.Compare:
         key, range_end = self._keys() if self._chance(0.2) else (self._key(), b"")
-        made = pb.Compare(key=key, range_end=range_end, result=self._rng.choice(pb.Compare.CompareResult.values()))
+        made = pb.Compare(key=key, range_end=range_end, result=self._rng.choice(pb.Compare.CompareResult.keys()))
         match self._rng.randrange(6):
             case 0:
                 made.target, made.version = pb.Compare.VERSION, self._rng.randrange(4)
@@ -176,7 +176,7 @@ class _Requests:
 
     def _watch(self) -> pb.WatchCreateRequest:
         key, range_end = self._keys()
-        filters = [each for each in pb.WatchCreateRequest.FilterType.values() if self._chance(0.15)]
+        filters = [name for name, _ in pb.WatchCreateRequest.FilterType.items() if self._chance(0.15)]
         return pb.WatchCreateRequest(
             key=key,
             range_end=range_end,

@@ -30,6 +30,7 @@ from isochrone.node.files_os import load_config, load_served_topology, locked, w
 from isochrone.node.layout import Layout
 from isochrone.node.settings import first_configuration
 from isochrone.regions.storage.directory_os import LOCK_FILE, bootstrap_store
+from isochrone.node.ports_os import choose_etcd_addresses
 from isochrone.topology import Topology, load_topology
 from isochrone.wire.messages import Configuration
 
@@ -133,6 +134,7 @@ def write_configs(
     topology: Topology, layout: Layout, record: BootstrapRecord, addresses: Mapping[NodeId, str], *, local: bool
 ) -> None:
     """Write every node's configuration, for the addresses given."""
+    etcd_addresses = choose_etcd_addresses(topology, addresses)
     for spec in topology.nodes:
         config = NodeConfig(
             node=spec.id,
@@ -146,6 +148,7 @@ def write_configs(
             topology_file=layout.topology,
             local=local,
             links_file=layout.links if local else None,
+            etcd_addresses=etcd_addresses,
         )
         write_durably(layout.node_config(spec.id), encode_config(config))
 

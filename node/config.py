@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from isochrone.errors import InvalidRequest
-from isochrone.ids import ClusterId, NodeId, RegionId, StoreId, ZoneId
+from isochrone.ids import ClusterId, GroupId, NodeId, RegionId, StoreId, ZoneId
 from isochrone.topology import Ordering, Problem, Topology, TopologyError
 
 
@@ -45,6 +45,10 @@ class NodeConfig:
     """Seeds election timeouts, jitter and loss; drawn by the node when None."""
     links_file: Path | None = None
     """Link shapes that differ from the topology's, as of now (`node.links`). A file that is absent changes none."""
+    etcd_addresses: Mapping[NodeId, str] = field(default_factory=dict, hash=False)
+    """`host:port` at which nodes speak etcd's API. A node that is not named speaks it nowhere."""
+    etcd_group: GroupId | None = None
+    """The group for which this node speaks etcd's API; that of its region when None."""
 
 
 def encode_config(config: NodeConfig) -> str:
@@ -53,6 +57,7 @@ def encode_config(config: NodeConfig) -> str:
     for name in ("data_directory", "topology_file", "links_file"):
         plain[name] = None if plain[name] is None else str(plain[name])
     plain["addresses"] = dict(config.addresses)
+    plain["etcd_addresses"] = dict(config.etcd_addresses)
     return json.dumps(plain, indent=2) + "\n"
 
 
@@ -77,12 +82,14 @@ def parse_config(text: str, source: str) -> NodeConfig:
         store=StoreId(_text(plain, "store", source)),
         data_directory=Path(_text(plain, "data_directory", source)),
         listen=_address(_text(plain, "listen", source), "listen", source),
-        addresses=_addresses(plain["addresses"], source),
+        addresses=_addresses(plain["addresses"], "addresses", source),
         topology_file=Path(_text(plain, "topology_file", source)),
         local=_boolean(plain, "local", source),
         clock_offset_ms=_number(plain, "clock_offset_ms", source),
         seed=_optional_integer(plain, "seed", source),
         links_file=None if plain.get("links_file") is None else Path(_text(plain, "links_file", source)),
+        etcd_addresses=_addresses(plain.get("etcd_addresses", {}), "etcd_addresses", source),
+        etcd_group=None if plain.get("etcd_group") is None else GroupId(_text(plain, "etcd_group", source)),
     )
     _check_relations(config, source)
     return config
@@ -124,7 +131,7 @@ def check_fits(config: NodeConfig, topology: Topology) -> None:
 
 def _check_keys(plain: Mapping[str, object], source: str) -> None:
     known = [each.name for each in fields(NodeConfig)]
-    optional = {"local", "clock_offset_ms", "seed", "links_file"}
+    optional = {"local", "clock_offset_ms", "seed", "links_file", "etcd_addresses", "etcd_group"}
     for name in sorted(set(plain) - set(known)):
         raise ConfigError(f"{source}: {name}: found an unknown key; allowed: {', '.join(known)}")
     for name in known:
@@ -169,10 +176,10 @@ def _optional_integer(plain: Mapping[str, object], name: str, source: str) -> in
     return value
 
 
-def _addresses(value: object, source: str) -> dict[NodeId, str]:
+def _addresses(value: object, name: str, source: str) -> dict[NodeId, str]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{source}: addresses: found {_kind(value)}; allowed: an object of node: host:port")
-    return {NodeId(node): _address(address, f"addresses.{node}", source) for node, address in value.items()}
+        raise ConfigError(f"{source}: {name}: found {_kind(value)}; allowed: an object of node: host:port")
+    return {NodeId(node): _address(address, f"{name}.{node}", source) for node, address in value.items()}
 
 
 def _address(value: object, path: str, source: str) -> str:

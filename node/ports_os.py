@@ -36,6 +36,26 @@ def choose_addresses(topology: Topology) -> Mapping[NodeId, str]:
     return addresses
 
 
+def choose_etcd_addresses(topology: Topology, addresses: Mapping[NodeId, str]) -> Mapping[NodeId, str]:
+    """Where each node speaks etcd's API: the port after one that the topology names, else a free one of loopback.
+
+    Raises:
+        Unavailable: no port is free.
+    """
+    rng = random.SystemRandom()
+    chosen: dict[NodeId, str] = {}
+    taken = {int(address.rpartition(":")[2]) for address in addresses.values()}
+    for spec in topology.nodes:
+        if spec.address is not None:
+            host, _, port = spec.address.rpartition(":")
+            chosen[spec.id] = f"{host}:{int(port) + 1}"
+        else:
+            drawn = _draw_port(rng, taken)
+            taken.add(drawn)
+            chosen[spec.id] = f"127.0.0.1:{drawn}"
+    return chosen
+
+
 def check_addresses(topology: Topology) -> None:
     """Raise `Unavailable` unless this machine can listen on every address that the topology names."""
     for spec in topology.nodes:

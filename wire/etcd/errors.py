@@ -90,6 +90,12 @@ ETCD_BY_ERROR: dict[type[Exception], EtcdError] = {
     errors.LeadershipLost: EtcdError.TIMEOUT_LEADER_LOST,
     errors.ConnectionLost: EtcdError.TIMEOUT_CONNECTION_LOST,
     errors.StorageError: EtcdError.STOPPED,
+    errors.RevisionCompacted: EtcdError.COMPACTED,
+    errors.FutureRevision: EtcdError.FUTURE_REVISION,
+    errors.DuplicateKey: EtcdError.DUPLICATE_KEY,
+    errors.KeyNotFound: EtcdError.KEY_NOT_FOUND,
+    errors.LeaseNotFound: EtcdError.LEASE_NOT_FOUND,
+    errors.LeaseExists: EtcdError.LEASE_EXISTS,
 }
 """The errors of ours that etcd has too; those below them in the tree stand under the same one."""
 

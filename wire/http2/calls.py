@@ -111,6 +111,10 @@ class Call:
         """About how much waits for this client, on all its streams."""
         return self._connection.backlog_bytes
 
+    def call_when_drained(self, callback: Callable[[], None]) -> None:
+        """See `Connection.call_when_drained`."""
+        self._connection.call_when_drained(callback)
+
     def answer(self, message: bytes) -> None:
         """End a unary call with its answer."""
         if self._end():

@@ -41,6 +41,9 @@ class Limits:
     backlog_bytes: int = 64 << 20
     """Of all answers that the client has not taken."""
 
+DRAINED_BYTES = 1 << 20
+"""Whoever rests because much waits for a client goes on when no more than this does."""
+
 
 class Consumer(Protocol):
     """Who takes what arrives on one stream."""
@@ -96,6 +99,7 @@ class Connection:
         self._credit = 0
         self._request_bytes = 0
         self._backlog_bytes = 0
+        self._when_drained: list[Callable[[], None]] = []
         self._output: list[bytes] = []
         self._going_away = False
         self.closing = False
@@ -126,7 +130,15 @@ class Connection:
         output = b"".join(self._output)
         self._output.clear()
         self._backlog_bytes -= len(output)
+        if self._when_drained and self._backlog_bytes <= DRAINED_BYTES:
+            waiting, self._when_drained = self._when_drained, []
+            for callback in waiting:
+                callback()
         return output
+
+    def call_when_drained(self, callback: Callable[[], None]) -> None:
+        """Call back once, when little waits for this client any more; never if the connection is lost before."""
+        self._when_drained.append(callback)
 
     def go_away(self) -> None:
         """Take no new streams; `is_idle` tells when those under way have ended."""
@@ -147,6 +159,7 @@ class Connection:
     def lost(self) -> None:
         """The connection is gone."""
         self.closing = True
+        self._when_drained.clear()
         streams, self._streams = self._streams, {}
         self._blocked.clear()
         for stream in streams.values():

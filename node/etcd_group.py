@@ -1,0 +1,179 @@
+"""Asks one group for an endpoint of etcd's API, from wherever this node stands.
+
+The leader is asked directly, in this process. A node that does not lead passes the question on through a client of its
+own, as etcd's followers do; so does a leader that loses its office before it has taken the question. The client opens
+when it is first needed.
+
+A question of unknown outcome is never asked again here: what the client repeats has a session that makes it take effect
+once, and the leader in this process is asked once.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import final
+
+from isochrone.client.client import Client
+from isochrone.errors import InvalidRequest, IsochroneError, NotLeader, Unavailable
+from isochrone.ids import NS_PER_S, GroupId, KeyspaceId, Nanos, NodeId, Revision
+from isochrone.regions.host import Host
+from isochrone.regions.replica import Replica
+from isochrone.regions.requests import Outcome
+from isochrone.wire.commands import (
+    COMMAND_BYTES_MAX,
+    Command,
+    Operation,
+    Query,
+    Result,
+    check_operation,
+    check_query,
+    decode_result,
+    encode_command,
+    encode_query,
+)
+from isochrone.wire.kv import ALL, Range, prefix_end
+from isochrone.wire.leases import LeaseKeepAlive, LeaseList, LeaseTimeToLive
+from isochrone.wire.locks import LockQuery, LockWait
+
+UNDER_WAY_MAX = 10_000
+"""Most questions that are passed on at a time; beyond, they are refused."""
+Told = Callable[[Result | IsochroneError], None]
+_QUERIES = (Range, LeaseKeepAlive, LeaseTimeToLive, LeaseList, LockWait, LockQuery)
+
+
+@final
+class GroupAccess:
+    """See the module. `close` it before the host stops."""
+
+    def __init__(
+        self,
+        host: Host,
+        node: NodeId,
+        group: GroupId,
+        keyspaces: Sequence[tuple[bytes, KeyspaceId]],
+        connect: Callable[[], Awaitable[Client]],
+    ) -> None:
+        """Serve these keyspaces (prefix and id) of `group`, at least one. `connect` opens the client."""
+        self.host = host
+        self.node = node
+        self.group = group
+        self._keyspaces = tuple(sorted(keyspaces))
+        self._connect = connect
+        self._client: asyncio.Task[Client] | None = None
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._closed = False
+
+    @property
+    def replica(self) -> Replica | None:
+        """The group's replica at this node."""
+        return self.host.replicas.get(self.group)
+
+    @property
+    def revision(self) -> Revision:
+        """The group's revision as applied here; 0 where it has no replica."""
+        replica = self.replica
+        return Revision(0) if replica is None else replica.revision
+
+    @property
+    def term(self) -> int:
+        """The group's term as known here; 0 where it has no replica."""
+        replica = self.replica
+        return 0 if replica is None else replica.core.term
+
+    def serves(self, key: bytes, range_end: bytes) -> bool:
+        """Whether a key, or some key that a range may hold, belongs to the group."""
+        if not range_end:
+            return any(key.startswith(prefix) for prefix, _ in self._keyspaces)
+        return any(
+            (range_end == ALL or prefix < range_end) and (prefix_end(prefix) == ALL or key < prefix_end(prefix))
+            for prefix, _ in self._keyspaces
+        )
+
+    def ask(self, key: bytes, question: Operation | Query, timeout_s: float, told: Told) -> None:
+        """Put a question to the group's leader; `told` is called once, perhaps at once.
+
+        `key` names the keyspace that it goes through; one of no keyspace of the group stands for the first.
+        A `Range` is a query here, linearizable.
+        """
+        try:
+            if isinstance(question, _QUERIES):
+                check_query(question)
+            else:
+                check_operation(question)
+        except InvalidRequest as error:
+            told(error)
+            return
+        prefix, keyspace = next((each for each in self._keyspaces if key.startswith(each[0])), self._keyspaces[0])
+        pass_on = partial(self._pass_on, prefix, question, timeout_s, told)
+        replica = self.replica
+        if replica is None or replica.known_leader() != self.node:
+            pass_on()
+            return
+        done = partial(_tell, told, pass_on)
+        if isinstance(question, _QUERIES):
+            self.host.read(self.group, keyspace, encode_query(question), done)
+            return
+        command = encode_command(Command(0, 0, 0, question))
+        if len(command) > COMMAND_BYTES_MAX:
+            told(InvalidRequest(f"command has {len(command)} bytes; at most {COMMAND_BYTES_MAX} are allowed"))
+            return
+        self.host.write(self.group, keyspace, command, b"", Nanos(round(timeout_s * NS_PER_S)), done)
+
+    def ask_here(self, key: bytes, query: Range, timeout_s: float, told: Told) -> None:
+        """Answer from what is applied here, be it behind; a node without a replica asks the leader."""
+        if self.replica is None:
+            self.ask(key, query, timeout_s, told)
+            return
+        keyspace = next((each for prefix, each in self._keyspaces if key.startswith(prefix)), self._keyspaces[0][1])
+        try:
+            check_query(query)
+            outcome = self.host.read_applied(self.group, keyspace, encode_query(query))
+        except InvalidRequest as error:
+            told(error)
+            return
+        told(outcome.error or decode_result(outcome.payload))
+
+    def _pass_on(self, prefix: bytes, question: Operation | Query, timeout_s: float, told: Told) -> None:
+        if self._closed or len(self._tasks) >= UNDER_WAY_MAX:
+            told(Unavailable("the node is stopping" if self._closed else "too much is passed on to the leader already"))
+            return
+        work = self._ask_leader(prefix, question, timeout_s, told)
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+
+    async def _ask_leader(self, prefix: bytes, question: Operation | Query, timeout_s: float, told: Told) -> None:
+        try:
+            if self._client is None or (self._client.done() and self._client.exception() is not None):
+                self._client = asyncio.ensure_future(self._connect())
+            client = await asyncio.shield(self._client)
+            if isinstance(question, _QUERIES):
+                result = (await client.query(prefix, question, timeout_s=timeout_s)).result
+            else:
+                result = (await client.execute(prefix, question, timeout_s=timeout_s)).result
+        except IsochroneError as error:
+            told(error)
+        else:
+            told(result)
+
+    async def close(self) -> None:
+        """End what is under way: whoever waits is told."""
+        self._closed = True
+        if self._client is not None:
+            try:
+                client = await self._client
+            except IsochroneError:
+                pass  # whoever asked for it was told
+            else:
+                await client.close()
+        await asyncio.gather(*self._tasks)
+
+
+def _tell(told: Told, pass_on: Callable[[], None], outcome: Outcome) -> None:
+    match outcome.error:
+        case None:
+            told(decode_result(outcome.payload))
+        case NotLeader():
+            pass_on()
+        case error:
+            told(error)

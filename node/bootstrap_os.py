@@ -28,9 +28,9 @@ from isochrone.ids import ClusterId, GroupId, NodeId, StoreId, store_id
 from isochrone.node.config import NodeConfig, encode_config
 from isochrone.node.files_os import load_config, load_served_topology, locked, write_durably
 from isochrone.node.layout import Layout
+from isochrone.node.ports_os import choose_etcd_addresses
 from isochrone.node.settings import first_configuration
 from isochrone.regions.storage.directory_os import LOCK_FILE, bootstrap_store
-from isochrone.node.ports_os import choose_etcd_addresses
 from isochrone.topology import Topology, load_topology
 from isochrone.wire.messages import Configuration
 

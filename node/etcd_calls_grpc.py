@@ -16,7 +16,6 @@ from isochrone.wire.etcd.checks_grpc import refusal_of
 from isochrone.wire.etcd.errors import EtcdError, Status, status_of
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.etcd.requests_grpc import (
-
     compact_of,
     delete_of,
     grant_of,
@@ -36,12 +35,13 @@ PENDING_RENEWALS_MAX = 1_000
 MALFORMED = Status("INTERNAL", "the request is not a message of its method")
 _KV, _LEASE = "/etcdserverpb.KV/", "/etcdserverpb.Lease/"
 _M = TypeVar("_M", bound=Message)
+_Parsed = TypeVar("_Parsed", bound=Message, covariant=True)
 
 
-class _Parser(Protocol[_M]):
+class _Parser(Protocol[_Parsed]):
     """The class of a message."""
 
-    def FromString(self, data: bytes, /) -> _M:  # noqa: N802, D102
+    def FromString(self, data: bytes, /) -> _Parsed:  # noqa: N802
         ...
 
 
@@ -202,5 +202,3 @@ class _KeepAlive:
 
     def cancelled(self) -> None:
         """See `StreamHandler`. What is under way ends by itself."""
-
-

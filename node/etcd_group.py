@@ -157,16 +157,15 @@ class GroupAccess:
             told(result)
 
     async def close(self) -> None:
-        """End what is under way: whoever waits is told."""
+        """End what is under way. Whoever waits for the client to open is not told any more."""
         self._closed = True
         if self._client is not None:
-            try:
-                client = await self._client
-            except IsochroneError:
-                pass  # whoever asked for it was told
-            else:
-                await client.close()
-        await asyncio.gather(*self._tasks)
+            self._client.cancel()  # without effect on one that is open
+            opened = await asyncio.gather(self._client, return_exceptions=True)
+            for client in opened:
+                if isinstance(client, Client):
+                    await client.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _tell(told: Told, pass_on: Callable[[], None], outcome: Outcome) -> None:

@@ -10,12 +10,15 @@ import asyncio
 import logging
 import os
 import random
+from functools import partial
 from typing import Self, final
 
+from isochrone.client.client import Client
 from isochrone.clocks.system_os import SystemClock, kernel_bound_ns, require_boot_clock
 from isochrone.errors import ClockUnsynchronized, InvalidRequest
 from isochrone.ids import NS_PER_MS, NodeId
 from isochrone.node.config import NodeConfig, check_fits
+from isochrone.node.etcd_endpoint_grpc import EtcdEndpoint, served_group
 from isochrone.node.files_os import load_links, load_served_topology
 from isochrone.node.operations import operate
 from isochrone.node.service import ClientService
@@ -53,6 +56,7 @@ class Node:
         transport: GrpcTransport,
         host: Host,
         server: NodeServer,
+        endpoint: EtcdEndpoint | None,
     ) -> None:
         self._config = config
         self._store = store
@@ -60,6 +64,7 @@ class Node:
         self._transport = transport
         self._host = host
         self._server = server
+        self._endpoint = endpoint
         self._task: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -124,7 +129,8 @@ class Node:
         node_hello = NodeHello(PROTOCOL_VERSION, config.cluster, config.node, config.region, config.zone)
         admin = _Admin()
         server = NodeServer(node_hello, shaper=shaper, transport=transport, sessions=service, admin=admin)
-        node = cls(config, store, shaper, transport, host, server)
+        endpoint = _endpoint(config, topology, host, shaper)
+        node = cls(config, store, shaper, transport, host, server, endpoint)
         admin.node = node
         return node
 
@@ -132,6 +138,8 @@ class Node:
         try:
             await self._host.start()
             address = await self._server.start(self._config.listen)
+            if self._endpoint is not None:
+                await self._endpoint.start()
         except BaseException:
             await self._shut_down()
             raise
@@ -146,6 +154,8 @@ class Node:
             logger.info("node %s has stopped", self._config.node)
 
     async def _shut_down(self) -> None:
+        if self._endpoint is not None:
+            await self._endpoint.stop()
         await self._server.stop()
         await self._transport.close()
         await self._host.stop()
@@ -228,6 +238,22 @@ def system_clock(spec: ClockSpec, offset_ms: float) -> SystemClock:
         raise ClockUnsynchronized(f"clock source {spec.source!r} is not known; known are kernel and bound")
     bound_ns = round(spec.bound_ms * NS_PER_MS)
     return SystemClock(lambda: bound_ns, bound_max_ns=bound_max_ns, offset_ms=offset_ms)
+
+
+def _endpoint(config: NodeConfig, topology: Topology, host: Host, shaper: Shaper) -> EtcdEndpoint | None:
+    """The node's endpoint of etcd's API, if it has an address and there is a group to speak for."""
+    group = served_group(topology, config.region, config.etcd_group)
+    if group is None or config.node not in config.etcd_addresses:
+        return None
+    connect = partial(
+        Client.connect,
+        list(config.addresses.values()),
+        region=config.region,
+        zone=config.zone,
+        name=config.node,
+        shaper=shaper if config.local else None,
+    )
+    return EtcdEndpoint(config, topology, group, host, connect)
 
 
 def _peer_addresses(config: NodeConfig, topology: Topology) -> dict[NodeId, PeerAddress]:

@@ -41,6 +41,7 @@ class Limits:
     backlog_bytes: int = 64 << 20
     """Of all answers that the client has not taken."""
 
+
 DRAINED_BYTES = 1 << 20
 """Whoever rests because much waits for a client goes on when no more than this does."""
 

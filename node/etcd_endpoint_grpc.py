@@ -1,0 +1,73 @@
+"""A node's endpoint of etcd's API: its services put together, for one group.
+
+The group is the one that the node's configuration names, else the first of its region that has keys. Keys and ranges
+outside that group are refused with etcd's "permission denied".
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import final
+
+from isochrone.client.client import Client
+from isochrone.ids import GroupId, RegionId
+from isochrone.node.config import ConfigError, NodeConfig
+from isochrone.node.etcd_calls_grpc import GroupCalls
+from isochrone.node.etcd_group import GroupAccess
+from isochrone.node.etcd_members_grpc import MemberCalls
+from isochrone.node.etcd_watches_grpc import PATH, watch_method
+from isochrone.regions.host import Host
+from isochrone.topology import Topology
+from isochrone.wire.etcd.answers_grpc import Speaker, numeric_id
+from isochrone.wire.etcd.checks_grpc import REQUEST_BYTES_MAX
+from isochrone.wire.http2.server_os import Http2Server
+
+MESSAGE_BYTES_MAX = REQUEST_BYTES_MAX + (512 << 10)
+"""Somewhat above what a request may have, so that one that is too large is told so in etcd's words."""
+
+
+def served_group(topology: Topology, region: RegionId, wanted: GroupId | None) -> GroupId | None:
+    """The group that an endpoint in a region speaks for; None if the region is home to none with keys.
+
+    Raises:
+        ConfigError: there is no such group as the one wanted, or no keyspace belongs to it.
+    """
+    with_keys = {keyspace.group for keyspace in topology.keyspaces}
+    if wanted is not None:
+        if wanted not in with_keys:
+            raise ConfigError(f"etcd_group: found {wanted}; allowed: {', '.join(sorted(with_keys))}")
+        return wanted
+    return next((group.id for group in topology.groups if group.home == region and group.id in with_keys), None)
+
+
+@final
+class EtcdEndpoint:
+    """See the module."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        topology: Topology,
+        group: GroupId,
+        host: Host,
+        connect: Callable[[], Awaitable[Client]],
+    ) -> None:
+        """`connect` opens a client of this cluster."""
+        keyspaces = [(each.prefix, each.id) for each in topology.keyspaces if each.group == group]
+        speaker = Speaker(numeric_id(f"{config.cluster}/{group}"), numeric_id(config.node))
+        self._address = config.etcd_addresses[config.node]
+        self._access = GroupAccess(host, config.node, group, keyspaces, connect)
+        methods = {
+            **GroupCalls(self._access, speaker).methods(),
+            **MemberCalls(self._access, speaker, config.addresses, config.etcd_addresses).methods(),
+            PATH: watch_method(self._access, speaker),
+        }
+        self._server = Http2Server(methods, message_bytes_max=MESSAGE_BYTES_MAX)
+
+    async def start(self) -> None:
+        """Listen. Raises `Unavailable` if the address cannot be listened on."""
+        host, _, port = self._address.rpartition(":")
+        await self._server.start(host.strip("[]"), int(port))
+
+    async def stop(self) -> None:
+        """Take no more calls, and end those under way."""
+        await self._server.stop()
+        await self._access.close()

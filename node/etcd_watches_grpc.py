@@ -1,0 +1,237 @@
+"""etcd's Watch service: any number of watchers on one stream, each fed from a watch of the host.
+
+Batches are taken while little waits for the client. When more does, the watchers rest and go on when it has been sent:
+what is written meanwhile stays in the group's history, not in memory that a slow client would fill. An event is encoded
+once, for all watchers of the node.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import final
+
+from isochrone.errors import InvalidRequest, IsochroneError, QueueFull
+from isochrone.node.etcd_calls_grpc import fail, parsed
+from isochrone.node.etcd_group import GroupAccess
+from isochrone.probes import probe
+from isochrone.regions.watch_hub import Event, WatchBatch, WatchRequest
+from isochrone.regions.watching import Watch
+from isochrone.wire.etcd.answers_grpc import Speaker, encoded_event
+from isochrone.wire.etcd.errors import WATCH_ID_TAKEN, WATCH_RANGE_EMPTY, EtcdError, status_of
+from isochrone.wire.etcd.generated import rpc_pb2 as pb
+from isochrone.wire.http2.calls import Call, StreamMethod
+from isochrone.wire.kv import ALL
+
+WATCHERS_MAX = 10_000
+"""Most watchers of one stream."""
+BACKLOG_BYTES_MAX = 4 << 20
+"""Watchers rest while more waits for the client."""
+PROGRESS_INTERVAL_S = 600.0
+"""How often watchers that ask for it hear how far they are while nothing happens, as in etcd."""
+NO_WATCHER = -1
+"""The id in answers that are about no watcher."""
+PATH = "/etcdserverpb.Watch/Watch"
+
+
+def watch_method(access: GroupAccess, speaker: Speaker) -> StreamMethod:
+    """The one method of the service."""
+    return StreamMethod(partial(_Stream, access, speaker))
+
+
+@dataclass(slots=True)
+class _Watcher:
+    watch: Watch
+    prev_kv: bool
+    progress_notify: bool
+    told: bool = False
+    """It was told something since progress was last due."""
+
+
+@final
+class _Stream:
+    """One stream."""
+
+    def __init__(self, access: GroupAccess, speaker: Speaker, call: Call) -> None:
+        self._access = access
+        self._speaker = speaker
+        self._call = call
+        self._watchers: dict[int, _Watcher] = {}
+        self._next_id = 0
+        self._resting: dict[int, None] = {}
+        """Watchers that may have something, in the order in which they are to go on."""
+        self._progress_asked = False
+        """The client wants to know how far the stream is, and some watcher was behind."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What the client says.
+
+    def message(self, message: bytes) -> None:
+        """See `StreamHandler`."""
+        request = parsed(self._call, pb.WatchRequest, message)
+        if request is None:
+            self._close()
+            return
+        match request.WhichOneof("request_union"):
+            case "create_request":
+                self._create(request.create_request)
+            case "cancel_request":
+                self._cancel(request.cancel_request.watch_id)
+            case "progress_request":
+                self._progress_asked = True
+                self._tell_progress()
+            case _:
+                pass  # etcd ignores it, too: a later release may know more
+
+    def ended(self) -> None:
+        """See `StreamHandler`."""
+        self._close()
+        self._call.finish()
+
+    def cancelled(self) -> None:
+        """See `StreamHandler`."""
+        self._close()
+
+    def _create(self, request: pb.WatchCreateRequest) -> None:
+        # etcd's way to say "from the beginning": no key.
+        key = request.key or b"\0"
+        reason = self._refusal(request, key)
+        if reason is None:
+            number = request.watch_id or self._free_id()
+            try:
+                watch = self._access.host.watch(self._access.group, _wanted(request, key), partial(self._pump, number))
+            except (InvalidRequest, QueueFull) as error:
+                reason = status_of(error).text
+        if reason is not None:
+            self._send(pb.WatchResponse(watch_id=NO_WATCHER, created=True, canceled=True, cancel_reason=reason))
+            return
+        self._watchers[number] = _Watcher(watch, request.prev_kv, request.progress_notify)
+        if request.progress_notify and self._timer is None:
+            self._plan_notices()
+        self._send(pb.WatchResponse(watch_id=number, created=True))
+        self._pump(number)
+
+    def _refusal(self, request: pb.WatchCreateRequest, key: bytes) -> str | None:
+        """Why the watcher is not created; None if it is."""
+        if not self._access.serves(key, request.range_end):
+            return EtcdError.PERMISSION_DENIED.value.text
+        if request.range_end not in (b"", ALL) and key >= request.range_end:
+            return WATCH_RANGE_EMPTY
+        if request.watch_id in self._watchers and request.watch_id:
+            return WATCH_ID_TAKEN
+        if len(self._watchers) >= WATCHERS_MAX:
+            return EtcdError.TOO_MANY_REQUESTS.value.text
+        return None
+
+    def _free_id(self) -> int:
+        while self._next_id in self._watchers:
+            self._next_id += 1
+        self._next_id += 1
+        return self._next_id - 1
+
+    def _cancel(self, number: int) -> None:
+        if self._drop(number):
+            self._send(pb.WatchResponse(watch_id=number, canceled=True))
+            self._tell_progress()
+
+    def _drop(self, number: int) -> bool:
+        """Forget a watcher; whether there was one."""
+        watcher = self._watchers.pop(number, None)
+        self._resting.pop(number, None)
+        if watcher is not None:
+            watcher.watch.cancel()
+        return watcher is not None
+
+    # What happens.
+
+    def _pump(self, number: int) -> None:
+        """Send what a watcher has, as far as the client keeps up."""
+        watcher = self._watchers.get(number)
+        if watcher is None:
+            return
+        try:
+            while self._call.backlog_bytes <= BACKLOG_BYTES_MAX:
+                batch = watcher.watch.take()
+                if batch is None:
+                    self._tell_progress()
+                    return
+                self._send_batch(number, watcher, batch)
+        except IsochroneError as error:
+            self._close()
+            fail(self._call, status_of(error))
+            return
+        probe("etcd.watch_rests")
+        if not self._resting:
+            self._call.call_when_drained(self._resume)
+        self._resting[number] = None
+
+    def _resume(self) -> None:
+        resting, self._resting = self._resting, {}
+        for number in resting:
+            self._pump(number)
+
+    def _send_batch(self, number: int, watcher: _Watcher, batch: WatchBatch) -> None:
+        header = self._speaker.header(batch.revision, self._access.term)
+        if batch.compacted is not None:
+            self._drop(number)
+            answer = pb.WatchResponse(header=header, watch_id=number, canceled=True, compact_revision=batch.compacted)
+            self._call.send(answer.SerializeToString())
+        elif batch.events:
+            watcher.told = True
+            wire, encode = ("etcd with previous", _with_previous) if watcher.prev_kv else ("etcd", _without_previous)
+            head = pb.WatchResponse(header=header, watch_id=number, fragment=batch.fragment).SerializeToString()
+            self._call.send(head + b"".join([event.encoded_once(wire, encode) for event in batch.events]))
+
+    # Progress.
+
+    def _tell_progress(self) -> None:
+        """Answer a question for progress once no watcher of the stream is behind."""
+        if not self._progress_asked:
+            return
+        for watcher in self._watchers.values():
+            if watcher.watch.progress() is None:
+                return
+        self._progress_asked = False
+        self._send(pb.WatchResponse(watch_id=NO_WATCHER))
+
+    def _plan_notices(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(PROGRESS_INTERVAL_S, self._notify)
+
+    def _notify(self) -> None:
+        """Progress is due for watchers that asked for it and were told nothing."""
+        self._plan_notices()
+        for number, watcher in self._watchers.items():
+            if watcher.progress_notify and not watcher.told and watcher.watch.progress() is not None:
+                self._send(pb.WatchResponse(watch_id=number))
+            watcher.told = False
+
+    def _send(self, answer: pb.WatchResponse) -> None:
+        answer.header.CopyFrom(self._speaker.header(self._access.revision, self._access.term))
+        self._call.send(answer.SerializeToString())
+
+    def _close(self) -> None:
+        for number in list(self._watchers):
+            self._drop(number)
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _wanted(request: pb.WatchCreateRequest, key: bytes) -> WatchRequest:
+    return WatchRequest(
+        key,
+        request.range_end,
+        # Below 0 it is before everything, in etcd too.
+        start_revision=request.start_revision if request.start_revision >= 0 else 1,
+        prev_kv=request.prev_kv,
+        puts=pb.WatchCreateRequest.NOPUT not in request.filters,
+        deletes=pb.WatchCreateRequest.NODELETE not in request.filters,
+        progress=request.progress_notify,
+        fragment=request.fragment,
+    )
+
+
+def _without_previous(event: Event) -> bytes:
+    return encoded_event(event.record, None)
+
+
+def _with_previous(event: Event) -> bytes:
+    return encoded_event(event.record, event.previous)

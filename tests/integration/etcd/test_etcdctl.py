@@ -1,6 +1,11 @@
-"""`etcdctl` talks to a server of etcd's API and gets what etcd gives: the steps are proved against a real etcd."""
+"""`etcdctl` talks to a server of etcd's API and gets what etcd gives: the steps are proved against a real etcd.
 
+Our own server is three nodes in processes of their own; all of them are asked, whoever leads.
+"""
+
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +14,8 @@ import pytest
 from etcd_cluster import EtcdCluster
 from etcdctl import Etcdctl
 from etcdctl_steps import SECTIONS
+from process_cluster import Cluster
+from small_topology import eventually, isochrone, write_topology
 
 from isochrone.wire.etcd.generated import rpc_pb2
 
@@ -40,16 +47,54 @@ def server_at(endpoints: list[str], leader: str) -> Server:
     return Server([leader, *others], {"one": leader, "leader": own, "follower": follower})
 
 
-@pytest.fixture(scope="module", params=["etcd"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for all sections."""
+NODES = ("us-east-1a-1", "us-east-1b-1", "us-east-1c-1")
+NOT_SERVED = ("members", "maintenance", "check perf")
+"""Sections that hold what our nodes do not do (adding members, sending a database file), or that measure."""
+
+
+@contextmanager
+def etcd(directory: Path) -> Iterator[Server]:
+    """Three members of etcd."""
     # etcd takes no new members in its first seconds, unless told so.
     options = ["--strict-reconfig-check=false"]
-    with EtcdCluster(tmp_path_factory.mktemp(request.param), options=options) as cluster:
+    with EtcdCluster(directory, options=options) as cluster:
         yield server_at(cluster.addresses, cluster.leader.address)
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@contextmanager
+def isochrone_nodes(directory: Path) -> Iterator[Server]:
+    """Three nodes of ours."""
+    done = isochrone("bootstrap", write_topology(directory), "--out", directory / "cluster", cwd=directory)
+    assert done.returncode == 0, done.stderr
+    cluster = Cluster(directory / "cluster")
+    try:
+        for node in NODES:
+            cluster.start(node)
+        eventually(lambda: cluster.leader(*NODES) is not None, "a leader that all know")
+        leader = cluster.leader(*NODES)
+        assert leader is not None
+        addresses = json.loads(cluster.config_file(leader).read_text(encoding="utf-8"))["etcd_addresses"]
+        yield server_at([addresses[node] for node in NODES], addresses[leader])
+    finally:
+        cluster.end()
+
+
+SERVERS = {"etcd": etcd, "isochrone": isochrone_nodes}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for all sections."""
+    with SERVERS[request.param](tmp_path_factory.mktemp(request.param)) as found:
+        yield found
+
+
+CONVERSATIONS = [
+    (name, section) for name in SERVERS for section in SECTIONS if name == "etcd" or section not in NOT_SERVED
+]
+
+
+@pytest.mark.parametrize(("server", "section"), CONVERSATIONS, indirect=["server"])
 def test_a_conversation(section: str, server: Server, tmp_path: Path) -> None:
     with Etcdctl(server.endpoints, server.words | {"directory": str(tmp_path)}) as shell:
         for step in SECTIONS[section]:

@@ -205,16 +205,19 @@ ELECTIONS = (
 
 MEMBERS = (
     Run("member list", "<member>, started, ..., http://..., http://..., false..."),
+    refused("member promote <member>", "etcdserver: can only promote a learner member"),
+    refused("member remove 1234", "etcdserver: member not found"),
+    refused("member promote 1234", "etcdserver: member not found"),
+)
+
+MEMBER_CHANGES = (
     Run(
         "member add extra --peer-urls=http://127.0.0.1:1 --learner",
         "Member <extra> added to cluster <cluster>\n\nETCD_NAME=...",
     ),
     Run("member list", "...<extra>, unstarted, , http://127.0.0.1:1, , true..."),
     refused("member promote <extra>", "etcdserver: can only promote a learner member which is in sync with leader"),
-    refused("member promote <member>", "etcdserver: can only promote a learner member"),
     Run("member remove <extra>", "Member <extra> removed from cluster <cluster>"),
-    refused("member remove 1234", "etcdserver: member not found"),
-    refused("member promote 1234", "etcdserver: member not found"),
 )
 
 MAINTENANCE = (
@@ -223,14 +226,18 @@ MAINTENANCE = (
     Run("endpoint hashkv --endpoints=<one>", "<one>, <hash>"),
     Run("alarm list"),
     Run("defrag --endpoints=<one>", "Finished defragmenting etcd member[<one>]"),
-    Run("put us/s/a 1", "OK"),
-    Run("snapshot save <directory>/snapshot --endpoints=<one>", "Snapshot saved at <directory>/snapshot"),
     Run("move-leader <follower>", "Leadership transferred from <leader> to <follower>"),
     Run("move-leader <leader>", "Leadership transferred from <follower> to <leader>"),
     refused("move-leader 1234", "etcdserver: bad leader transferee"),
     Run("put us/s/a 2", "OK"),
 )
-"""Needs `<one>` (an endpoint), `<leader>` and `<follower>` (ids of members) and `<directory>`."""
+"""Needs `<one>` (an endpoint), `<leader>` and `<follower>` (ids of members)."""
+
+SNAPSHOT = (
+    Run("put us/s/a 1", "OK"),
+    Run("snapshot save <directory>/snapshot --endpoints=<one>", "Snapshot saved at <directory>/snapshot"),
+)
+"""Needs `<one>` and `<directory>`."""
 
 CHECK_PERF = (
     Run(
@@ -250,6 +257,8 @@ SECTIONS: dict[str, tuple[Step, ...]] = {
     "locks": LOCKS,
     "elections": ELECTIONS,
     "members": MEMBERS,
+    "member changes": MEMBER_CHANGES,
     "maintenance": MAINTENANCE,
+    "snapshot": SNAPSHOT,
     "check perf": CHECK_PERF,
 }

@@ -10,8 +10,8 @@ from isochrone.wire.etcd.generated import kv_pb2
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.etcd.requests_grpc import delete_of, grant_of, put_of, range_of, ranges_of, txn_of
 from isochrone.wire.kv import (
-    Compare,
     CompactResult,
+    Compare,
     DeleteRange,
     DeleteResult,
     Put,

@@ -173,6 +173,7 @@ class _Stream:
         header = self._speaker.header(batch.revision, self._access.term)
         if batch.compacted is not None:
             self._drop(number)
+            header.ClearField("revision")  # as etcd answers
             answer = pb.WatchResponse(header=header, watch_id=number, canceled=True, compact_revision=batch.compacted)
             self._call.send(answer.SerializeToString())
         elif batch.events:

@@ -3,7 +3,6 @@
 Our own server is three nodes in processes of their own; all of them are asked, whoever leads.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 from etcd_cluster import EtcdCluster
+from etcd_nodes import etcd_nodes
 from etcdctl import Etcdctl
 from etcdctl_steps import SECTIONS
-from process_cluster import Cluster
-from small_topology import eventually, isochrone, write_topology
 
 from isochrone.wire.etcd.generated import rpc_pb2
 
@@ -47,7 +45,6 @@ def server_at(endpoints: list[str], leader: str) -> Server:
     return Server([leader, *others], {"one": leader, "leader": own, "follower": follower})
 
 
-NODES = ("us-east-1a-1", "us-east-1b-1", "us-east-1c-1")
 NOT_SERVED = ("member changes", "snapshot", "check perf")
 """Sections that hold what our nodes do not do (adding members, sending a database file), or that measure."""
 
@@ -64,19 +61,8 @@ def etcd(directory: Path) -> Iterator[Server]:
 @contextmanager
 def isochrone_nodes(directory: Path) -> Iterator[Server]:
     """Three nodes of ours."""
-    done = isochrone("bootstrap", write_topology(directory), "--out", directory / "cluster", cwd=directory)
-    assert done.returncode == 0, done.stderr
-    cluster = Cluster(directory / "cluster")
-    try:
-        for node in NODES:
-            cluster.start(node)
-        eventually(lambda: cluster.leader(*NODES) is not None, "a leader that all know")
-        leader = cluster.leader(*NODES)
-        assert leader is not None
-        addresses = json.loads(cluster.config_file(leader).read_text(encoding="utf-8"))["etcd_addresses"]
-        yield server_at([addresses[node] for node in NODES], addresses[leader])
-    finally:
-        cluster.end()
+    with etcd_nodes(directory) as (addresses, leader):
+        yield server_at(addresses, leader)
 
 
 SERVERS = {"etcd": etcd, "isochrone": isochrone_nodes}

@@ -13,6 +13,7 @@ from isochrone.node.config import ConfigError, NodeConfig
 from isochrone.node.etcd_calls_grpc import GroupCalls
 from isochrone.node.etcd_group import GroupAccess
 from isochrone.node.etcd_members_grpc import MemberCalls
+from isochrone.node.etcd_probes_grpc import HealthCalls, reflection_methods
 from isochrone.node.etcd_watches_grpc import PATH, watch_method
 from isochrone.regions.host import Host
 from isochrone.topology import Topology
@@ -60,7 +61,14 @@ class EtcdEndpoint:
             **MemberCalls(self._access, speaker, config.addresses, config.etcd_addresses).methods(),
             PATH: watch_method(self._access, speaker),
         }
+        self._health = HealthCalls(host, [each.id for each in topology.groups])
+        services = dict.fromkeys(path.split("/")[1] for path in methods)
+        methods |= {**self._health.methods(), **reflection_methods(services)}
         self._server = Http2Server(methods, message_bytes_max=MESSAGE_BYTES_MAX)
+
+    def leader_changed(self) -> None:
+        """A group of this node has another leader, or none."""
+        self._health.changed()
 
     async def start(self) -> None:
         """Listen. Raises `Unavailable` if the address cannot be listened on."""

@@ -16,7 +16,7 @@ from typing import Self, final
 from isochrone.client.client import Client
 from isochrone.clocks.system_os import SystemClock, kernel_bound_ns, require_boot_clock
 from isochrone.errors import ClockUnsynchronized, InvalidRequest
-from isochrone.ids import NS_PER_MS, NodeId
+from isochrone.ids import NS_PER_MS, GroupId, NodeId, Term
 from isochrone.node.config import NodeConfig, check_fits
 from isochrone.node.etcd_endpoint_grpc import EtcdEndpoint, served_group
 from isochrone.node.files_os import load_links, load_served_topology
@@ -114,6 +114,13 @@ class Node:
             accept=lambda peer: peer_refusal(hello, peer, host.stores, host.incarnations),
             rng=rng,
         )
+        endpoint: EtcdEndpoint | None = None
+
+        def leader_changed(group: GroupId, term: Term, leader: NodeId | None) -> None:
+            service.leader_changed(group, term, leader)
+            if endpoint is not None:
+                endpoint.leader_changed()
+
         service = ClientService(config.node, routes(topology, config.addresses), places(topology, config.addresses))
         host = Host(
             store,
@@ -123,7 +130,7 @@ class Node:
             handlers=HANDLERS,
             rng=rng,
             offset_max_ns=round(topology.clock.offset_max_ms * NS_PER_MS),
-            leader_changed=service.leader_changed,
+            leader_changed=leader_changed,
         )
         service.attach(host)
         node_hello = NodeHello(PROTOCOL_VERSION, config.cluster, config.node, config.region, config.zone)

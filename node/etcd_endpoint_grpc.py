@@ -12,6 +12,7 @@ from isochrone.ids import GroupId, RegionId
 from isochrone.node.config import ConfigError, NodeConfig
 from isochrone.node.etcd_calls_grpc import GroupCalls
 from isochrone.node.etcd_group import GroupAccess
+from isochrone.node.etcd_locks_grpc import LockCalls
 from isochrone.node.etcd_members_grpc import MemberCalls
 from isochrone.node.etcd_probes_grpc import HealthCalls, reflection_methods
 from isochrone.node.etcd_watches_grpc import PATH, watch_method
@@ -59,6 +60,7 @@ class EtcdEndpoint:
         methods = {
             **GroupCalls(self._access, speaker).methods(),
             **MemberCalls(self._access, speaker, config.addresses, config.etcd_addresses).methods(),
+            **LockCalls(self._access, speaker).methods(),
             PATH: watch_method(self._access, speaker),
         }
         self._health = HealthCalls(host, [each.id for each in topology.groups])

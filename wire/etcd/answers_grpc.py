@@ -101,15 +101,15 @@ def _kv_answer(
         case PutResult(previous=None):
             return rpc_pb2.PutResponse(header=header)
         case PutResult(previous=KeyValue() as previous):
-            return rpc_pb2.PutResponse(header=header, prev_kv=_key_value(previous))
+            return rpc_pb2.PutResponse(header=header, prev_kv=key_value(previous))
         case DeleteResult():
             return rpc_pb2.DeleteRangeResponse(
-                header=header, deleted=result.deleted, prev_kvs=[_key_value(item) for item in result.previous]
+                header=header, deleted=result.deleted, prev_kvs=[key_value(item) for item in result.previous]
             )
         case RangeResult():
             return rpc_pb2.RangeResponse(
                 header=header,
-                kvs=[_key_value(item) for item in result.items],
+                kvs=[key_value(item) for item in result.items],
                 more=result.more,
                 count=result.count,
             )
@@ -136,7 +136,8 @@ def _part(result: KvResult) -> rpc_pb2.ResponseOp:
             return rpc_pb2.ResponseOp(response_txn=answer)
 
 
-def _key_value(item: KeyValue) -> kv_pb2.KeyValue:
+def key_value(item: KeyValue) -> kv_pb2.KeyValue:
+    """One version of a key."""
     return kv_pb2.KeyValue(
         key=item.key,
         create_revision=item.create_revision,

@@ -173,3 +173,22 @@ def test_a_handler_may_end_a_stream_amid_its_messages() -> None:
     client.data(stream, prefixed(b"one") + prefixed(b"two"))
     client.data(stream, prefixed(b"three"), end=True)
     assert stubborn.heard == [b"one"]
+
+
+def test_whoever_rests_is_called_once_when_little_waits_for_the_client() -> None:
+    client, _, recorded = started()
+    client.open("/t/Stream")
+    call = recorded.call
+    assert call is not None
+    called: list[int] = []
+    for _ in range(3):
+        call.send(bytes(1 << 20))
+    call.call_when_drained(lambda: called.append(call.backlog_bytes))
+    client.connection.take_output()
+    assert called == [], "the client's window is full"
+    client.connection.receive(frames.window_update(0, 4 << 20) + frames.window_update(1, 4 << 20))
+    assert called == []
+    client.connection.take_output()
+    assert called == [0]
+    client.connection.take_output()
+    assert len(called) == 1

@@ -3,8 +3,6 @@
 Who asks puts the key `<name>/<lease in hex>` on its lease, and holds the name once no key below it is older. A caller
 that gives up while it waits withdraws its key; one that gives up before its key is known to be there leaves it to the
 lease, as in etcd: it may be the key of a lock that it holds.
-
-`Observe` is not offered yet.
 """
 
 import asyncio
@@ -37,6 +35,8 @@ from isochrone.wire.kv import (
 )
 from isochrone.wire.leases import LeaseGrant, LeaseGrantResult
 
+BACKLOG_BYTES_MAX = 4 << 20
+"""Observers rest while more waits for the client."""
 SESSION_TTL_MS = 60_000
 """Of the lease that is made for whoever names none, as in etcd."""
 NO_LEADER = Status("UNKNOWN", "election: no leader")
@@ -77,7 +77,8 @@ class LockCalls:
             f"{_ELECTION}Leader": self._leader,
             f"{_ELECTION}Resign": self._resign,
         }
-        return {path: StreamMethod(partial(_Work, begin)) for path, begin in work.items()}
+        methods = {path: StreamMethod(partial(_Work, begin)) for path, begin in work.items()}
+        return {**methods, f"{_ELECTION}Observe": StreamMethod(partial(_Work, self._observe))}
 
     # ---- the calls: what is to be done for a request; None if it is refused
 
@@ -152,6 +153,38 @@ class LockCalls:
             return v3election_pb2.ResignResponse(header=self._header(result.revision))
 
         return work()
+
+    def _observe(self, call: Call, data: bytes) -> Coroutine[None, None, None] | None:
+        request = parsed(call, v3election_pb2.LeaderRequest, data)
+        if request is None or not self._serves(call, request.name):
+            return None
+        return self._tell_leaders(call, request.name)
+
+    async def _tell_leaders(self, call: Call, name: bytes) -> None:
+        """Tell who leads, and again whenever that or what is proclaimed has changed, as long as the client listens."""
+        below, changed = name + b"/", asyncio.Event()
+        told: tuple[bytes, int] | None = None
+        wanted = WatchRequest(below, prefix_end(below))
+        watch = self._access.host.watch(self._access.group, wanted, changed.set)
+        try:
+            while True:
+                changed.clear()
+                while (batch := watch.take()) is not None:
+                    if batch.compacted is not None:  # then that one is gone; whatever it missed is read below
+                        watch = self._access.host.watch(self._access.group, wanted, changed.set)
+                found = _expect(RangeResult, await self._ask(name, _first_below(name)))
+                if found.items and (found.items[0].key, found.items[0].mod_revision) != told:
+                    told = found.items[0].key, found.items[0].mod_revision
+                    header = self._header(found.revision)
+                    answer = v3election_pb2.LeaderResponse(header=header, kv=key_value(found.items[0]))
+                    call.send(answer.SerializeToString())
+                if call.backlog_bytes > BACKLOG_BYTES_MAX:
+                    drained = asyncio.Event()
+                    call.call_when_drained(drained.set)
+                    await drained.wait()
+                await changed.wait()
+        finally:
+            watch.cancel()
 
     # ---- the recipe
 
@@ -247,7 +280,7 @@ class LockCalls:
 class _Work:
     """One call: a task that ends with the answer, or with the client."""
 
-    def __init__(self, begin: Callable[[Call, bytes], Coroutine[None, None, Answer] | None], call: Call) -> None:
+    def __init__(self, begin: Callable[[Call, bytes], Coroutine[None, None, Answer | None] | None], call: Call) -> None:
         self._begin = begin
         self._call = call
         self._task: asyncio.Task[None] | None = None
@@ -258,7 +291,7 @@ class _Work:
         if work is not None:
             self._task = asyncio.get_running_loop().create_task(self._run(work))
 
-    async def _run(self, work: Awaitable[Answer]) -> None:
+    async def _run(self, work: Awaitable[Answer | None]) -> None:
         try:
             answer = await work
         except _Refused as refused:
@@ -266,7 +299,8 @@ class _Work:
         except IsochroneError as error:
             fail(self._call, status_of(error))
         else:
-            self._call.send(answer.SerializeToString())
+            if answer is not None:
+                self._call.send(answer.SerializeToString())
             self._call.finish()
 
     def ended(self) -> None:

@@ -45,12 +45,17 @@ async def use(address: str) -> None:
         leader_of = v3election_pb2.LeaderRequest(name=b"us/office")
         with pytest.raises(grpc.aio.AioRpcError, match="election: no leader"):
             await ask("/v3electionpb.Election/Leader", leader_of)
+        observed = client_call(channel, "/v3electionpb.Election/Observe")(leader_of, timeout=20)
         campaign = v3election_pb2.CampaignRequest(name=b"us/office", lease=first, value=b"one")
         elected = (await ask("/v3electionpb.Election/Campaign", campaign)).leader
         assert (await ask("/v3electionpb.Election/Leader", leader_of)).kv.value == b"one"
+        assert (await observed.read()).kv.value == b"one"
         proclaim = v3election_pb2.ProclaimRequest(leader=elected, value=b"two")
         await ask("/v3electionpb.Election/Proclaim", proclaim)
         assert (await ask("/v3electionpb.Election/Leader", leader_of)).kv.value == b"two"
+        told = (await observed.read()).kv
+        assert (told.key, told.value) == (elected.key, b"two")
+        observed.cancel()
         await ask("/v3electionpb.Election/Resign", v3election_pb2.ResignRequest(leader=elected))
         with pytest.raises(grpc.aio.AioRpcError, match="election: not leader"):
             await ask("/v3electionpb.Election/Proclaim", proclaim)

@@ -46,6 +46,8 @@ bench-idle: install
 # The tests against real programs: installs those that are missing where apt and the rights to use it are there.
 # Each with the Debian package that brings it.
 INTEROP_PROGRAMS := strace:strace etcd:etcd-server etcdctl:etcd-client h2load:nghttp2-client pg_lsclusters:postgresql
+
+test-interop: install
 	@for program in $(INTEROP_PROGRAMS); do command -v $${program%:*} >/dev/null || missing="$$missing $${program#*:}"; done; \
 		if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \

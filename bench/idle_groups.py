@@ -30,7 +30,8 @@ from isochrone.ids import (
     ZoneId,
 )
 from isochrone.node.service import ClientService
-from isochrone.regions.host import GroupSettings, Host
+from isochrone.regions.host import Host
+from isochrone.regions.loading import GroupSettings
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.state.families import HANDLERS
 from isochrone.regions.storage.directory_os import bootstrap_store, open_store

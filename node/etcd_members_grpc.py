@@ -101,7 +101,7 @@ class MemberCalls:
             refuse(call, EtcdError.MEMBER_NOT_FOUND)
             return
         done = partial(self._changed, call, lambda: pb.MemberRemoveResponse(members=self._listed()))
-        self._access.host.change_membership(self._access.group, remove=[member.node], done=done)
+        self._access.host.administration.change_membership(self._access.group, remove=[member.node], done=done)
 
     def _promote(self, call: Call, data: bytes) -> None:
         request = parsed(call, pb.MemberPromoteRequest, data)
@@ -115,7 +115,7 @@ class MemberCalls:
         else:
             done = partial(self._changed, call, lambda: pb.MemberPromoteResponse(members=self._listed()))
             voter = Member(member.node, member.store, ReplicaRole.FULL)
-            self._access.host.change_membership(self._access.group, put=[voter], done=done)
+            self._access.host.administration.change_membership(self._access.group, put=[voter], done=done)
 
     def _changed(
         self,
@@ -221,7 +221,7 @@ class MemberCalls:
             refuse(call, EtcdError.BAD_TRANSFEREE)
             return
         done = partial(self._changed, call, pb.MoveLeaderResponse)
-        self._access.host.transfer_leadership(self._access.group, member.node, done)
+        self._access.host.administration.transfer_leadership(self._access.group, member.node, done)
 
 
 def _not_offered(call: Call, _: bytes) -> None:

@@ -23,11 +23,11 @@ async def operate(host: Host, operation: Operation) -> None:
         case AddReplica(group, configuration):
             await host.add_replica(group, configuration)
         case ChangeMembers(group, put, remove):
-            await _answer(lambda done: host.change_membership(group, put=put, remove=remove, done=done))
+            await _answer(lambda done: host.administration.change_membership(group, put=put, remove=remove, done=done))
         case LeaveJoint(group):
-            await _answer(partial(host.leave_joint, group))
+            await _answer(partial(host.administration.leave_joint, group))
         case MoveLeader(group, target):
-            await _answer(partial(host.transfer_leadership, group, target))
+            await _answer(partial(host.administration.transfer_leadership, group, target))
 
 
 async def _answer(ask: Callable[[Done], None]) -> None:

@@ -6,7 +6,7 @@ Pure, so that every way to run a node derives the same: real processes, and the 
 from collections.abc import Mapping
 
 from isochrone.ids import NS_PER_MS, Nanos, NodeId, StoreId
-from isochrone.regions.host import GroupSettings
+from isochrone.regions.loading import GroupSettings
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.topology import Group, Topology
 from isochrone.wire.messages import Configuration, Member

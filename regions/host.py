@@ -27,10 +27,8 @@ looks unreachable to its leaders, and a leader whose clock is fast loses its off
 import asyncio
 import logging
 import random
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import (
@@ -55,25 +53,25 @@ from isochrone.ids import (
     Term,
     Timestamp,
 )
-from isochrone.ports import Clock, LoggedConfiguration, Row, Store, Transport, WriteBatch
+from isochrone.ports import Clock, LoggedConfiguration, Store, Transport
 from isochrone.probes import probe
+from isochrone.regions.administration import Administration
 from isochrone.regions.deadlines import Deadlines
 from isochrone.regions.intake import Intake
-from isochrone.regions.loading import check_new_replica, check_same_kind, load_replica
-from isochrone.regions.raft.config import RaftConfig
+from isochrone.regions.loading import GroupSettings, Loader, check_new_replica, check_same_kind
 from isochrone.regions.raft.ready import EventName, Outgoing
 from isochrone.regions.replica import Release, Replica, Turn
 from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, always_serves
 from isochrone.regions.sleepers import Sleepers
-from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
 from isochrone.regions.state_service import StateService
 from isochrone.regions.store_reads import StoreReads
+from isochrone.regions.store_writes import StoreWrites
 from isochrone.regions.turns import AT_ONCE, Turns
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.regions.watching import Watch
 from isochrone.wire.commands import decode_query
-from isochrone.wire.messages import Configuration, Envelope, GroupMessage, Member, NodeHeartbeat, QuorumSizes
+from isochrone.wire.messages import Configuration, Envelope, GroupMessage, NodeHeartbeat
 from isochrone.wire.status import GroupStatus
 
 logger = logging.getLogger(__name__)
@@ -82,24 +80,6 @@ QUEUED_WRITES_MAX = 16_384
 """Most commands that wait to be proposed in one group; beyond, `QueueFull`."""
 WAITING_READS_MAX = 16_384
 """Most queries that wait for their answer in one group; beyond, `QueueFull`."""
-ROWS_MAX = 50_000
-"""Rows that may wait for a log write; beyond, they are written on their own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupSettings:
-    """What a host must know of a group besides what the store holds."""
-
-    raft: RaftConfig
-    keyspaces: tuple[KeyspaceId, ...]
-    campaign_first: bool
-    """This node campaigns at once while the group's log is still empty."""
-
-
-@dataclass(slots=True)
-class _WriteUnderWay:
-    batch: WriteBatch
-    releases: list[Release]
 
 
 class Host:
@@ -135,23 +115,20 @@ class Host:
         self._transport = transport
         self._clock = clock
         self._settings = settings
-        self._handlers = handlers
-        self._rng = rng
-        self._hlc = HybridLogicalClock(offset_max_ns)
         self._leader_changed = leader_changed
-        self._region_lease = region_lease
+        hlc = HybridLogicalClock(offset_max_ns)
+        self._loader = Loader(store, settings, handlers, hlc, rng, clock.monotonic, region_lease)
         self.replicas: dict[GroupId, Replica] = {}
         self.counters: Counter[str] = Counter()
-        self._intake = Intake(store.identity.node, store.incarnations, clock, self._hlc, self.counters)
+        self._intake = Intake(store.identity.node, store.incarnations, clock, hlc, self.counters)
         self._sleepers = Sleepers(store.identity.node, self.replicas, self._mark)
         self._joining: dict[GroupId, None] = {}
         """Groups of which a replica is being made."""
-        self._finished: deque[_WriteUnderWay] = deque()
         self._turns = Turns(clock, self._take_turn)
-        self._reads = StoreReads(store, self.replicas, self._new_machine, self._spawn, self._turns.wake)
+        self._reads = StoreReads(store, self.replicas, self._loader.new_machine, self._spawn, self._turns.wake)
+        self._writes = StoreWrites(store, self._spawn, self._turns.wake)
+        self.administration = Administration(self._replica, self._intake, clock.monotonic, self._mark)
         self._turn = Turn()
-        self._rows: dict[tuple[GroupId, KeyspaceId, int, bytes], Row] = {}
-        self._writing = False
         self._stopping = False
         self._dirty: dict[GroupId, None] = {}
         self._deadlines = Deadlines()
@@ -163,32 +140,13 @@ class Host:
     async def start(self) -> None:
         """Load every group and begin. Raises `StorageError` for a store that cannot be used."""
         for group in self._store.groups:
-            self._serve(await self._load(group))
+            self._serve(await self._loader.load(group))
         self._failure = asyncio.get_running_loop().create_future()
         self._transport.start(self._receive)
         for group, replica in self.replicas.items():
             if self._settings[group].campaign_first and replica.core.status().last == 0:
                 replica.core.campaign(self._clock.monotonic())
         self._turns.begin()
-
-    async def _load(self, group: GroupId) -> Replica:
-        settings = self._settings.get(group)
-        if settings is None:
-            raise StorageError(f"the store holds group {group}, which the topology does not know")
-        monotonic = self._clock.monotonic
-        return await load_replica(
-            self._store,
-            settings.raft,
-            settings.keyspaces,
-            self._handlers,
-            self._hlc,
-            self._rng,
-            monotonic,
-            self._region_lease,
-        )
-
-    def _new_machine(self, group: GroupId) -> GroupState:
-        return GroupState(group, self._settings[group].keyspaces, self._handlers)
 
     def _serve(self, replica: Replica) -> None:
         self.replicas[replica.group] = replica
@@ -282,55 +240,6 @@ class Host:
             raise Unavailable(f"this node serves no replica of group {group} now")
         return replica.service
 
-    def transfer_leadership(self, group: GroupId, target: NodeId, done: Done) -> None:
-        """Hand the leadership of a group from this node to `target`; `done` is called once, perhaps at once.
-
-        Success means that this node follows the target, or already led as it. `Unavailable`: the target did not take
-        over within an election timeout, or another one leads. `NotLeader`: this node does not lead.
-        `InvalidRequest`: the target is not a full voter. Writes are refused with `Unavailable` meanwhile.
-        """
-        now = self._clock.monotonic()
-        self._ask(group, done, lambda replica: replica.transfer_leadership(target, now, done))
-
-    def change_membership(
-        self,
-        group: GroupId,
-        *,
-        put: Sequence[Member] = (),
-        remove: Sequence[NodeId] = (),
-        quorums: QuorumSizes | None = None,
-        auto_leave: bool = True,
-        done: Done,
-    ) -> None:
-        """Add, promote, demote and remove members of a group that this node leads; `done` is called once.
-
-        Success means that the new configuration is final. Without `auto_leave` it means that the joint configuration
-        before it is committed; `leave_joint` then ends it. `InvalidRequest`: no group can be so, or not from here.
-        `Unavailable`: not now. `LeadershipLost`: whoever leads next may complete the change, or undo it.
-
-        Args:
-            group: whose members.
-            put: members to be added, or to have another role.
-            remove: members to be removed.
-            quorums: sizes of quorums from now on; None leaves them.
-            auto_leave: leave the joint configuration as soon as it is committed.
-            done: called once, perhaps before this returns.
-        """
-        now = self._clock.monotonic()
-        change = partial(Replica.change_membership, put=put, remove=remove, quorums=quorums, auto_leave=auto_leave)
-
-        def ask(replica: Replica) -> None:
-            change(replica, now=now, done=done)
-            # At once: what is heard from now on comes from these members, and their stores.
-            self._intake.set_members(group, replica.members)
-
-        self._ask(group, done, ask)
-
-    def leave_joint(self, group: GroupId, done: Done) -> None:
-        """End a joint configuration that was entered without `auto_leave`; `done` as in `change_membership`."""
-        now = self._clock.monotonic()
-        self._ask(group, done, lambda replica: replica.leave_joint(now, done))
-
     async def add_replica(self, group: GroupId, configuration: Configuration) -> None:
         """Make an empty replica of a group here, which its leader can then feed. Returns when it is durable.
 
@@ -354,24 +263,12 @@ class Host:
         self._joining[group] = None
         try:
             await self._store.create_group(group, configuration)
-            self._serve(await self._load(group))
+            self._serve(await self._loader.load(group))
         except StorageError as error:
             self._fail(error)
             raise
         finally:
             del self._joining[group]
-
-    def _ask(self, group: GroupId, done: Done, question: Callable[[Replica], None]) -> None:
-        """Put a question to a replica, which answers later unless it refuses."""
-        replica = self._replica(group, done)
-        if replica is None:
-            return
-        try:
-            question(replica)
-        except IsochroneError as error:
-            done(Outcome(b"", replica.revision, error))
-            return
-        self._mark(group)
 
     def _replica(self, group: GroupId, done: Done) -> Replica | None:
         replica = self.replicas.get(group)
@@ -439,7 +336,7 @@ class Host:
 
     def _one_turn(self) -> None:
         now = self._clock.monotonic()
-        if self._finished or self._reads.finished:
+        if self._writes.finished or self._reads.finished:
             self._take_finished(now)
         self._take_inbox(now)
         self._sleepers.wake_if_silent(now)
@@ -464,13 +361,13 @@ class Host:
         if turn.asks_for_reads:
             self._reads.start(turn)
         if turn.rows or turn.replaced:
-            self._keep_rows(turn)
-        if not self._writing:
+            self._writes.keep_rows(turn)
+        if not self._writes.under_way:
             self._begin_write()
 
     def _take_finished(self, now: Nanos) -> None:
-        while self._finished:
-            write = self._finished.popleft()
+        while self._writes.finished:
+            write = self._writes.finished.popleft()
             self._intake.persisted(write.batch.incarnations)
             self._sleepers.restarted(write.batch.incarnations, now)
             self._end_write(write.releases, now)
@@ -531,34 +428,14 @@ class Host:
             replica = self.replicas[group]
             self._leader_changed(group, replica.core.term, replica.known_leader())
 
-    # ---- storage
-
-    def _keep_rows(self, turn: Turn) -> None:
-        for row in turn.rows:
-            self._rows[row.group, row.keyspace, row.table, row.key] = row
-        turn.rows = []
-        for group in turn.replaced:
-            self._rows = {key: row for key, row in self._rows.items() if key[0] != group}
-            turn.applied.pop(group, None)
-        turn.replaced = []
-
     def _begin_write(self) -> None:
         turn = self._turn
         fresh = self._intake.not_durable()
-        if not (turn.logs or fresh or len(self._rows) > ROWS_MAX):
+        if self._writes.needed(turn, fresh):
+            self._turn = Turn()
+            self._writes.begin(turn, fresh)
+            self.counters["writes"] += 1
+        elif turn.releases:
             # Nothing to store and nothing under way: everything that the releases depend on is durable.
-            if turn.releases:
-                releases, turn.releases = turn.releases, []
-                self._end_write(releases, self._clock.monotonic())
-            return
-        batch = WriteBatch(tuple(turn.logs), tuple(self._rows.values()), turn.applied, fresh)
-        self._turn, self._rows = Turn(), {}
-        self._writing = True
-        self.counters["writes"] += 1
-        self._spawn(self._write(_WriteUnderWay(batch, turn.releases)))
-
-    async def _write(self, write: _WriteUnderWay) -> None:
-        await self._store.write(write.batch)
-        self._writing = False
-        self._finished.append(write)
-        self._turns.wake()
+            releases, turn.releases = turn.releases, []
+            self._end_write(releases, self._clock.monotonic())

@@ -3,7 +3,9 @@ peer that needs old entries.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import final
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import InvalidRequest, StorageError
@@ -13,7 +15,7 @@ from isochrone.regions.raft.changes import all_members, keeps_state
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.replica import Replica
-from isochrone.regions.requests import RegionLease, always_serves
+from isochrone.regions.requests import RegionLease
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import Handlers
 from isochrone.wire.configurations import check_configuration
@@ -27,43 +29,75 @@ _LOADED_BYTES = 1 << 20
 """Bytes of rows that are loaded at once while the node serves."""
 
 
-async def load_replica(
-    store: Store,
-    raft: RaftConfig,
-    keyspaces: Sequence[KeyspaceId],
-    handlers: Handlers,
-    hlc: HybridLogicalClock,
-    rng: random.Random,
-    monotonic: Callable[[], Nanos],
-    region_lease: RegionLease = always_serves,
-) -> Replica:
-    """The replica of the group of `raft` as the store holds it. One that was removed loads, too, and stays quiet.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSettings:
+    """What a host must know of a group besides what the store holds."""
 
-    Raises:
-        StorageError: the store cannot be read, or its node is a member with another store.
-    """
-    group, node = raft.group, store.identity.node
-    stored = await store.load(group)
-    # While it catches up, entries may name the store that the node had before; the one it was made with does not.
-    member = all_members(stored.configuration).get(node)
-    if stored.truncated_index == 0 and member is not None and member.store != store.identity.store:
-        raise StorageError(
-            f"the store {store.identity.store} of node {node} is not a replica of group {group}; "
-            "it must rejoin as a learner: see isochrone bootstrap --replace"
-        )
-    keeps = keeps_state(stored, node)
-    base = stored.applied if keeps else max(stored.hard_state.commit, stored.truncated_index)
-    first = LogIndex(min(base + 1, stored.last_index))
-    tail: tuple[Entry, ...] = ()
-    if stored.last_index > stored.truncated_index:
-        tail = await store.read_entries(group, first, stored.last_index, _UNCUT)
-    machine = None
-    if keeps:
-        machine = GroupState(group, keyspaces, handlers)
-        machine.restore(await store.read_rows(group))
-    hlc.restore(max(stored.base_timestamp, tail[-1].last_timestamp if tail else Timestamp(0)))
-    core = RaftNode(raft, stored, tail, store=store.identity.store, rng=rng, now=monotonic())
-    return Replica(group, core, machine, hlc, monotonic, region_lease)
+    raft: RaftConfig
+    keyspaces: tuple[KeyspaceId, ...]
+    campaign_first: bool
+    """This node campaigns at once while the group's log is still empty."""
+
+
+@final
+class Loader:
+    """Makes the replicas and state machines of one host."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Mapping[GroupId, GroupSettings],
+        handlers: Handlers,
+        hlc: HybridLogicalClock,
+        rng: random.Random,
+        monotonic: Callable[[], Nanos],
+        region_lease: RegionLease,
+    ) -> None:
+        """`hlc` is the host's clock, brought forward by what is loaded."""
+        self._store = store
+        self._settings = settings
+        self._handlers = handlers
+        self._hlc = hlc
+        self._rng = rng
+        self._monotonic = monotonic
+        self._region_lease = region_lease
+
+    def new_machine(self, group: GroupId) -> GroupState:
+        """An empty state machine."""
+        return GroupState(group, self._settings[group].keyspaces, self._handlers)
+
+    async def load(self, group: GroupId) -> Replica:
+        """The replica of a group as the store holds it. One that was removed loads, too, and stays quiet.
+
+        Raises:
+            StorageError: the store cannot be read, its node is a member with another store, or the topology does not
+                know the group.
+        """
+        settings = self._settings.get(group)
+        if settings is None:
+            raise StorageError(f"the store holds group {group}, which the topology does not know")
+        store, node = self._store, self._store.identity.node
+        stored = await store.load(group)
+        # While it catches up, entries may name the store that the node had before; the one it was made with does not.
+        member = all_members(stored.configuration).get(node)
+        if stored.truncated_index == 0 and member is not None and member.store != store.identity.store:
+            raise StorageError(
+                f"the store {store.identity.store} of node {node} is not a replica of group {group}; "
+                "it must rejoin as a learner: see isochrone bootstrap --replace"
+            )
+        keeps = keeps_state(stored, node)
+        base = stored.applied if keeps else max(stored.hard_state.commit, stored.truncated_index)
+        first = LogIndex(min(base + 1, stored.last_index))
+        tail: tuple[Entry, ...] = ()
+        if stored.last_index > stored.truncated_index:
+            tail = await store.read_entries(group, first, stored.last_index, _UNCUT)
+        machine = None
+        if keeps:
+            machine = self.new_machine(group)
+            machine.restore(await store.read_rows(group))
+        self._hlc.restore(max(stored.base_timestamp, tail[-1].last_timestamp if tail else Timestamp(0)))
+        core = RaftNode(settings.raft, stored, tail, store=store.identity.store, rng=self._rng, now=self._monotonic())
+        return Replica(group, core, machine, self._hlc, self._monotonic, self._region_lease)
 
 
 async def load_snapshot(store: Store, group: GroupId, machine: GroupState) -> LogIndex | None:

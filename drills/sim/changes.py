@@ -45,7 +45,9 @@ class Operator:
 
     def transfer(self, group: GroupId, target: NodeId) -> bool:
         """Ask the leader to hand over to a node; returns whether there was one to ask."""
-        return self._ask(group, "transfer", lambda host, done: host.transfer_leadership(group, target, done))
+        return self._ask(
+            group, "transfer", lambda host, done: host.administration.transfer_leadership(group, target, done)
+        )
 
     def demote(self, group: GroupId, node: NodeId) -> bool:
         """Ask that a full voter become a learner."""
@@ -137,10 +139,14 @@ class Operator:
         return next((member for member in self._configurations[group].members if member.node == node), None)
 
     def _remove(self, group: GroupId, node: NodeId) -> bool:
-        return self._ask(group, "remove", lambda host, done: host.change_membership(group, remove=[node], done=done))
+        return self._ask(
+            group, "remove", lambda host, done: host.administration.change_membership(group, remove=[node], done=done)
+        )
 
     def _put(self, group: GroupId, what: str, member: Member) -> bool:
-        return self._ask(group, what, lambda host, done: host.change_membership(group, put=[member], done=done))
+        return self._ask(
+            group, what, lambda host, done: host.administration.change_membership(group, put=[member], done=done)
+        )
 
     def _ask(self, group: GroupId, what: str, ask: Callable[[Host, Done], None]) -> bool:
         leader = self.leader_of(group)

@@ -20,7 +20,8 @@ from isochrone.errors import IsochroneError, StorageError
 from isochrone.ids import GroupId, NodeId, RegionId, StoreId, Term, ZoneId, is_later_store
 from isochrone.node.service import ClientService
 from isochrone.ports import StoreIdentity
-from isochrone.regions.host import GroupSettings, Host
+from isochrone.regions.host import Host
+from isochrone.regions.loading import GroupSettings
 from isochrone.regions.replica import Replica
 from isochrone.regions.state.families import HANDLERS
 from isochrone.wire.messages import Configuration, Envelope, PeerMessage

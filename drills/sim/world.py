@@ -43,7 +43,7 @@ from isochrone.errors import IsochroneError
 from isochrone.ids import NS_PER_MS, NS_PER_S, ClusterId, GroupId, Incarnation, NodeId, StoreId, ZoneId
 from isochrone.node.settings import first_configuration, group_settings, places, routes
 from isochrone.ports import StoreIdentity
-from isochrone.regions.host import GroupSettings
+from isochrone.regions.loading import GroupSettings
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.topology.model import NodeSpec, Topology
 from isochrone.wire.messages import PROTOCOL_VERSION

@@ -3,6 +3,7 @@
 from planting import Mutant
 
 HOST = "regions/host.py"
+WRITES = "regions/store_writes.py"
 INTAKE = "regions/intake.py"
 REPLICA = "regions/replica.py"
 MACHINE = "regions/state/machine.py"
@@ -24,17 +25,17 @@ HOST_MUTANTS = (
     Mutant(
         name="a host releases messages before the write has ended",
         file=HOST,
-        old="        self._turn, self._rows = Turn(), {}\n        self._writing = True\n",
-        new="        self._end_write(turn.releases, self._clock.monotonic())\n"
-        "        turn.releases = []\n        self._turn, self._rows = Turn(), {}\n        self._writing = True\n",
+        old="            self._turn = Turn()\n",
+        new="            self._end_write(turn.releases, self._clock.monotonic())\n"
+        "            turn.releases = []\n            self._turn = Turn()\n",
         test=_HOST + "a_write_is_acknowledged_only_when_a_quorum_has_synced_it",
     ),
     Mutant(
         name="a host goes on after a failed sync",
-        file=HOST,
-        old="        await self._store.write(write.batch)\n        self._writing = False\n",
-        new="        try:\n            await self._store.write(write.batch)\n"
-        "        except StorageError:\n            pass\n        self._writing = False\n",
+        file=WRITES,
+        old="        await self._store.write(write.batch)\n",
+        new="        from isochrone.errors import StorageError\n        try:\n"
+        "            await self._store.write(write.batch)\n        except StorageError:\n            pass\n",
         test=_HOST + "a_failed_sync_ends_the_host_and_tells_everyone",
     ),
     Mutant(

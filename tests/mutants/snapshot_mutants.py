@@ -9,7 +9,7 @@ LOG = "regions/raft/log.py"
 REPLICATION = "regions/raft/replication.py"
 NODE = "regions/raft/node.py"
 PROGRESS = "regions/raft/progress.py"
-HOST = "regions/host.py"
+STORE_WRITES = "regions/store_writes.py"
 BOUNDS = "regions/storage/log_bounds.py"
 SNAPSHOT_BOUNDS = "regions/storage/snapshot_bounds.py"
 ROWS = "regions/storage/snapshot_lmdb.py"
@@ -176,7 +176,7 @@ SNAPSHOT_MUTANTS = (
     ),
     Mutant(
         name="rows of the old state are written over the snapshot's",
-        file=HOST,
+        file=STORE_WRITES,
         old="            self._rows = {key: row for key, row in self._rows.items() if key[0] != group}\n",
         new="",
         test="tests/unit/regions/test_host_snapshots.py::test_rows_that_wait_for_a_write_are_void_when_a_snapshot_takes_their_place",

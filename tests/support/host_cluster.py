@@ -28,7 +28,8 @@ from isochrone.ids import (
 )
 from isochrone.node.service import ClientService
 from isochrone.ports import StoreIdentity
-from isochrone.regions.host import GroupSettings, Host
+from isochrone.regions.host import Host
+from isochrone.regions.loading import GroupSettings
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.state.families import HANDLERS
 from isochrone.regions.storage.memory import MemoryStore

@@ -406,7 +406,7 @@ async def _move(cluster: HostCluster, source: str, target: str) -> Outcome:
     host = cluster.processes[NodeId(source)].host
     assert host is not None
     moved: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    host.transfer_leadership(GROUP, NodeId(target), moved.set_result)
+    host.administration.transfer_leadership(GROUP, NodeId(target), moved.set_result)
     return await moved
 
 

@@ -93,7 +93,7 @@ def test_leaders_that_change_faster_than_the_time_to_live_let_a_lease_end() -> N
             old = cluster.leader()
             assert old is not None
             target = next(name for name in cluster.processes if name != old)
-            cluster.processes[NodeId(old)].host.transfer_leadership(GROUP, target, lambda _: None)  # type: ignore[union-attr]
+            cluster.processes[NodeId(old)].host.administration.transfer_leadership(GROUP, target, lambda _: None)  # type: ignore[union-attr]
             await asyncio.sleep(0.5)
             await cluster.until(lambda: cluster.leader() is not None)
         assert loop.time() - began >= TTL_MS / 1000

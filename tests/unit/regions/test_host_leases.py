@@ -171,6 +171,8 @@ async def _fault(cluster: HostCluster, rng: random.Random) -> None:
             cluster.cut |= {(leader, other), (other, leader)}
         case 4 | 5 if leader is not None:
             targets = [other for other, role in cluster.roles.items() if role is FULL and other != leader]
-            _host(cluster, leader).transfer_leadership(GROUP, NodeId(rng.choice(targets)), lambda _outcome: None)
+            _host(cluster, leader).administration.transfer_leadership(
+                GROUP, NodeId(rng.choice(targets)), lambda _outcome: None
+            )
         case _:
             cluster.heal()

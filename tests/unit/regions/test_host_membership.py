@@ -51,7 +51,9 @@ async def change(
     """Change the group's members at a node; raises what the node answers."""
     answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     gone = tuple(NodeId(name) for name in remove)
-    host_of(cluster, leader).change_membership(GROUP, put=put, remove=gone, quorums=quorums, done=answer.set_result)
+    host_of(cluster, leader).administration.change_membership(
+        GROUP, put=put, remove=gone, quorums=quorums, done=answer.set_result
+    )
     outcome = await answer
     if outcome.error is not None:
         raise outcome.error
@@ -206,7 +208,7 @@ def test_what_cannot_be_is_refused_at_once() -> None:
         with pytest.raises(InvalidRequest, match="need not meet"):
             await change(cluster, "a", quorums=QuorumSizes(1, 2))
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        host_of(cluster, "a").leave_joint(GROUP, answer.set_result)
+        host_of(cluster, "a").administration.leave_joint(GROUP, answer.set_result)
         assert isinstance((await answer).error, Unavailable)
 
     in_cluster(test)

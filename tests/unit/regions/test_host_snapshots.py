@@ -125,9 +125,11 @@ def test_a_learner_catches_up_by_a_snapshot_and_can_then_lead_and_answer() -> No
         host = cluster.processes[NodeId(cluster.leader() or "")].host
         assert host is not None
         full = replace(learner, role=FULL)
-        await outcome_of(lambda done: host.change_membership(GROUP, put=(full,), remove=(), quorums=None, done=done))
+        await outcome_of(
+            lambda done: host.administration.change_membership(GROUP, put=(full,), remove=(), quorums=None, done=done)
+        )
         await cluster.until(lambda: not replica(cluster, "l").core.configuration.joint)
-        await outcome_of(lambda done: host.transfer_leadership(GROUP, NodeId("l"), done))
+        await outcome_of(lambda done: host.administration.transfer_leadership(GROUP, NodeId("l"), done))
         assert cluster.leader() == "l"
         for number in range(40):
             assert int(await read_at(cluster, "l", f"k/x{number}")) == 80 + number
@@ -166,7 +168,11 @@ def test_a_new_node_joins_a_group_whose_log_begins_late() -> None:
         assert host is not None and status(cluster, leader).first > 20
         learner: Member = cluster.new_process("n")
         await cluster.start("n")
-        await outcome_of(lambda done: host.change_membership(GROUP, put=(learner,), remove=(), quorums=None, done=done))
+        await outcome_of(
+            lambda done: host.administration.change_membership(
+                GROUP, put=(learner,), remove=(), quorums=None, done=done
+            )
+        )
         joined = cluster.processes[NodeId("n")].host
         assert joined is not None
         await joined.add_replica(GROUP, replica(cluster, leader).core.configuration)

@@ -348,7 +348,7 @@ def test_a_learner_that_is_away_costs_one_message_per_interval_and_is_fed_when_i
 def test_a_change_of_members_wakes_the_group_and_who_stays_sleeps_again() -> None:
     async def test(cluster: HostCluster) -> None:
         done = asyncio.get_running_loop().create_future()
-        host(cluster, "a").change_membership(GROUP, remove=[NodeId("c")], done=done.set_result)
+        host(cluster, "a").administration.change_membership(GROUP, remove=[NodeId("c")], done=done.set_result)
         assert (await done).error is None
         await cluster.until(lambda: asleep(cluster, "a") and asleep(cluster, "b"))
         cluster.sent.clear()

@@ -55,7 +55,7 @@ async def change(
     cluster: HostCluster, *put: Member, remove: tuple[NodeId, ...] = (), group: GroupId = GROUP, by: str = "a"
 ) -> None:
     answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    host_of(cluster, by).change_membership(group, put=put, remove=remove, done=answer.set_result)
+    host_of(cluster, by).administration.change_membership(group, put=put, remove=remove, done=answer.set_result)
     outcome = await answer
     assert outcome.error is None, outcome.error
 
@@ -313,7 +313,7 @@ def test_a_removed_replica_shuts_out_no_node_that_has_another_store_since(joins:
         await asyncio.sleep(5)
         led_by_c = stays if joins == "elsewhere" else leaves
         await change(cluster, replace(LEARNER, role=ReplicaRole.FULL), group=led_by_c)
-        host_of(cluster, "a").transfer_leadership(led_by_c, C, lambda _: None)
+        host_of(cluster, "a").administration.transfer_leadership(led_by_c, C, lambda _: None)
         await asyncio.sleep(2)
         if joins == "anew":
             again = Member(NodeId("b"), StoreId("s-b"), ReplicaRole.LEARNER)
@@ -346,7 +346,7 @@ def test_a_voter_that_was_away_hears_the_node_that_leads_with_another_store_sinc
         await change(cluster, later)
         await asyncio.sleep(5)
         await change(cluster, replace(later, role=ReplicaRole.FULL))
-        host_of(cluster, "a").transfer_leadership(GROUP, C, lambda _: None)
+        host_of(cluster, "a").administration.transfer_leadership(GROUP, C, lambda _: None)
         await cluster.until(lambda: cluster.leader() == "c")
         cluster.heal()
         await cluster.until(lambda: status_of(cluster, "b").last == status_of(cluster, "c").last)

@@ -8,7 +8,8 @@ A compaction at r only sets a mark, of which this class knows nothing but what i
 at a time, every version below r that a later one at or below r supersedes, and tombstones below r. What happened at r
 itself stays in the log, so a watcher may start there.
 
-Invariant: the records are exactly the keyspace's rows; `restore` with them gives an equal history.
+Invariants: the records are exactly the keyspace's rows; `restore` with them gives an equal history. A record in the
+log is among its key's versions.
 
 HAZARD: a record of a removed key is found as long as no compaction has passed it: `current` hides it, `_versions`
 does not.
@@ -140,26 +141,30 @@ class History:
             last += 1
         gone: list[bytes] = []
         for record in self.log[:last]:
-            self._forget_before(record, gone, with_tombstone=True)
+            self._forget_before(record, gone)
         del self.log[:last]
         behind = self.log and record_revision(self.log[0]) < compacted
         self.scrubbed = Revision(record_revision(self.log[0]) if behind else compacted)
         if not behind:
             for record in self.log[: self.first_from(compacted + 1)]:
-                self._forget_before(record, gone, with_tombstone=False)
+                self._forget_before(record, gone, kept_from=record_revision(record).to_bytes(8, "big"))
         return gone
 
-    def _forget_before(self, record: bytes, gone: list[bytes], *, with_tombstone: bool) -> None:
-        """Forget the versions of the record's key that it supersedes, and itself if it is a tombstone to be gone."""
+    def _forget_before(self, record: bytes, gone: list[bytes], kept_from: bytes | None = None) -> None:
+        """Forget the versions of the record's key that it supersedes, and itself if it is a tombstone.
+
+        With `kept_from`, a revision as it begins a record: nothing of that revision or later, so that what the log
+        holds is always in `_versions` too, also where a key was written twice in one revision.
+        """
         key = record_key(record)
         held = self._versions[key]
-        with_itself = with_tombstone and not record_is_live(record)
+        with_itself = kept_from is None and not record_is_live(record)
         if isinstance(held, bytes):
             if with_itself:
                 gone.append(held[:ORDER_BYTES])
                 self._remove(key)
             return
-        place = bisect_left(held, record[:ORDER_BYTES], key=_order) + with_itself
+        place = bisect_left(held, kept_from or record[:ORDER_BYTES], key=_order) + with_itself
         gone.extend(version[:ORDER_BYTES] for version in held[:place])
         del held[:place]
         if len(held) == 1:

@@ -7,6 +7,7 @@ LEASES = "regions/state/leases.py"
 HUB = "regions/watch_hub.py"
 LOCKS = "regions/state/locks.py"
 TABLE = "regions/state/lock_table.py"
+HISTORY = "regions/state/history.py"
 
 _LESSOR = "tests/unit/regions/test_lessor.py::test_"
 _HUB = "tests/unit/regions/test_watch_hub.py::test_"
@@ -16,6 +17,13 @@ _SQL_FENCE = "tests/integration/client/test_fences_sqlite.py::test_the_gate_keep
 _HOST = "tests/unit/regions/test_host_client_leases.py::test_"
 
 SERVICE_MUTANTS = (
+    Mutant(
+        name="a compaction forgets a version of its own revision that the log still holds",
+        file=HISTORY,
+        old="kept_from or record[:ORDER_BYTES]",
+        new="record[:ORDER_BYTES]",
+        test="tests/properties/state/test_history_model.py::test_a_compaction_changes_nothing_from_its_revision_on",
+    ),
     Mutant(
         name="a renewal is answered while an expiry is on its way",
         file=LESSOR,

@@ -31,6 +31,7 @@ from isochrone.errors import (
     Rejected,
     Unavailable,
 )
+from isochrone.probes import probe
 from isochrone.wire.locks import (
     WAIT_FOREVER,
     LockAcquire,
@@ -110,7 +111,7 @@ class Lock:
             if self._owns_lease:
                 await self._lease.__aexit__(type(error), error, error.__traceback__)
             elif not isinstance(error, Deadlock | LockHeld):
-                await self._give_up(LockWithdraw(self.name, self._lease.identity, request))
+                await self._withdraw(request)
             raise
         return self
 
@@ -123,12 +124,19 @@ class Lock:
         await self._give_up(LockRelease(self.name, self._lease.identity, self.token))
         return None
 
-    async def _give_up(self, operation: LockRelease | LockWithdraw) -> None:
-        """Give the lock up, if the group answers in time; else it ends with its lease."""
+    async def _withdraw(self, request: int) -> None:
+        """Wait no longer, and give up what was granted meanwhile."""
+        withdrawn = await self._give_up(LockWithdraw(self.name, self._lease.identity, request))
+        if withdrawn is not None and withdrawn.end is LockEnd.GRANTED:
+            probe("client.granted_while_it_withdrew")
+            await self._give_up(LockRelease(self.name, self._lease.identity, withdrawn.token))
+
+    async def _give_up(self, operation: LockRelease | LockWithdraw) -> LockResult | None:
+        """Give the lock or the wait up, if the group answers in time; else it ends with its lease."""
         try:
-            await self._caller.execute(self.name, operation, timeout_s=GRACE_S)
+            return expect(LockResult, (await self._caller.execute(self.name, operation, timeout_s=GRACE_S)).result)
         except (Rejected, Indeterminate, LockNotHeld, LeaseNotFound):
-            return
+            return None
 
     async def _granted(self, number: int) -> int:
         """Ask for the lock and wait for it. Returns the token."""
@@ -170,4 +178,7 @@ class Lock:
             answer = await self._caller.query(request.name, wait, timeout_s=min(ASK_AGAIN_S, left_s))
         except (DeadlineExceeded, Unavailable):
             return None
+        except LockNotHeld as error:
+            # The leader has changed meanwhile, and this one has not seen how the wait ended.
+            raise LockHeld(f"lock {request.name!r} was not granted") from error
         return expect(LockResult, answer.result)

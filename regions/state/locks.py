@@ -180,8 +180,8 @@ def apply_withdraw(context: ApplyContext, operation: Operation) -> PackedResult:
         _note_moment(context, name)
         return _result(context, LockEnd.WITHDRAWN, waiting)
     held = lock.held.get(lease) if lock else None
-    if held is None:
-        raise LockNotHeld(f"lease {lease} neither waits for lock {name[:64]!r} nor holds it")
+    if held is None or held.request != operation.request:
+        raise LockNotHeld(f"lease {lease} neither waits for lock {name[:64]!r} by this request nor holds it by that")
     return _result(context, LockEnd.GRANTED, held)
 
 
@@ -319,14 +319,19 @@ def apply_take_first(context: ApplyContext, operation: Operation) -> PackedResul
 
 
 def answer_wait(data: GroupData, query: LockWait) -> PackedResult | None:
-    """How a request stands; None while it waits. Raises `LockNotHeld` if the lease has nothing to do with the lock."""
+    """How a request stands; None while it waits.
+
+    Raises `LockNotHeld` if it neither waits nor was granted. HAZARD: the lease may hold the lock all the same, by an
+    earlier request and in a weaker mode: a conversion that has failed is not to be taken for that.
+    """
     lock = data.locks.locks.get(query.name)
     waiting = lock.waiting_of(query.lease) if lock else None
     if waiting is not None and waiting.request == query.request:
         return None
     held = lock.held.get(query.lease) if lock else None
-    if held is None:
-        raise LockNotHeld(f"lease {query.lease} neither waits for lock {query.name[:64]!r} nor holds it")
+    if held is None or held.request != query.request:
+        name = query.name[:64]
+        raise LockNotHeld(f"lease {query.lease} neither waits for lock {name!r} by this request nor holds it by that")
     return (LOCK_RESULT, data.revision, data.timestamp, int(LockEnd.GRANTED), held.token, int(held.mode))
 
 

@@ -7,9 +7,12 @@ LOCKS = "regions/state/locks.py"
 LEASES = "regions/state/leases.py"
 LESSOR = "regions/lessor.py"
 KV = "wire/kv.py"
+CLIENT_LOCKS = "client/locks.py"
 CLIENT_LEASES = "client/leases.py"
 CLIENT_WATCHES = "client/watches.py"
 
+_LOCKS = "tests/unit/regions/state/test_locks.py::test_"
+_CLIENT_LOCKS = "tests/unit/client/test_leases_and_locks.py::test_"
 _RUNS = "tests/sim/test_coordination.py::test_runs_come_to_their_end"
 
 COORDINATION_MUTANTS = (
@@ -84,5 +87,26 @@ COORDINATION_MUTANTS = (
         old='            raise Unavailable(f"this node serves no replica of group {group} now")',
         new='            raise InvalidRequest(f"this node serves no replica of group {group} now")',
         test=_RUNS,
+    ),
+    Mutant(
+        name="a conversion that has failed is answered with the weaker hold",
+        file=LOCKS,
+        old="held.request != query.request",
+        new="held.request > query.request",
+        test=_LOCKS + "a_conversion_that_has_failed_is_not_taken_for_the_weaker_hold",
+    ),
+    Mutant(
+        name="giving up a conversion that has failed finds the weaker hold",
+        file=LOCKS,
+        old="held.request != operation.request:",
+        new="False:",
+        test=_LOCKS + "a_wait_ends_when_it_is_withdrawn_or_its_time_is_over",
+    ),
+    Mutant(
+        name="what is granted to one who withdraws stays with its session",
+        file=CLIENT_LOCKS,
+        old="withdrawn.end is LockEnd.GRANTED:",
+        new="withdrawn.end is LockEnd.WAITING:",
+        test=_CLIENT_LOCKS + "what_is_granted_while_its_asker_gives_up_is_given_up_too",
     ),
 )

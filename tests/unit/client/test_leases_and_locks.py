@@ -14,7 +14,7 @@ from isochrone.errors import Deadlock, ForeignToken, InvalidRequest, LeaseLost, 
 from isochrone.ids import ReplicaRole
 from isochrone.wire.kv import Put, TxnResult, fenced
 from isochrone.wire.leases import LeaseRevoke
-from isochrone.wire.locks import LockMode
+from isochrone.wire.locks import LockMode, LockQuery, LockQueryResult
 
 FULL = ReplicaRole.FULL
 
@@ -296,6 +296,46 @@ def test_locks_on_one_lease_are_given_up_one_by_one() -> None:
                 await asyncio.gather(waiting, return_exceptions=True)
             async with second.lock("k/a", wait_s=0):
                 assert not lease.lost.is_set()
+
+    with_clients(test)
+
+
+def test_what_is_granted_while_its_asker_gives_up_is_given_up_too() -> None:
+    async def test(_: HostCluster, first: Client, second: Client) -> None:
+        async with first.lease("k/") as lease:
+            async with second.lock("k/a") as held:
+                waiting = asyncio.create_task(first.lock("k/a", lease=lease).__aenter__())
+                await asyncio.sleep(1)
+                releasing = asyncio.create_task(second.leases.revoke("k/", held.lease.identity))
+                await asyncio.sleep(0.001)
+                waiting.cancel()  # The release is on its way, and comes before this.
+                await releasing
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            async with second.lock("k/a", wait_s=0):
+                assert not lease.lost.is_set()
+
+    with_clients(test)
+
+
+def test_giving_up_a_conversion_leaves_the_weaker_hold() -> None:
+    async def test(_: HostCluster, first: Client, second: Client) -> None:
+        async with (
+            second.lock("k/a", mode=LockMode.S),
+            first.lease("k/") as lease,
+            first.lock("k/a", lease=lease, mode=LockMode.S) as shared,
+        ):
+            with pytest.raises(LockHeld):
+                async with first.lock("k/a", lease=lease, wait_s=0.5):
+                    pass
+            waiting = asyncio.create_task(first.lock("k/a", lease=lease).__aenter__())
+            await asyncio.sleep(1)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            view = (await first.query("k/a", LockQuery(b"k/a"))).result
+            assert isinstance(view, LockQueryResult)
+            assert shared.token in [item.token for item in view.requests]
 
     with_clients(test)
 

@@ -7,8 +7,9 @@ from isochrone.errors import Deadlock, InvalidRequest, LeaseNotFound, LockHeld, 
 from isochrone.ids import NS_PER_MS
 from isochrone.regions.state import locks as lock_state
 from isochrone.regions.state.lock_table import compatible, covers, joined
+from isochrone.regions.state.locks import answer_wait
 from isochrone.regions.state.model import LockNotice
-from isochrone.wire.kv import ALL, Compare, Put, Range, Relation, Target, Txn, TxnResult
+from isochrone.wire.kv import ALL, Compact, Compare, Put, Range, Relation, Target, Txn, TxnResult
 from isochrone.wire.leases import LeaseExpire, LeaseGrant, LeaseRevoke, LockTick, encode_housekeeping
 from isochrone.wire.locks import (
     WAIT_FOREVER,
@@ -20,9 +21,11 @@ from isochrone.wire.locks import (
     LockQueryResult,
     LockRelease,
     LockResult,
+    LockWait,
     LockWithdraw,
     PutSequential,
     TakeFirst,
+    unpack_lock_result,
 )
 from isochrone.wire.messages import EntryKind
 
@@ -219,8 +222,35 @@ def test_a_wait_ends_when_it_is_withdrawn_or_its_time_is_over() -> None:
     assert locks.waiters() == []
     with pytest.raises(LockNotHeld):
         locks.done(LockWithdraw(NAME, 3, number))
-    granted = locks.acquire(1, S)
-    assert locks.done(LockWithdraw(NAME, 1, locks.requests)).token == granted.token, "too late: it was granted"
+    locks.acquire(4)
+    number = locks.requests
+    locks.free(1)
+    assert locks.done(LockWithdraw(NAME, 4, number)).token == locks.notices[-1].token, "too late: it was granted"
+    locks.acquire(4, S)
+    with pytest.raises(LockNotHeld):
+        locks.done(LockWithdraw(NAME, 4, locks.requests))  # What it has is another request's.
+
+
+def test_a_conversion_that_has_failed_is_not_taken_for_the_weaker_hold() -> None:
+    """Where the leader changes meanwhile, nobody knows any more how it ended."""
+    locks = Locks()
+    locks.acquire(1, S)
+    locks.acquire(2, S)
+    locks.acquire(1, X, wait_ms=50)
+    conversion = LockWait(NAME, 1, locks.requests)
+    assert answer_wait(locks.state.data, conversion) is None
+    locks.now_ms += 50
+    locks.keep_house(LockTick(NAME))
+    assert locks.holders() == [1, 2]
+    with pytest.raises(LockNotHeld):
+        answer_wait(locks.state.data, conversion)
+    locks.acquire(1, X)
+    again = LockWait(NAME, 1, locks.requests)
+    locks.free(2)
+    answer = answer_wait(locks.state.data, again)
+    assert answer is not None and unpack_lock_result(answer) == LockResult(
+        locks.state.data.revision, locks.state.data.timestamp, LockEnd.GRANTED, locks.notices[-1].token, X
+    )
 
 
 def test_one_that_gives_up_lets_those_behind_it_pass() -> None:
@@ -439,6 +469,32 @@ def test_an_election_announces_its_leader_where_it_can_be_watched() -> None:
     assert len(locks.last.events) == 2, "the loss and the new leader, in one revision"
     locks.do(LeaseRevoke(3))
     assert locks.value(election) is None
+
+
+@pytest.mark.parametrize("below", [0, 1])
+def test_an_election_that_a_lost_leader_passes_on_survives_compactions(below: int) -> None:
+    """The end of the leader's lease removes the key, and the next leader sets it, at one revision."""
+    locks = Locks()
+    election = b"k/leader"
+    for lease in (1, 2):
+        locks.acquire(lease, name=election, announce=True, value=b"candidate %d" % lease)
+    locks.lose(1)
+    passed_on = locks.state.data.revision
+    history = locks.state.data.keyspace_of(election).history
+    locks.do(Compact(passed_on - below))
+    assert len(history.log[history.first_from(passed_on) :]) == 2, "what happened then can be watched"
+    assert len(list(history.records())) == 2 + below
+    before = locks.state
+    locks.restart()
+    assert same_state(locks.state, before)
+    locks.do(Put(b"k/other", b""))
+    locks.do(Compact(passed_on + 1))
+    assert locks.value(election) == b"candidate 2"
+    locks.free(2, election)
+    locks.do(Compact(passed_on + 2))
+    before = locks.state
+    locks.restart()
+    assert same_state(locks.state, before) and locks.value(election) is None
 
 
 def test_sequential_keys_rise_and_hang_on_their_lease() -> None:

@@ -15,6 +15,7 @@ from isochrone.node.etcd_group import GroupAccess
 from isochrone.node.etcd_locks_grpc import LockCalls
 from isochrone.node.etcd_members_grpc import MemberCalls
 from isochrone.node.etcd_probes_grpc import HealthCalls, reflection_methods
+from isochrone.node.etcd_snapshot_grpc import SnapshotCalls
 from isochrone.node.etcd_watches_grpc import PATH, watch_method
 from isochrone.regions.host import Host
 from isochrone.topology import Topology
@@ -61,6 +62,7 @@ class EtcdEndpoint:
             **GroupCalls(self._access, speaker).methods(),
             **MemberCalls(self._access, speaker, config.addresses, config.etcd_addresses).methods(),
             **LockCalls(self._access, speaker).methods(),
+            **SnapshotCalls(self._access, speaker).methods(),
             PATH: watch_method(self._access, speaker),
         }
         self._health = HealthCalls(host, [each.id for each in topology.groups])

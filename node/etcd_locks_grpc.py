@@ -6,19 +6,21 @@ lease, as in etcd: it may be the key of a lock that it holds.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from collections.abc import Coroutine
 from typing import TypeVar, final
 
+from google.protobuf.message import Message
+
 from isochrone.errors import InvariantViolation, IsochroneError, KeyNotFound
-from isochrone.node.etcd_calls_grpc import TIMEOUT_S, fail, parsed, refuse
+from isochrone.node.etcd_calls_grpc import TIMEOUT_S, parsed, refuse
 from isochrone.node.etcd_group import GroupAccess
+from isochrone.node.etcd_work_grpc import Begin, Refused, working
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.wire.commands import Operation, Query, Result
 from isochrone.wire.etcd.answers_grpc import Speaker, key_value
-from isochrone.wire.etcd.errors import EtcdError, Status, status_of
+from isochrone.wire.etcd.errors import EtcdError, Status
 from isochrone.wire.etcd.generated import rpc_pb2, v3election_pb2, v3lock_pb2
-from isochrone.wire.http2.calls import Call, Methods, StreamMethod
+from isochrone.wire.http2.calls import Call, Methods
 from isochrone.wire.kv import (
     Compare,
     DeleteRange,
@@ -42,21 +44,7 @@ SESSION_TTL_MS = 60_000
 NO_LEADER = Status("UNKNOWN", "election: no leader")
 NOT_LEADER = Status("UNKNOWN", "election: not leader")
 _LOCK, _ELECTION = "/v3lockpb.Lock/", "/v3electionpb.Election/"
-Answer = (
-    v3lock_pb2.LockResponse
-    | v3lock_pb2.UnlockResponse
-    | v3election_pb2.CampaignResponse
-    | v3election_pb2.ProclaimResponse
-    | v3election_pb2.LeaderResponse
-    | v3election_pb2.ResignResponse
-)
 _R = TypeVar("_R")
-
-
-class _Refused(Exception):
-    def __init__(self, status: Status) -> None:
-        super().__init__(status.text)
-        self.status = status
 
 
 @final
@@ -68,8 +56,9 @@ class LockCalls:
         self._speaker = speaker
 
     def methods(self) -> Methods:
-        """By path. All are served as streams: only those are told that the client has given up."""
-        work: dict[str, Callable[[Call, bytes], Coroutine[None, None, Answer] | None]] = {
+        """By path."""
+        work: dict[str, Begin] = {
+            f"{_ELECTION}Observe": self._observe,
             f"{_LOCK}Lock": self._lock,
             f"{_LOCK}Unlock": self._unlock,
             f"{_ELECTION}Campaign": self._campaign,
@@ -77,78 +66,77 @@ class LockCalls:
             f"{_ELECTION}Leader": self._leader,
             f"{_ELECTION}Resign": self._resign,
         }
-        methods = {path: StreamMethod(partial(_Work, begin)) for path, begin in work.items()}
-        return {**methods, f"{_ELECTION}Observe": StreamMethod(partial(_Work, self._observe))}
+        return {path: working(begin) for path, begin in work.items()}
 
     # ---- the calls: what is to be done for a request; None if it is refused
 
-    def _lock(self, call: Call, data: bytes) -> Coroutine[None, None, Answer] | None:
+    def _lock(self, call: Call, data: bytes) -> Coroutine[None, None, Message] | None:
         request = parsed(call, v3lock_pb2.LockRequest, data)
         if request is None or not self._serves(call, request.name):
             return None
 
-        async def work() -> Answer:
+        async def work() -> Message:
             key, _, _, revision = await self._acquire(request.name, request.lease, b"")
             return v3lock_pb2.LockResponse(header=self._header(revision), key=key)
 
         return work()
 
-    def _unlock(self, call: Call, data: bytes) -> Coroutine[None, None, Answer] | None:
+    def _unlock(self, call: Call, data: bytes) -> Coroutine[None, None, Message] | None:
         request = parsed(call, v3lock_pb2.UnlockRequest, data)
         if request is None or not self._serves(call, request.key):
             return None
 
-        async def work() -> Answer:
+        async def work() -> Message:
             result = await self._ask(request.key, DeleteRange(request.key))
             return v3lock_pb2.UnlockResponse(header=self._header(result.revision))
 
         return work()
 
-    def _campaign(self, call: Call, data: bytes) -> Coroutine[None, None, Answer] | None:
+    def _campaign(self, call: Call, data: bytes) -> Coroutine[None, None, Message] | None:
         request = parsed(call, v3election_pb2.CampaignRequest, data)
         if request is None or not self._serves(call, request.name):
             return None
 
-        async def work() -> Answer:
+        async def work() -> Message:
             key, lease, created, revision = await self._acquire(request.name, request.lease, request.value)
             leader = v3election_pb2.LeaderKey(name=request.name, key=key, rev=created, lease=lease)
             return v3election_pb2.CampaignResponse(header=self._header(revision), leader=leader)
 
         return work()
 
-    def _proclaim(self, call: Call, data: bytes) -> Coroutine[None, None, Answer] | None:
+    def _proclaim(self, call: Call, data: bytes) -> Coroutine[None, None, Message] | None:
         request = parsed(call, v3election_pb2.ProclaimRequest, data)
         if request is None or not self._serves(call, request.leader.key):
             return None
         leader = request.leader
 
-        async def work() -> Answer:
+        async def work() -> Message:
             result = await self._as_leader(leader, Put(leader.key, request.value, leader.lease))
             if not result.succeeded:
-                raise _Refused(NOT_LEADER)
+                raise Refused(NOT_LEADER)
             return v3election_pb2.ProclaimResponse(header=self._header(result.revision))
 
         return work()
 
-    def _leader(self, call: Call, data: bytes) -> Coroutine[None, None, Answer] | None:
+    def _leader(self, call: Call, data: bytes) -> Coroutine[None, None, Message] | None:
         request = parsed(call, v3election_pb2.LeaderRequest, data)
         if request is None or not self._serves(call, request.name):
             return None
 
-        async def work() -> Answer:
+        async def work() -> Message:
             found = _expect(RangeResult, await self._ask(request.name, _first_below(request.name)))
             if not found.items:
-                raise _Refused(NO_LEADER)
+                raise Refused(NO_LEADER)
             return v3election_pb2.LeaderResponse(header=self._header(found.revision), kv=key_value(found.items[0]))
 
         return work()
 
-    def _resign(self, call: Call, data: bytes) -> Coroutine[None, None, Answer] | None:
+    def _resign(self, call: Call, data: bytes) -> Coroutine[None, None, Message] | None:
         request = parsed(call, v3election_pb2.ResignRequest, data)
         if request is None or not self._serves(call, request.leader.key):
             return None
 
-        async def work() -> Answer:
+        async def work() -> Message:
             result = await self._as_leader(request.leader, DeleteRange(request.leader.key))
             return v3election_pb2.ResignResponse(header=self._header(result.revision))
 
@@ -274,42 +262,6 @@ class LockCalls:
 
     def _header(self, revision: int) -> rpc_pb2.ResponseHeader:
         return self._speaker.header(revision, self._access.term)
-
-
-@final
-class _Work:
-    """One call: a task that ends with the answer, or with the client."""
-
-    def __init__(self, begin: Callable[[Call, bytes], Coroutine[None, None, Answer | None] | None], call: Call) -> None:
-        self._begin = begin
-        self._call = call
-        self._task: asyncio.Task[None] | None = None
-
-    def message(self, message: bytes) -> None:
-        """See `StreamHandler`. There is one message."""
-        work = self._begin(self._call, message) if self._task is None else None
-        if work is not None:
-            self._task = asyncio.get_running_loop().create_task(self._run(work))
-
-    async def _run(self, work: Awaitable[Answer | None]) -> None:
-        try:
-            answer = await work
-        except _Refused as refused:
-            fail(self._call, refused.status)
-        except IsochroneError as error:
-            fail(self._call, status_of(error))
-        else:
-            if answer is not None:
-                self._call.send(answer.SerializeToString())
-            self._call.finish()
-
-    def ended(self) -> None:
-        """See `StreamHandler`. The client waits for the answer."""
-
-    def cancelled(self) -> None:
-        """See `StreamHandler`."""
-        if self._task is not None:
-            self._task.cancel()
 
 
 def _first_below(name: bytes) -> Range:

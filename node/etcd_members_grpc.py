@@ -1,7 +1,7 @@
 """etcd's Cluster and Maintenance services, as far as they have a meaning for one group of a platform of many.
 
 Members are added with the operator's commands, since a new member takes a store that is made for it; so `MemberAdd` and
-`MemberUpdate` are not offered. There is no database file of etcd's to send, so neither is `Snapshot`.
+`MemberUpdate` are not offered.
 """
 
 import zlib

@@ -236,6 +236,7 @@ MAINTENANCE = (
 SNAPSHOT = (
     Run("put us/s/a 1", "OK"),
     Run("snapshot save <directory>/snapshot --endpoints=<one>", "Snapshot saved at <directory>/snapshot"),
+    Run("snapshot status <directory>/snapshot -w fields", '"Hash" : ...\n"Revision" : ...\n"Keys" : ...\n"Size" : ...'),
 )
 """Needs `<one>` and `<directory>`."""
 

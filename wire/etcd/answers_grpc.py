@@ -156,12 +156,13 @@ def encoded_event(record: bytes, previous: bytes | None) -> bytes:
     kind = kv_pb2.Event.PUT if record_is_live(record) else kv_pb2.Event.DELETE
     told = previous if previous is not None and record_is_live(previous) else None
     event = kv_pb2.Event(
-        type=kind, kv=_recorded(record), prev_kv=None if told is None else _recorded(told)
+        type=kind, kv=recorded(record), prev_kv=None if told is None else recorded(told)
     ).SerializeToString()
-    return _EVENTS_TAG + _varint(len(event)) + event
+    return _EVENTS_TAG + varint(len(event)) + event
 
 
-def _recorded(record: bytes) -> kv_pb2.KeyValue:
+def recorded(record: bytes) -> kv_pb2.KeyValue:
+    """One version of a key, from its record."""
     if not record_is_live(record):
         return kv_pb2.KeyValue(key=record_key(record), mod_revision=record_revision(record))
     created, modified, version = record_versions(record)
@@ -175,7 +176,8 @@ def _recorded(record: bytes) -> kv_pb2.KeyValue:
     )
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number, not below 0, as protobuf writes it."""
     encoded = bytearray()
     while number >= _VARINT_MORE:
         encoded.append(number & 0x7F | _VARINT_MORE)

@@ -45,8 +45,8 @@ def server_at(endpoints: list[str], leader: str) -> Server:
     return Server([leader, *others], {"one": leader, "leader": own, "follower": follower})
 
 
-NOT_SERVED = ("member changes", "snapshot", "check perf")
-"""Sections that hold what our nodes do not do (adding members, sending a database file), or that measure."""
+NOT_SERVED = ("member changes", "check perf")
+"""Sections that hold what our nodes do not do (adding members), or that measure."""
 
 
 @contextmanager

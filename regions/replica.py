@@ -21,6 +21,7 @@ from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaR
 from isochrone.ports import LogWrite, Row
 from isochrone.probes import probe
 from isochrone.records import quickly_made
+from isochrone.regions.measures import GroupMeasures
 from isochrone.regions.office import DEFAULT_COMPACTION, CompactionRule, Office
 from isochrone.regions.raft.changes import all_members, changed_members
 from isochrone.regions.raft.node import RaftNode
@@ -98,6 +99,7 @@ class _Change:
 @dataclass(slots=True)
 class _Pending:
     term: Term
+    proposed_at: Nanos
     keyspace: KeyspaceId
     dones: list[Done]
 
@@ -131,6 +133,7 @@ class Replica:
         self._transfer: _Transfer | None = None
         self._change: _Change | None = None
         self.leader: NodeId | None = None
+        self.measures = GroupMeasures()
 
     def _new_service(self, machine: GroupState) -> StateService:
         margin_ns = self.core.config.election_timeout_ns * 3 // 2
@@ -262,7 +265,7 @@ class Replica:
             try:
                 if isinstance(latest, IsochroneError):
                     raise latest
-                self._propose(batch, latest)
+                self._propose(batch, now, latest)
             except IsochroneError as error:
                 for write in batch:
                     write.done(Outcome(b"", self.revision, error))
@@ -293,7 +296,7 @@ class Replica:
                 write.done(Outcome(b"", self.revision, late))
         return deque(write for write in writes if write.deadline > now)
 
-    def _propose(self, batch: list[Write], latest: Timestamp) -> None:
+    def _propose(self, batch: list[Write], now: Nanos, latest: Timestamp) -> None:
         if not self._region_lease(self.group, batch[0].keyspace):
             raise Unavailable(f"this region may not serve keyspace {batch[0].keyspace!r} now; it was not applied")
         proposal = Proposal(
@@ -304,7 +307,7 @@ class Replica:
             trace=next((write.trace for write in batch if write.trace), b""),
         )
         index = self.core.propose([proposal])[0]
-        self._pending[index] = _Pending(self.core.term, batch[0].keyspace, [write.done for write in batch])
+        self._pending[index] = _Pending(self.core.term, now, batch[0].keyspace, [write.done for write in batch])
 
     # ---- one turn
 
@@ -317,7 +320,7 @@ class Replica:
             if ready.fetches:
                 turn.fetches.extend([(self.group, fetch) for fetch in ready.fetches])
             for event in ready.events:
-                self._note(event, turn)
+                self._note(event, turn, now)
             if ready.append is not None:
                 self._store(ready.append, turn)
             if ready.snapshot_reads or ready.snapshot_ends:
@@ -330,7 +333,7 @@ class Replica:
             if ready.reads:
                 self._ready_reads.extend(ready.reads)
             if ready.committed:
-                self._apply(ready.committed, turn)
+                self._apply(ready.committed, turn, now)
             asked_again = self._answer_reads() if self._ready_reads else False
             if not (ready.committed or asked_again):
                 return
@@ -354,8 +357,9 @@ class Replica:
         else:
             self._service.replaced(machine)
 
-    def _note(self, event: Event, turn: Turn) -> None:
+    def _note(self, event: Event, turn: Turn, now: Nanos) -> None:
         turn.events.append((self.group, event))
+        self.measures.note(event, now)
         if self._transfer is not None:
             self._follow_transfer(self._transfer, event)
         if event.name is EventName.LEADER_CHANGED:
@@ -409,7 +413,7 @@ class Replica:
         member = self.members.get(self.leader) if self.leader else None
         return self.leader if member and member.role is ReplicaRole.FULL else None
 
-    def _apply(self, entries: Sequence[Entry], turn: Turn) -> None:
+    def _apply(self, entries: Sequence[Entry], turn: Turn, now: Nanos) -> None:
         service = self._service
         if service is None:
             raise InvariantViolation(f"a witness of group {self.group} was asked to apply")
@@ -422,6 +426,8 @@ class Replica:
             if entry.kind is EntryKind.CONFIGURATION:
                 self._follow_change(entry)
             pending = self._pending.pop(entry.index, None)
+            if leads:
+                self.measures.applied(applied, now - pending.proposed_at if pending is not None else None)
             if pending is None:
                 continue
             if pending.term != entry.term:

@@ -15,7 +15,7 @@ from isochrone.regions.requests import Outcome, Read, RegionLease
 from isochrone.regions.state import locks
 from isochrone.regions.state.machine import Applied, GroupState
 from isochrone.regions.state.model import LockNotice
-from isochrone.regions.watch_hub import WatchRequest
+from isochrone.regions.watch_hub import WatchHub, WatchRequest
 from isochrone.regions.watching import Watch, Watches
 from isochrone.wire.commands import Query, encode_result
 from isochrone.wire.kv import PackedResult, in_range
@@ -57,12 +57,12 @@ class StateService:
         """The state is that of a snapshot now. Only followers install one."""
         self.machine = machine
         self.office = Office[Read](machine, self._margin_ns, self._compaction)
-        self._watches.replaced(machine.data)
+        self._watches.replaced(machine.data, self._monotonic())
 
     def applied(self, applied: Applied, office_term: Term | None) -> None:
         """An entry was applied; `office_term` is its term if this replica leads in it."""
-        if applied.events:
-            self._watches.applied(applied.events)
+        if applied.events and self._watches.hub:
+            self._watches.applied(applied.events, self._monotonic())
         if applied.lock_notices:
             self._note_ends(applied.lock_notices)
         if office_term is None:
@@ -166,6 +166,11 @@ class StateService:
         return self._failed(Unavailable(f"this region may not serve keyspace {keyspace!r} now"))
 
     # ---- watches
+
+    @property
+    def watch_hub(self) -> WatchHub:
+        """The watchers here."""
+        return self._watches.hub
 
     def watch(self, request: WatchRequest, ready: Callable[[], None]) -> Watch:
         """Watch what is written, as it is applied here: in order and without gaps, but not before other replicas tell.

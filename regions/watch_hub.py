@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from isochrone.errors import InvalidRequest, QueueFull
+from isochrone.histograms import Histogram
 from isochrone.ids import Nanos, Revision
 from isochrone.probes import probe
 from isochrone.regions.state.model import GroupData, KeyspaceState
@@ -120,6 +121,7 @@ class _Watcher:
     """Order up to which `pending` holds all that matters, while it is behind."""
     ready: bool = False
     """It was said to have something, and has not been found without since."""
+    ready_since: Nanos = Nanos(0)
     told_at: Nanos = Nanos(0)
 
     @property
@@ -140,10 +142,18 @@ class WatchHub:
         self._prefixes: dict[bytes, dict[int, _Watcher]] = {}
         self._prefix_lengths: dict[int, int] = {}
         """How many of `_prefixes` have which length."""
+        self.lag_ns = Histogram()
+        """Of each batch taken: for how long the watcher had not been told everything."""
+        self.events_told = 0
         self._ranges: dict[tuple[bytes, bytes], dict[int, _Watcher]] = {}
 
     def __len__(self) -> int:
         return len(self._watchers)
+
+    @property
+    def behind(self) -> int:
+        """How many watchers read from the history, as they do not keep up, or began in the past."""
+        return sum(not watcher.synced for watcher in self._watchers.values())
 
     # ---- life of a watcher
 
@@ -163,7 +173,8 @@ class WatchHub:
         start = request.start_revision or self._data.revision + 1
         synced = start > self._data.revision
         watcher = _Watcher(self._last_identity, request, _order_before(start), synced, told_at=now)
-        watcher.ready = not synced
+        if not synced:
+            self._becomes_ready(watcher, now)
         self._watchers[watcher.identity] = watcher
         if synced:
             self._enter(watcher)
@@ -175,17 +186,17 @@ class WatchHub:
         if watcher is not None and watcher.synced:
             self._leave(watcher)
 
-    def reset(self, data: GroupData) -> list[int]:
+    def reset(self, data: GroupData, now: Nanos = Nanos(0)) -> list[int]:
         """The state was replaced by a later one: everybody reads on from its history. Returns who has something."""
         revision, self._data = self._data.revision, data
         for watcher in self._watchers.values():
             if watcher.synced:
                 self._fall_behind(watcher, revision)
-        return [watcher.identity for watcher in self._watchers.values() if self._becomes_ready(watcher)]
+        return [watcher.identity for watcher in self._watchers.values() if self._becomes_ready(watcher, now)]
 
     # ---- what happens
 
-    def applied(self, records: Sequence[bytes]) -> list[int]:
+    def applied(self, records: Sequence[bytes], now: Nanos = Nanos(0)) -> list[int]:
         """These were written, in this order. Returns the watchers that have something now and had nothing before."""
         ready: list[int] = []
         if not (self._keys or self._prefixes or self._ranges):
@@ -200,7 +211,7 @@ class WatchHub:
                 if watcher.request.prev_kv and event.previous is None:
                     event.previous = self._previous(record)
                 self._add(watcher, event)
-                if self._becomes_ready(watcher):
+                if self._becomes_ready(watcher, now):
                     ready.append(watcher.identity)
         return ready
 
@@ -246,10 +257,11 @@ class WatchHub:
 
     # ---- within
 
-    def _becomes_ready(self, watcher: _Watcher) -> bool:
+    def _becomes_ready(self, watcher: _Watcher, now: Nanos) -> bool:
         if watcher.ready:
             return False
         watcher.ready = True
+        watcher.ready_since = now
         return True
 
     def _previous(self, record: bytes) -> bytes | None:
@@ -294,6 +306,8 @@ class WatchHub:
         if not pending and not watcher.synced:
             watcher.told = max(watcher.told, watcher.read_to)
         watcher.told_at = now
+        self.lag_ns.record(now - watcher.ready_since)
+        self.events_told += count
         return WatchBatch(watcher.identity, self._data.revision, events, fragment)
 
     def _read_on(self, watcher: _Watcher) -> None:

@@ -64,12 +64,12 @@ class Watches:
         self._ready.pop(identity, None)
         self.hub.cancel(identity)
 
-    def replaced(self, data: GroupData) -> None:
+    def replaced(self, data: GroupData, now: Nanos) -> None:
         """The state was replaced by a later one."""
-        for identity in self.hub.reset(data):
+        for identity in self.hub.reset(data, now):
             self._ready[identity]()
 
-    def applied(self, records: Sequence[bytes]) -> None:
+    def applied(self, records: Sequence[bytes], now: Nanos) -> None:
         """These were written."""
-        for identity in self.hub.applied(records):
+        for identity in self.hub.applied(records, now):
             self._ready[identity]()

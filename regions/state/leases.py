@@ -24,6 +24,7 @@ from isochrone.regions.state.model import (
     ApplyContext,
     GroupData,
     Handlers,
+    Happening,
     Lease,
     LeaseChange,
     LeaseEvent,
@@ -102,6 +103,7 @@ def apply_lease_command(context: ApplyContext, command: LeaseHousekeeping) -> bo
                 probe("leases.expiry_overtaken")
                 context.lease_events.append(LeaseEvent(LeaseChange.KEPT, identity))
                 return False
+            context.happened.append(Happening.LEASE_EXPIRED)
             end_lease(context, identity, clean=False)
             return True
         case LeaseCheckpoint(identity, term, remaining_ms):

@@ -29,6 +29,7 @@ from isochrone.regions.state.model import (
     ApplyContext,
     GroupData,
     Handlers,
+    Happening,
     KeyspaceState,
     LockMoment,
     LockNotice,
@@ -91,6 +92,7 @@ def apply_acquire(context: ApplyContext, operation: Operation) -> PackedResult:
     data.locks.locks[name] = lock
     data.locks.own(lease, name)
     if free:
+        context.happened.append(Happening.LOCK_GRANTED)
         _grant(context, state, name, request)
     else:
         _wait(context, state, name, request)
@@ -226,8 +228,7 @@ def _advance(context: ApplyContext, state: KeyspaceState, name: bytes) -> None:
     while lock is not None and lock.waiting and lock.admits(lock.waiting[0].lease, lock.waiting[0].mode):
         request = lock.waiting.pop(0)
         _grant(context, state, name, request)
-        notice = LockNotice(name, request.lease, request.request, LockEnd.GRANTED, request.token, request.mode)
-        context.lock_notices.append(notice)
+        context.lock_notices.append(_notice(context, name, request, LockEnd.GRANTED))
     if lock is not None and lock.idle:
         del context.data.locks.locks[name]
 
@@ -265,8 +266,13 @@ def _end_waiting(context: ApplyContext, state: KeyspaceState, name: bytes, reque
     lock = context.data.locks.locks[name]
     lock.waiting.remove(request)
     context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, request.ticket)] = None
-    context.lock_notices.append(LockNotice(name, request.lease, request.request, end, 0, request.mode))
+    context.lock_notices.append(_notice(context, name, request, end))
     context.data.locks.disown(request.lease, name)
+
+
+def _notice(context: ApplyContext, name: bytes, request: Request, end: LockEnd) -> LockNotice:
+    waited_ns = context.timestamp - request.ticket
+    return LockNotice(name, request.lease, request.request, end, request.token, request.mode, waited_ns)
 
 
 def _next_token(context: ApplyContext, state: KeyspaceState) -> int:

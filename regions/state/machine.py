@@ -29,6 +29,7 @@ from isochrone.regions.state.model import (
     ApplyContext,
     GroupData,
     Handlers,
+    Happening,
     KeyspaceState,
     LeaseEvent,
     LockMoment,
@@ -73,6 +74,7 @@ class Applied:
     lease_events: tuple[LeaseEvent, ...] = ()
     lock_notices: tuple[LockNotice, ...] = ()
     lock_moments: tuple[LockMoment, ...] = ()
+    happened: tuple[Happening, ...] = ()
 
 
 class GroupState:
@@ -177,6 +179,7 @@ class GroupState:
             tuple(context.lease_events),
             tuple(context.lock_notices),
             tuple(context.lock_moments),
+            tuple(context.happened),
         )
 
     def query(self, keyspace: KeyspaceId, query: Query, lease_remaining_ms: int = 0) -> bytes:
@@ -211,6 +214,7 @@ class GroupState:
         stored = session.results.get(command.sequence)
         if stored is not None:
             probe("state.repeated_command")
+            context.happened.append(Happening.COMMAND_REPEATED)
             return stored
         sessions.check_room(command, session)
         if isinstance(operation, CloseSession):

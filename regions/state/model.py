@@ -104,6 +104,20 @@ class LeaseEvent:
     lease: int
 
 
+class Happening(StrEnum):
+    """What is worth counting. Nothing depends on it."""
+
+    SESSION_EXPIRED = "session_expired"
+    COMMAND_REPEATED = "command_repeated"
+    """A command came again, and was answered with the stored result."""
+    LEASE_EXPIRED = "lease_expired"
+    """Its time was over, and its owner had not revoked it."""
+    LOCK_GRANTED = "lock_granted"
+    """At once; a `LockNotice` tells of those that had to wait."""
+    TOKEN_REFUSED = "token_refused"
+    """A transaction did not happen because of a fencing token that is out of date."""
+
+
 @dataclass(frozen=True, slots=True)
 class LockNotice:
     """A request for a lock waits no longer."""
@@ -114,6 +128,8 @@ class LockNotice:
     end: LockEnd
     token: int
     mode: LockMode
+    waited_ns: int = 0
+    """By the timestamps of the log; those of two leaders may differ by the error of their clocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +255,7 @@ class ApplyContext:
         "_placed",
         "data",
         "events",
+        "happened",
         "home",
         "lease_events",
         "lock_moments",
@@ -263,6 +280,7 @@ class ApplyContext:
         self.lease_events: list[LeaseEvent] = []
         self.lock_notices: list[LockNotice] = []
         self.lock_moments: list[LockMoment] = []
+        self.happened: list[Happening] = []
         self.used_sessions: dict[tuple[KeyspaceId, int], None] = {}
         """Sessions whose row is to be written when the entry is done."""
         self._placed = 0

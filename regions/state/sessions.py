@@ -17,6 +17,7 @@ from isochrone.regions.state.model import (
     TABLE_RESULTS,
     TABLE_SESSIONS,
     ApplyContext,
+    Happening,
     KeyspaceState,
     Session,
 )
@@ -44,6 +45,7 @@ def open_session(context: ApplyContext, operation: OpenSession) -> PackedResult:
     """Open a session of the entry's keyspace."""
     state = context.home
     for number in state.expired_sessions(context.timestamp):
+        context.happened.append(Happening.SESSION_EXPIRED)
         _forget_session(state, number, context)
     if len(state.sessions) >= SESSIONS_MAX:
         raise QueueFull(f"keyspace {state.keyspace!r} has {SESSIONS_MAX} sessions")
@@ -60,6 +62,7 @@ def live_session(context: ApplyContext, command: Command) -> Session:
     session = state.sessions.get(command.session)
     if session is not None and session.expired(context.timestamp):
         probe("state.session_expired")
+        context.happened.append(Happening.SESSION_EXPIRED)
         _forget_session(state, command.session, context)
         session = None
     if session is None:

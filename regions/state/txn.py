@@ -27,7 +27,7 @@ from isochrone.regions.state.kv import (
     run_range,
 )
 from isochrone.regions.state.locks import holds_token
-from isochrone.regions.state.model import ApplyContext, GroupData, Handlers
+from isochrone.regions.state.model import ApplyContext, GroupData, Handlers, Happening
 from isochrone.wire.commands import Operation
 from isochrone.wire.kv import (
     TXN,
@@ -57,7 +57,14 @@ def apply_txn(context: ApplyContext, operation: Operation) -> PackedResult:
     budget = _check(context.data, operation, iter(way), READ_BYTES_MAX)
     if budget < 0:
         raise InvalidRequest(f"what the transaction reads would exceed {READ_BYTES_MAX} bytes")
+    if not way[0] and _refuses_token(context.data, operation):
+        context.happened.append(Happening.TOKEN_REFUSED)
     return _run(context, operation, iter(way))
+
+
+def _refuses_token(data: GroupData, txn: Txn) -> bool:
+    tokens = [compare for compare in txn.compares if compare.target in (Target.TOKEN, Target.LOCK)]
+    return not all(_holds(data, compare) for compare in tokens)
 
 
 def _way(data: GroupData, txn: Txn) -> Iterator[bool]:

@@ -34,7 +34,9 @@ from isochrone.wire.commands import Operation, Query
 from isochrone.wire.leases import LeaseGrant, LeaseGrantResult, LeaseKeepAlive, LeaseKeepAliveResult, LeaseRevoke
 
 CLOCK_RATE_MAX = 500e-6
-"""By so much the rates of two clocks may differ from true time."""
+"""By so much the rate of any clock may differ from that of true time: a holder's, and its leader's."""
+CLOCK_SHARE = (1 - CLOCK_RATE_MAX) / (1 + CLOCK_RATE_MAX)
+"""What the slowest clock of a holder shows of a time that the fastest leader takes for the whole."""
 MARGIN_S = 0.05
 """The deadline lies so much before the end: what is cancelled needs a moment to notice."""
 RETRY_S_MAX = 1.0
@@ -161,7 +163,7 @@ class Lease:
     def _extend(self, ttl_ms: int) -> None:
         """The group lets the lease live for `ttl_ms` from some moment after the last question was sent."""
         self._ttl_s = ttl_ms / 1000
-        self._deadline = self._sent_at + self._ttl_s * (1 - CLOCK_RATE_MAX) - MARGIN_S
+        self._deadline = self._sent_at + self._ttl_s * CLOCK_SHARE - MARGIN_S
         self._set_alarm()
 
     def _set_alarm(self) -> None:

@@ -6,6 +6,7 @@ HOST = "regions/host.py"
 LOCKS = "regions/state/locks.py"
 LEASES = "regions/state/leases.py"
 LESSOR = "regions/lessor.py"
+SERVICE = "regions/state_service.py"
 KV = "wire/kv.py"
 CLIENT_LOCKS = "client/locks.py"
 CLIENT_LEASES = "client/leases.py"
@@ -13,6 +14,10 @@ CLIENT_WATCHES = "client/watches.py"
 
 _LOCKS = "tests/unit/regions/state/test_locks.py::test_"
 _CLIENT_LOCKS = "tests/unit/client/test_leases_and_locks.py::test_"
+_DEADLINES = "tests/unit/client/test_lease_deadlines.py::test_"
+_WATCHES = "tests/unit/client/test_watches.py::test_"
+_HOST_LOCKS = "tests/unit/regions/test_host_locks.py::test_"
+_SNAPSHOTS = "tests/unit/regions/test_host_snapshots.py::test_"
 _RUNS = "tests/sim/test_coordination.py::test_runs_come_to_their_end"
 
 COORDINATION_MUTANTS = (
@@ -108,5 +113,54 @@ COORDINATION_MUTANTS = (
         old="withdrawn.end is LockEnd.GRANTED:",
         new="withdrawn.end is LockEnd.WAITING:",
         test=_CLIENT_LOCKS + "what_is_granted_while_its_asker_gives_up_is_given_up_too",
+    ),
+    Mutant(
+        name="a holder counts from the answer to its renewal",
+        file=CLIENT_LEASES,
+        old="                self._sent_at = sent_at\n",
+        new="                self._sent_at = self._clock()\n",
+        test=_DEADLINES + "the_deadline_counts_from_when_the_last_answered_renewal_was_sent",
+    ),
+    Mutant(
+        name="a holder counts from the grant of its lease",
+        file=CLIENT_LEASES,
+        old="        self._extend(granted.ttl_ms)\n",
+        new="        self._sent_at = self._clock()\n        self._extend(granted.ttl_ms)\n",
+        test=_DEADLINES + "the_deadline_of_a_new_lease_counts_from_when_it_was_asked_for",
+    ),
+    Mutant(
+        name="a holder takes the leader's clock for right",
+        file=CLIENT_LEASES,
+        old="CLOCK_SHARE = (1 - CLOCK_RATE_MAX) / (1 + CLOCK_RATE_MAX)\n",
+        new="CLOCK_SHARE = 1 - CLOCK_RATE_MAX\n",
+        test=_DEADLINES + "drifting_clocks_end_the_body_before_the_group_ends_the_lease",
+    ),
+    Mutant(
+        name="a watcher that resumes is told again what it was told",
+        file=CLIENT_WATCHES,
+        old="            if order <= self._told:\n",
+        new='            if order < b"":\n',
+        test=_WATCHES + "a_watch_that_breaks_within_a_revision_goes_on_behind_what_was_told",
+    ),
+    Mutant(
+        name="watchers do not notice that a snapshot was installed",
+        file=SERVICE,
+        old="        self._watches.replaced(machine.data)\n",
+        new="",
+        test=_SNAPSHOTS + "a_watch_at_a_replica_that_installs_a_snapshot_misses_nothing",
+    ),
+    Mutant(
+        name="an office looks at the state from before a snapshot",
+        file=SERVICE,
+        old="        self.office = Office[Read](machine, self._margin_ns, self._compaction)\n        self._w",
+        new="        self._w",
+        test="tests/unit/regions/test_state_service.py::test_a_leader_whose_state_was_a_snapshot_ends_the_leases_in_it",
+    ),
+    Mutant(
+        name="renewals and waits are left without an answer when the leader changes",
+        file=SERVICE,
+        old="        for read in [*self.office.end(), *waits]:\n            read.done(self._failed(error))\n",
+        new="        self.office.end()\n        del waits\n",
+        test=_HOST_LOCKS + "who_waits_at_a_leader_that_hands_over_is_told",
     ),
 )

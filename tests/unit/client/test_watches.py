@@ -12,8 +12,9 @@ from isochrone.client import watches as client_watches
 from isochrone.errors import InvalidRequest
 from isochrone.ids import NodeId, ReplicaRole
 from isochrone.node import session_watches
+from isochrone.regions import watch_hub
 from isochrone.wire.commands import Command, encode_command
-from isochrone.wire.kv import Compact
+from isochrone.wire.kv import Compact, Put, Txn
 
 FULL = ReplicaRole.FULL
 
@@ -123,6 +124,28 @@ def test_lost_frames_are_noticed_and_made_good() -> None:
                 await client.put("k/a", str(number), timeout_s=60)
             cluster.loss = 0.0
             assert values(await take(watcher, 40, 60)) == [b"%d" % number for number in range(40)]
+            await nothing_more(watcher)
+
+    with_client(test)
+
+
+def test_a_watch_that_breaks_within_a_revision_goes_on_behind_what_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large transaction comes in fragments; a new watch can only begin at a revision, so it is told some again."""
+    monkeypatch.setattr(watch_hub, "BATCH_BYTES_MAX", 1)
+
+    async def test(cluster: HostCluster, client: Client) -> None:
+        async with client.watch("k/", prefix=True) as watcher:
+            await asyncio.sleep(1)
+            watched: list[WatchEvent] = []
+            for round_ in range(5):
+                puts = tuple(Put(b"k/%d" % number, b"%d" % round_) for number in range(8))
+                cluster.loss = 0.3
+                await client.execute("k/", Txn((), puts), timeout_s=60)
+                await asyncio.sleep(1)
+                cluster.loss = 0.0
+                watched += await take(watcher, 8, 60)
+            expected = [(b"k/%d" % number, b"%d" % round_) for round_ in range(5) for number in range(8)]
+            assert [(event.item.key, event.item.value) for event in watched] == expected
             await nothing_more(watcher)
 
     with_client(test)

@@ -6,11 +6,11 @@ from itertools import count
 
 import pytest
 from host_asker import Asker
-from host_cluster import HostCluster
+from host_cluster import GROUP, HostCluster
 from virtual_time import run_virtual
 
 from isochrone.errors import LockNotHeld, NotLeader, Unavailable
-from isochrone.ids import ReplicaRole
+from isochrone.ids import NodeId, ReplicaRole
 from isochrone.regions.requests import Outcome
 from isochrone.wire.commands import Operation, Result, decode_result
 from isochrone.wire.leases import LeaseGrant, LeaseKeepAlive
@@ -148,6 +148,21 @@ def test_waits_are_taken_up_by_the_next_leader_with_time_and_order() -> None:
         assert [item.lease for item in view.requests] == [4, 2], "the wait of 8 s is over, whoever led meanwhile"
         await done(asker, LockRelease(NAME, 4, first.token))
         assert end_of(again).token > first.token
+
+    with_leases(test)
+
+
+def test_who_waits_at_a_leader_that_hands_over_is_told() -> None:
+    async def test(cluster: HostCluster, asker: Asker) -> None:
+        await done(asker, LockAcquire(NAME, 1, 1))
+        await done(asker, LockAcquire(NAME, 2, 2))
+        waits = asker.read(LockWait(NAME, 2, 2))
+        await asyncio.sleep(0.5)
+        old = cluster.leader()
+        successor = next(NodeId(name) for name in cluster.processes if name != old)
+        asker.host(old).administration.transfer_leadership(GROUP, successor, lambda _: None)
+        await cluster.until(lambda: cluster.leader() == successor)
+        assert isinstance(waits.result().error, NotLeader)
 
     with_leases(test)
 

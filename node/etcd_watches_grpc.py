@@ -56,6 +56,8 @@ class _Stream:
         self._speaker = speaker
         self._call = call
         self._watchers: dict[int, _Watcher] = {}
+        self._spent: dict[int, None] = {}
+        """Ids of watchers that a compaction has ended: as in etcd they stay taken until the client cancels them."""
         self._next_id = 0
         self._resting: dict[int, None] = {}
         """Watchers that may have something, in the order in which they are to go on."""
@@ -116,14 +118,17 @@ class _Stream:
             return EtcdError.PERMISSION_DENIED.value.text
         if request.range_end not in (b"", ALL) and key >= request.range_end:
             return WATCH_RANGE_EMPTY
-        if request.watch_id in self._watchers and request.watch_id:
+        if request.watch_id and self._is_taken(request.watch_id):
             return WATCH_ID_TAKEN
-        if len(self._watchers) >= WATCHERS_MAX:
+        if len(self._watchers) + len(self._spent) >= WATCHERS_MAX:
             return EtcdError.TOO_MANY_REQUESTS.value.text
         return None
 
+    def _is_taken(self, number: int) -> bool:
+        return number in self._watchers or number in self._spent
+
     def _free_id(self) -> int:
-        while self._next_id in self._watchers:
+        while self._is_taken(self._next_id):
             self._next_id += 1
         self._next_id += 1
         return self._next_id - 1
@@ -137,9 +142,12 @@ class _Stream:
         """Forget a watcher; whether there was one."""
         watcher = self._watchers.pop(number, None)
         self._resting.pop(number, None)
-        if watcher is not None:
-            watcher.watch.cancel()
-        return watcher is not None
+        if watcher is None:
+            spent = number in self._spent
+            self._spent.pop(number, None)
+            return spent
+        watcher.watch.cancel()
+        return True
 
     # What happens.
 
@@ -173,6 +181,7 @@ class _Stream:
         header = self._speaker.header(batch.revision, self._access.term)
         if batch.compacted is not None:
             self._drop(number)
+            self._spent[number] = None
             header.ClearField("revision")  # as etcd answers
             answer = pb.WatchResponse(header=header, watch_id=number, canceled=True, compact_revision=batch.compacted)
             self._call.send(answer.SerializeToString())

@@ -181,11 +181,15 @@ def _sort_key(target: SortTarget, record: bytes) -> int | bytes:
 # ---- writing
 
 
-def check_put(data: GroupData, operation: Put) -> None:
-    """Raise if the put cannot be done: a key in no keyspace, an unknown lease, nothing there to keep."""
-    state = data.keyspace_of(operation.key)
+def check_lease(data: GroupData, operation: Put) -> None:
+    """Raise if the lease of a put is unknown."""
     if operation.lease and operation.lease not in data.leases:
         raise LeaseNotFound("requested lease not found")
+
+
+def check_present(data: GroupData, operation: Put) -> None:
+    """Raise if the key of a put lies in no keyspace, or nothing is there to keep."""
+    state = data.keyspace_of(operation.key)
     if (operation.ignore_value or operation.ignore_lease) and state.history.current(operation.key) is None:
         raise KeyNotFound("key not found")
 
@@ -329,7 +333,8 @@ def compact_by_rule(context: ApplyContext, command: CompactByRule) -> None:
 def apply_put(context: ApplyContext, operation: Operation) -> PackedResult:
     """Handler of `Put`."""
     assert isinstance(operation, Put)
-    check_put(context.data, operation)
+    check_lease(context.data, operation)  # etcd's order; within a transaction it is the other one
+    check_present(context.data, operation)
     return run_put(context, operation)
 
 

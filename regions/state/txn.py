@@ -4,7 +4,7 @@ As in etcd, all compares on the way down through nested transactions look at the
 everything that could fail is checked before the first operation runs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from isochrone.errors import InvalidRequest
@@ -18,7 +18,8 @@ from isochrone.regions.state.kv import (
     apply_range,
     check_delete,
     check_increment,
-    check_put,
+    check_lease,
+    check_present,
     check_range,
     decimal,
     run_delete,
@@ -54,9 +55,7 @@ def apply_txn(context: ApplyContext, operation: Operation) -> PackedResult:
     """Handler of `Txn`."""
     assert isinstance(operation, Txn)
     way = list(_way(context.data, operation))
-    budget = _check(context.data, operation, iter(way), READ_BYTES_MAX)
-    if budget < 0:
-        raise InvalidRequest(f"what the transaction reads would exceed {READ_BYTES_MAX} bytes")
+    _check(context.data, list(_chosen(operation, iter(way))))
     if not way[0] and _refuses_token(context.data, operation):
         context.happened.append(Happening.TOKEN_REFUSED)
     return _run(context, operation, iter(way))
@@ -134,28 +133,39 @@ def _number(record: bytes | None, target: Target) -> int:
             return NUMBER_MAX if token is None else token
 
 
-def _check(data: GroupData, txn: Txn, way: Iterator[bool], budget: int) -> int:
-    """Raise what the state has against an operation on the way. Returns what is left of a budget of bytes to read.
+def _chosen(txn: Txn, way: Iterator[bool]) -> Iterator[KvOperation]:
+    """What is done on the way, in order."""
+    for operation in _branch(txn, next(way)):
+        if isinstance(operation, Txn):
+            yield from _chosen(operation, way)
+        else:
+            yield operation
+
+
+def _check(data: GroupData, operations: Sequence[KvOperation]) -> None:
+    """Raise what the state has against these operations: against the writes first, as in etcd.
 
     Reads see the transaction's own writes, so those count as if they were read, too.
     """
-    for operation in _branch(txn, next(way)):
+    budget = READ_BYTES_MAX
+    for operation in operations:
         match operation:
             case Put():
-                check_put(data, operation)
+                check_present(data, operation)
+                check_lease(data, operation)
                 budget -= len(operation.key) + len(operation.value) + RECORD_HEAD_BYTES
+            case Increment():
+                check_increment(data, operation)
             case DeleteRange():
                 check_delete(data, operation)
                 if operation.prev_kv:
                     budget = _read(data, Range(operation.key, operation.range_end), budget)
-            case Increment():
-                check_increment(data, operation)
-            case Range():
-                check_range(data, operation)
-                budget = _read(data, operation, budget)
-            case Txn():
-                budget = _check(data, operation, way, budget)
-    return budget
+    for operation in operations:
+        if isinstance(operation, Range):
+            check_range(data, operation)
+            budget = _read(data, operation, budget)
+    if budget < 0:
+        raise InvalidRequest(f"what the transaction reads would exceed {READ_BYTES_MAX} bytes")
 
 
 def _read(data: GroupData, request: Range, budget: int) -> int:

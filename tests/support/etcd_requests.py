@@ -184,7 +184,9 @@ class _Requests:
             start_revision=max(0, self._revision()) if self._chance(0.5) else 0,
             filters=filters,
             prev_kv=self._chance(0.4),
-            watch_id=self._rng.choice((0, 0, 3, 5)),
+            progress_notify=self._chance(0.2),
+            fragment=self._chance(0.2),
+            watch_id=self._rng.choice((0, 0, 3, 5, -2)),
         )
 
     def _too_much(self) -> Request:

@@ -49,6 +49,9 @@ def _check(request: Message) -> None:
         case pb.LeaseGrantRequest():
             if request.TTL > LEASE_TTL_S_MAX:
                 raise _Refused(EtcdError.LEASE_TTL_TOO_LARGE)
+        case pb.CompactionRequest():
+            if request.revision < 0:  # a store begins compacted at -1
+                raise _Refused(EtcdError.COMPACTED)
 
 
 def _check_key(key: bytes) -> None:

@@ -73,7 +73,7 @@ def txn_of(request: pb.TxnRequest) -> Txn:
 
 def compact_of(request: pb.CompactionRequest) -> Compact:
     """A compaction. `physical` changes nothing: what is compacted is never revealed again, whenever it leaves disks."""
-    return Compact(max(request.revision, 0))
+    return Compact(request.revision)
 
 
 def grant_of(request: pb.LeaseGrantRequest) -> LeaseGrant:

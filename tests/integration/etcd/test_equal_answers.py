@@ -47,9 +47,7 @@ def answered_otherwise_here(request: Request) -> bool:
 
     1. etcd does not see that a deletion without end meets a key that the same transaction puts; we refuse it.
     2. In a transaction etcd takes a revision below 0 for one that is compacted; to us it is the present one, as alone.
-    3. In a transaction etcd looks for the key of `ignore_value` and `ignore_lease` before it looks for the lease, and
-       the other way round outside; we look for the lease first in both.
-    4. etcd sorts by another target than the key, where no order is named, only the first keys up to the limit; we sort
+    3. etcd sorts by another target than the key, where no order is named, only the first keys up to the limit; we sort
        all of them.
     """
     if not isinstance(request, Call):
@@ -70,13 +68,8 @@ def _operations(transaction: pb.TxnRequest) -> Iterator[pb.RequestOp]:
 
 
 def _is_odd(operation: pb.RequestOp) -> bool:
-    put, asked = operation.request_put, operation.request_range
-    return (
-        operation.request_delete_range.range_end == ALL
-        or asked.revision < 0
-        or _sorts_a_part(asked)
-        or bool(put.lease and put.ignore_value)
-    )
+    asked = operation.request_range
+    return operation.request_delete_range.range_end == ALL or asked.revision < 0 or _sorts_a_part(asked)
 
 
 def _sorts_a_part(asked: pb.RangeRequest) -> bool:

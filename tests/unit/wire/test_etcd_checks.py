@@ -36,6 +36,7 @@ WRONG = [
     (pb.PutRequest(key=b"k", lease=1, ignore_lease=True), EtcdError.LEASE_PROVIDED),
     (pb.PutRequest(key=b"k", value=bytes(REQUEST_BYTES_MAX)), EtcdError.REQUEST_TOO_LARGE),
     (pb.LeaseGrantRequest(TTL=9_000_000_001), EtcdError.LEASE_TTL_TOO_LARGE),
+    (pb.CompactionRequest(revision=-1), EtcdError.COMPACTED),
     (pb.TxnRequest(compare=[pb.Compare()]), EtcdError.EMPTY_KEY),
     (pb.TxnRequest(failure=[put(b"")]), EtcdError.EMPTY_KEY),
     (transaction(pb.RequestOp()), EtcdError.KEY_NOT_FOUND),
@@ -70,7 +71,6 @@ RIGHT = [
     transaction(delete(b"a", b"k"), put(b"k")),
     transaction(either([put(b"k")], [put(b"k"), put(b"l")]), put(b"m")),
     transaction(delete(b"a", b"\0"), put(b"k")),
-    pb.CompactionRequest(revision=-5),
 ]
 
 

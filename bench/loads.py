@@ -83,14 +83,41 @@ async def etcd_locks(
             connection.close()
 
 
+class Deliveries:
+    """Counts the events that have reached so many watchers of one key, and tells when all have."""
+
+    def __init__(self, watchers: int) -> None:
+        self._watchers = watchers
+        self._count = 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    def add(self, events: int) -> None:
+        """So many events more, each to one watcher."""
+        self._count += events
+        while self._waiting and self._count >= self._waiting[0][0]:
+            self._waiting.pop(0)[1].set_result(None)
+
+    async def reached(self, events: int) -> None:
+        """Return when all of so many events have reached every watcher."""
+        if self._count < events * self._watchers:
+            reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((events * self._watchers, reached))
+            await reached
+
+    def fail(self, error: Exception) -> None:
+        """No more will come."""
+        for _, reached in self._waiting:
+            if not reached.done():
+                reached.set_exception(error)
+
+
 class Watchers:
     """Watchers of one key on some connections, one stream each, that count what they are told."""
 
     def __init__(self, connections: Sequence[Connection], count: int, key: bytes) -> None:
         self._count = count
         self._created = 0
-        self._delivered = 0
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self.deliveries = Deliveries(count)
         request = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=key)).SerializeToString()
         for connection in connections:
             stream = connection.open(WATCH, self._received, self._ended)
@@ -103,24 +130,13 @@ class Watchers:
             while self._created < self._count:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
-    async def delivered(self, events: int) -> None:
-        """Return when all of so many events have reached every watcher."""
-        if self._delivered < events * self._count:
-            reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((events * self._count, reached))
-            await reached
-
     def _received(self, data: bytes) -> None:
         response = rpc_pb2.WatchResponse.FromString(data)
         self._created += response.created
-        self._delivered += len(response.events)
-        while self._waiting and self._delivered >= self._waiting[0][0]:
-            self._waiting.pop(0)[1].set_result(None)
+        self.deliveries.add(len(response.events))
 
     def _ended(self, reset: bool) -> None:
-        for _, reached in self._waiting:
-            if not reached.done():
-                reached.set_exception(ConnectionError(f"a watch stream ended (reset: {reset})"))
+        self.deliveries.fail(ConnectionError(f"a watch stream ended (reset: {reset})"))
 
 
 async def etcd_watches(address: str, in_flight: int, seconds: float, servers: Mapping[str, int], value: bytes) -> Load:
@@ -141,7 +157,7 @@ async def etcd_watches(address: str, in_flight: int, seconds: float, servers: Ma
             writes += 1
             number = writes
             await writer.call(PUT, request)
-            await watchers.delivered(number)
+            await watchers.deliveries.reached(number)
 
         load = await closed_loop([write] * in_flight, seconds, servers)
     finally:

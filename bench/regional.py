@@ -1,14 +1,16 @@
 """This service and a three-member etcd in turn, on one machine, under the same loads; prints a table with ratios.
 
 etcd is driven by h2load with prepared requests (locks and watches by a small HTTP/2 client), ours by the SDK in
-this process. Both write synced to the same directory, with the same keys and values. Beside each figure stands the CPU
-time per operation, since on few cores the clients and servers take it from each other. What a unary call costs servers
-that do nothing, grpc.aio and our own, is taken in the same run.
+this process, and then by the same clients as etcd at its endpoint of etcd's API. All write synced to the same
+directory, with the same keys and values. Beside each figure stands the CPU time per operation, since on few cores the
+clients and servers take it from each other. What a unary call costs servers that do nothing, grpc.aio and our own, is
+taken in the same run. Below the table: every target, met or not.
 
-    .venv/bin/python bench/regional.py [--seconds 5] [--only writes] [--check-perf l] [--output FILE.json]
+    .venv/bin/python bench/regional.py [--seconds 3] [--only writes] [--check-perf l] [--output FILE.json]
 
-Where etcd or h2load is missing it says how to install them and measures ours alone. Look at ratios rather than at
-single figures, and at none taken while other programs were busy: the load average is printed at both ends.
+Where etcd or h2load is missing it says how to install them and measures what it can of ours alone. Whatever it started
+is stopped in the end. Look at ratios rather than at single figures, and at none taken while other programs were busy:
+the load average is printed at both ends.
 """
 
 import argparse
@@ -24,23 +26,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import echo
-from etcd_cluster import EtcdCluster, NotInstalled, require
+from check_perf import SECONDS as CHECK_PERF_S
+from check_perf import check_perf
+from etcd_cluster import NotInstalled, require
 from figures import Load, table
-from h2load import FailedLoad
-from sides import IN_FLIGHT, KEY, VALUE, Side, check_perf, etcd_side, isochrone_side
+from h2load import WARM_UP_S, FailedLoad
+from sides import ETCD, IN_FLIGHT, KEY, VALUE, Side, Sides, etcd_sides, isochrone_sides
+from targets import CEILING, SERVERS, Judgement, Results, judge
 
 from isochrone.drills.report.report_os import describe_surroundings
 from isochrone.wire.etcd.generated import rpc_pb2
 
-CEILING = "unary echo ceiling"
-SERVERS = ("aio", "http2")
-"""Whose ceilings are taken, by the names of `bench/echo.py`."""
 SECONDS_MAX = 60
+START_S = 20
+"""About so long it takes to start and stop each system."""
 HEADER = ("measure", "side", "in flight", "per s", "p50 ms", "p99 ms", "CPU us per operation", "ratio")
 
-OpenSide = Callable[[Path, int, asyncio.Runner], AbstractContextManager[Side]]
-Results = dict[str, dict[str, list[Load]]]
-"""By side, by measure: its points."""
+OpenSides = Callable[[Path, int, asyncio.Runner], AbstractContextManager[Sides]]
+Checked = dict[str, Mapping[str, float]]
+"""What `etcdctl check perf` said, by side."""
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Tell how far it is, beside the figures."""
+    print(text, end=end, file=sys.stderr, flush=True)
 
 
 def measure(side: Side, wanted: Sequence[str]) -> dict[str, list[Load]]:
@@ -48,30 +57,24 @@ def measure(side: Side, wanted: Sequence[str]) -> dict[str, list[Load]]:
     found: dict[str, list[Load]] = {}
     for name in wanted:
         for in_flight in IN_FLIGHT[name] if name in side.measures else ():
+            say(f"{side.name}: {name}, {in_flight} in flight: ", end="")
             load = side.measures[name](in_flight)
             found.setdefault(name, []).append(load)
-            print(f"{side.name}: {name}, {in_flight} in flight: {load.per_s:,.0f}/s", file=sys.stderr, flush=True)
+            say(f"{load.per_s:,.0f}/s, p50 {load.p50_ms:.2f} ms")
     return found
 
 
 def rows(results: Results, wanted: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The lines of the table: every point of every measure, and the ratio of ours to etcd's."""
+    """The lines of the table: every point of every measure, and the ratios of ours to etcd's."""
     for name in wanted:
-        etcd = {load.in_flight: load for load in results.get("etcd", {}).get(name, [])}
+        etcd = {load.in_flight: load for load in results.get(ETCD, {}).get(name, [])}
         for side, found in results.items():
             for load in found.get(name, []):
-                peer = etcd.get(load.in_flight) if side != "etcd" else None
-                yield (name, *_cells(side, load), _ratio(load, peer))
-        ours = results.get("isochrone", {}).get(name, [])
-        if etcd and ours:
-            best, best_of_ours = (max(loads, key=lambda load: load.per_s) for loads in (etcd.values(), ours))
-            yield (f"{name}, best to best", *[""] * 6, _ratio(best_of_ours, best))
-
-
-def ceiling(server: str, seconds: int) -> list[Load]:
-    """A server that does nothing, with a write's bytes."""
-    request = rpc_pb2.PutRequest(key=KEY, value=VALUE).SerializeToString()
-    return echo.ceiling(server, request, echo.IN_FLIGHT, seconds)
+                yield (name, *_cells(side, load), _ratio(load, etcd.get(load.in_flight) if side != ETCD else None))
+        for side, found in results.items():
+            if side != ETCD and etcd and name in found:
+                best, theirs = (max(loads, key=lambda load: load.per_s) for loads in (found[name], etcd.values()))
+                yield (f"{name}, best to best", side, *[""] * 5, _ratio(best, theirs))
 
 
 def _cells(side: str, load: Load) -> tuple[str, ...]:
@@ -83,63 +86,96 @@ def _ratio(ours: Load, theirs: Load | None) -> str:
     return "" if theirs is None or not theirs.per_s else f"{ours.per_s / theirs.per_s:.2f}"
 
 
-def measure_all(directory: Path | None, seconds: int, wanted: Sequence[str]) -> Results:
-    """Both sides in turn, and the ceiling; what cannot run here is left out and named."""
-    results: Results = {}
-    sides: tuple[OpenSide, ...] = (etcd_side, isochrone_side)
+def verdicts(judgements: Sequence[Judgement]) -> Iterator[tuple[str, ...]]:
+    """The lines of the second table."""
+    for each in judgements:
+        yield (each.what, f"{each.ratio:.2f}", f"{each.at_least:g}", "met" if each.met else "NOT MET")
+
+
+def ceilings(seconds: int) -> dict[str, dict[str, list[Load]]]:
+    """Servers that do nothing, with a write's bytes."""
+    request = rpc_pb2.PutRequest(key=KEY, value=VALUE).SerializeToString()
+    found: dict[str, dict[str, list[Load]]] = {}
+    for server, described in SERVERS.items():
+        say(f"echo of {described}, {', '.join(map(str, echo.IN_FLIGHT))} in flight: ", end="")
+        loads = echo.ceiling(server, request, echo.IN_FLIGHT, seconds)
+        found[server] = {CEILING: loads}
+        say(", ".join(f"{load.per_s:,.0f}/s" for load in loads))
+    return found
+
+
+def measure_all(
+    directory: Path | None, seconds: int, wanted: Sequence[str], check: str | None
+) -> tuple[Results, Checked]:
+    """All sides in turn, and the ceilings; what cannot run here is left out and named."""
+    results: dict[str, dict[str, list[Load]]] = {}
+    checked: Checked = {}
+    systems: dict[str, OpenSides] = {ETCD: etcd_sides, "three nodes": isochrone_sides}
     with asyncio.Runner() as runner:  # one for all: grpc.aio complains of a process that opens loop after loop
-        for open_side in sides:
+        for system, open_sides in systems.items():
+            say(f"starting {system}")
             with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as scratch:
                 try:
-                    with open_side(Path(scratch), seconds, runner) as side:
-                        results[side.name] = measure(side, wanted)
+                    with open_sides(Path(scratch), seconds, runner) as sides:
+                        for side in sides:
+                            results[side.name] = measure(side, wanted)
+                            if check and side.etcd_address:
+                                say(f"{side.name}: etcdctl check perf, a minute")
+                                checked[side.name] = check_perf(side.etcd_address, check)
                 except NotInstalled as missing:
-                    print(f"etcd is left out: {missing}", file=sys.stderr)
+                    say(f"{system}: cannot be measured in full: {missing}")
     try:
         require("h2load")
+        results |= ceilings(seconds)
     except NotInstalled as missing:
-        print(f"the ceiling is left out: {missing}", file=sys.stderr)
-    else:
-        results |= {name: {CEILING: ceiling(name, seconds)} for name in SERVERS}
-    return results
+        say(f"the ceilings are left out: {missing}")
+    return results, checked
 
 
-def write_json(path: Path, results: Results, checked: Mapping[str, float], started: datetime) -> None:
+def write_json(path: Path, results: Results, checked: Checked, started: datetime) -> None:
     """Everything that was measured, with machine and versions."""
     plain = {
         side: {name: [asdict(load) | {"per_s": load.per_s} for load in loads] for name, loads in found.items()}
         for side, found in results.items()
     }
+    targets = [asdict(each) | {"met": each.met} for each in judge(results)]
     around = asdict(describe_surroundings(started))
-    document = {"surroundings": around, "results": plain, "etcdctl check perf": dict(checked)}
+    document = {"surroundings": around, "results": plain, "targets": targets, "etcdctl check perf": checked}
     path.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def main() -> int:
-    """Measure, print the table, write the JSON."""
+def parse_arguments() -> argparse.Namespace:
+    """What to measure, and for how long."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=5, help="of each point, after a second of warming up")
+    parser.add_argument("--seconds", type=int, default=3, help="of each point, after a second of warming up")
     parser.add_argument("--only", action="append", choices=IN_FLIGHT, help="a measure to take; all unless given")
-    parser.add_argument("--check-perf", choices=("s", "m", "l"), help="run etcdctl check perf as well (a minute)")
-    parser.add_argument("--directory", type=Path, help="where both keep their data; a temporary directory unless given")
+    parser.add_argument("--check-perf", choices=("s", "m", "l"), help="run etcdctl check perf as well (a minute each)")
+    parser.add_argument("--directory", type=Path, help="where all keep their data; a temporary directory unless given")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     if not 0 < arguments.seconds <= SECONDS_MAX:
         parser.error(f"--seconds: allowed: 1 to {SECONDS_MAX}")
+    return arguments
+
+
+def main() -> int:
+    """Measure, print the tables, write the JSON."""
+    arguments = parse_arguments()
     wanted = arguments.only or list(IN_FLIGHT)
     started, load_before = datetime.now(UTC), os.getloadavg()[0]
-    checked: Mapping[str, float] = {}
+    points = 3 * sum(len(IN_FLIGHT[name]) for name in wanted) + len(SERVERS) * len(echo.IN_FLIGHT)
+    about_s = points * (arguments.seconds + WARM_UP_S) + 2 * START_S + 2 * CHECK_PERF_S * bool(arguments.check_perf)
+    say(f"{points} points of {arguments.seconds} s: about {about_s / 60:.0f} minutes")
     try:
-        results = measure_all(arguments.directory, arguments.seconds, wanted)
-        if arguments.check_perf and "etcd" in results:
-            with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch, EtcdCluster(Path(scratch)) as etcd:
-                checked = check_perf(etcd.leader.address, arguments.check_perf)
+        results, checked = measure_all(arguments.directory, arguments.seconds, wanted, arguments.check_perf)
     except FailedLoad as failed:
         print(f"no figures: {failed}", file=sys.stderr)
         return 1
     print(table(HEADER, rows(results, [*wanted, CEILING])))
-    if checked:
-        print("etcdctl check perf against etcd:", ", ".join(f"{name} {figure:g}" for name, figure in checked.items()))
+    for side, told in checked.items():
+        print(f"etcdctl check perf, {side}:", ", ".join(f"{name} {figure:g}" for name, figure in told.items()))
+    if judgements := judge(results):
+        print("\n" + table(("target", "ratio", "at least", ""), verdicts(judgements)) + "\n")
     print(
         f"load average {load_before:.2f} before, {os.getloadavg()[0]:.2f} after; {arguments.seconds} s for each point"
     )

@@ -3,10 +3,11 @@
 import math
 
 import pytest
+from check_perf import parse_check_perf
 from figures import Load, percentile, table
 from h2load import SHAPES, FailedLoad, Summary, length_prefixed, parse_log, parse_summary
 from http2 import frame, header_block
-from sides import IN_FLIGHT, parse_check_perf
+from sides import IN_FLIGHT
 
 SUMMARY = """
 finished in 3.00s, 11703.50 req/s, 857.37KB/s

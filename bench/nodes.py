@@ -1,0 +1,119 @@
+"""Three nodes of ours as plain processes, for benchmarks: one region of three zones, one group, one keyspace.
+
+    with tempfile.TemporaryDirectory() as scratch, asyncio.Runner() as runner:
+        with running_nodes(Path(scratch), runner) as nodes:
+            print(nodes.addresses)
+
+Whoever runs them stops them: on the way out each process that was started is ended, killed if it takes too long.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from etcd_cluster import STOP_S_MAX, wait_until
+
+from isochrone.errors import DeadlineExceeded, Unavailable
+from isochrone.wire.admin_grpc import AdminClient
+
+PROGRAM = Path(sys.executable).with_name("isochrone")
+NAMES = ("bench-a-1", "bench-b-1", "bench-c-1")
+REGION = "us-east-1"
+PREFIX = b"bench/"
+TOPOLOGY = f"""
+name: bench
+latencies: aws
+regions:
+  - {{name: {REGION}, zones: [bench-a, bench-b, bench-c]}}
+keyspaces:
+  - {{prefix: {PREFIX.decode()}, home: {REGION}, survive: zone}}
+clock: {{source: bound, bound_ms: 5}}
+"""
+READY_S_MAX = 120.0
+
+
+class Nodes:
+    """The processes. They are stopped by `stop`, and may be started again."""
+
+    def __init__(self, directory: Path) -> None:
+        """Bootstrap in an empty directory; nothing runs yet."""
+        (directory / "topology.yaml").write_text(TOPOLOGY)
+        self._directory = directory
+        root = directory / "cluster"
+        command = [str(PROGRAM), "bootstrap", "topology.yaml", "--out", str(root)]
+        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=60)
+        self._configs = {name: root / "nodes" / f"{name}.json" for name in NAMES}
+        plain = {name: json.loads(config.read_text()) for name, config in self._configs.items()}
+        self.addresses: Mapping[str, str] = {name: str(config["listen"]) for name, config in plain.items()}
+        self.etcd_addresses: Mapping[str, str] = {name: str(plain[name]["etcd_addresses"][name]) for name in NAMES}
+        self.stores: Mapping[str, Path] = {name: Path(config["data_directory"]) for name, config in plain.items()}
+        """The directory of each node's store."""
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """Start all of them."""
+        for name, config in self._configs.items():
+            with (self._directory / f"{name}.log").open("ab") as log:
+                command = [str(PROGRAM), "node", "--config", str(config)]
+                self.processes[name] = subprocess.Popen(command, cwd=self._directory, stdout=log, stderr=log)
+
+    def wait(self, runner: asyncio.Runner) -> str:
+        """Wait until every node names the same leader; returns it."""
+        found: list[str] = []
+
+        def led() -> bool:
+            for name, process in self.processes.items():
+                if process.poll() is not None:
+                    text = (self._directory / f"{name}.log").read_text(errors="replace").strip()
+                    raise RuntimeError(f"{name} ended with status {process.returncode}: {text[-2000:]}")
+            leader = runner.run(_leader(self.addresses))
+            found.extend([leader] if leader else [])
+            return leader is not None
+
+        wait_until(led, READY_S_MAX, "every node knows the leader")
+        return found[-1]
+
+    def pids(self, leader: str) -> Mapping[str, int]:
+        """By name, the leader's by that word."""
+        return {"leader" if name == leader else name: process.pid for name, process in self.processes.items()}
+
+    def stop(self) -> None:
+        """End all of them; those that do not end in time are killed."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(STOP_S_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes.clear()
+
+
+@contextmanager
+def running_nodes(directory: Path, runner: asyncio.Runner) -> Iterator[tuple[Nodes, str]]:
+    """Bootstrap and run three nodes; with them the name of the leader."""
+    nodes = Nodes(directory)
+    try:
+        nodes.start()
+        yield nodes, nodes.wait(runner)
+    finally:
+        nodes.stop()
+
+
+async def _leader(addresses: Mapping[str, str]) -> str | None:
+    """The node that all say leads; None while they differ or one does not answer."""
+
+    async def ask(address: str) -> str | None:
+        try:
+            async with AdminClient(address) as admin:
+                return (await admin.status(2.0)).groups[0].leader
+        except (Unavailable, DeadlineExceeded):
+            return None
+
+    told = set(await asyncio.gather(*map(ask, addresses.values())))
+    return told.pop() if len(told) == 1 else None

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: drill sim sim-speed swarm test mutants bench-idle bench-regional test-interop check format protos clean install
+.PHONY: drill sim sim-speed swarm test mutants bench-idle bench-regional bench-million test-interop check format protos clean install
 
 install: $(STAMP)
 
@@ -58,6 +58,11 @@ test-interop: install
 bench-regional: install
 	@mkdir -p reports
 	@GRPC_VERBOSITY=ERROR $(BIN)/python bench/regional.py --check-perf l --output reports/regional.json
+
+# Memory, restart and snapshot of a million keys.
+bench-million: install
+	@mkdir -p reports
+	@GRPC_VERBOSITY=ERROR $(BIN)/python bench/million_keys.py --output reports/million-keys.json
 
 check: install
 	@$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Three nodes of ours as plain processes, for benchmarks: one region of three zones, one group, one keyspace.
+"""Three nodes of ours as plain processes, for benchmarks: one region, one group, one keyspace.
 
     with tempfile.TemporaryDirectory() as scratch, asyncio.Runner() as runner:
         with running_nodes(Path(scratch), runner) as nodes:
@@ -11,7 +11,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,16 +21,18 @@ from isochrone.errors import DeadlineExceeded, Unavailable
 from isochrone.wire.admin_grpc import AdminClient
 
 PROGRAM = Path(sys.executable).with_name("isochrone")
-NAMES = ("bench-a-1", "bench-b-1", "bench-c-1")
+ZONES = ("bench-a", "bench-b", "bench-c")
+SPARE_ZONE = "bench-d"
 REGION = "us-east-1"
+GROUP = "us-east-1.zone"
 PREFIX = b"bench/"
-TOPOLOGY = f"""
+TOPOLOGY = """
 name: bench
 latencies: aws
 regions:
-  - {{name: {REGION}, zones: [bench-a, bench-b, bench-c]}}
+  - {{name: {region}, zones: [{zones}]}}
 keyspaces:
-  - {{prefix: {PREFIX.decode()}, home: {REGION}, survive: zone}}
+  - {{prefix: {prefix}, home: {region}, survive: zone}}
 clock: {{source: bound, bound_ms: 5}}
 """
 READY_S_MAX = 120.0
@@ -39,20 +41,30 @@ READY_S_MAX = 120.0
 class Nodes:
     """The processes. They are stopped by `stop`, and may be started again."""
 
-    def __init__(self, directory: Path) -> None:
-        """Bootstrap in an empty directory; nothing runs yet."""
-        (directory / "topology.yaml").write_text(TOPOLOGY)
+    def __init__(self, directory: Path, *, spare: bool = False) -> None:
+        """Bootstrap in an empty directory; nothing runs yet. `spare`: with a fourth node, which has no replica."""
+        zones = (*ZONES, SPARE_ZONE) if spare else ZONES
+        text = TOPOLOGY.format(region=REGION, zones=", ".join(zones), prefix=PREFIX.decode())
+        (directory / "topology.yaml").write_text(text)
         self._directory = directory
-        root = directory / "cluster"
-        command = [str(PROGRAM), "bootstrap", "topology.yaml", "--out", str(root)]
-        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=60)
-        self._configs = {name: root / "nodes" / f"{name}.json" for name in NAMES}
+        self.root = directory / "cluster"
+        """Of the cluster, for the commands of operators."""
+        self.run("bootstrap", "topology.yaml", "--out", str(self.root))
+        self._configs = {name: self.root / "nodes" / f"{name}.json" for name in (f"{zone}-1" for zone in zones)}
         plain = {name: json.loads(config.read_text()) for name, config in self._configs.items()}
         self.addresses: Mapping[str, str] = {name: str(config["listen"]) for name, config in plain.items()}
-        self.etcd_addresses: Mapping[str, str] = {name: str(plain[name]["etcd_addresses"][name]) for name in NAMES}
+        self.etcd_addresses: Mapping[str, str] = plain[f"{ZONES[0]}-1"]["etcd_addresses"]
         self.stores: Mapping[str, Path] = {name: Path(config["data_directory"]) for name, config in plain.items()}
         """The directory of each node's store."""
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def run(self, *arguments: str) -> None:
+        """Run a command of the command line, and wait for it."""
+        done = subprocess.run(
+            [str(PROGRAM), *arguments], cwd=self._directory, check=False, capture_output=True, text=True, timeout=60
+        )
+        if done.returncode:
+            raise RuntimeError(f"isochrone {' '.join(arguments)}: {done.stderr.strip()}")
 
     def start(self) -> None:
         """Start all of them."""
@@ -62,7 +74,7 @@ class Nodes:
                 self.processes[name] = subprocess.Popen(command, cwd=self._directory, stdout=log, stderr=log)
 
     def wait(self, runner: asyncio.Runner) -> str:
-        """Wait until every node names the same leader; returns it."""
+        """Wait until every node with a replica names the same leader; returns it."""
         found: list[str] = []
 
         def led() -> bool:
@@ -70,7 +82,7 @@ class Nodes:
                 if process.poll() is not None:
                     text = (self._directory / f"{name}.log").read_text(errors="replace").strip()
                     raise RuntimeError(f"{name} ended with status {process.returncode}: {text[-2000:]}")
-            leader = runner.run(_leader(self.addresses))
+            leader = runner.run(_leader([self.addresses[f"{zone}-1"] for zone in ZONES]))
             found.extend([leader] if leader else [])
             return leader is not None
 
@@ -95,9 +107,9 @@ class Nodes:
 
 
 @contextmanager
-def running_nodes(directory: Path, runner: asyncio.Runner) -> Iterator[tuple[Nodes, str]]:
-    """Bootstrap and run three nodes; with them the name of the leader."""
-    nodes = Nodes(directory)
+def running_nodes(directory: Path, runner: asyncio.Runner, *, spare: bool = False) -> Iterator[tuple[Nodes, str]]:
+    """Bootstrap and run the nodes; with them the name of the leader."""
+    nodes = Nodes(directory, spare=spare)
     try:
         nodes.start()
         yield nodes, nodes.wait(runner)
@@ -105,7 +117,7 @@ def running_nodes(directory: Path, runner: asyncio.Runner) -> Iterator[tuple[Nod
         nodes.stop()
 
 
-async def _leader(addresses: Mapping[str, str]) -> str | None:
+async def _leader(addresses: Sequence[str]) -> str | None:
     """The node that all say leads; None while they differ or one does not answer."""
 
     async def ask(address: str) -> str | None:
@@ -115,5 +127,5 @@ async def _leader(addresses: Mapping[str, str]) -> str | None:
         except (Unavailable, DeadlineExceeded):
             return None
 
-    told = set(await asyncio.gather(*map(ask, addresses.values())))
+    told = set(await asyncio.gather(*map(ask, addresses)))
     return told.pop() if len(told) == 1 else None

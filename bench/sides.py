@@ -35,7 +35,7 @@ IN_FLIGHT = {
     ALIKE: (1, 64),
     LINEARIZABLE: (1, 64, 256),
     SERIALIZABLE: (1, 64, 256),
-    WATCHES: (1, 4),
+    WATCHES: (1, 4, 16),
     LOCKS: (1, 64),
     CONTENDED: (16,),
 }

@@ -21,7 +21,7 @@ from isochrone.client.attempts import Call, Fail, Send, Wait
 from isochrone.client.connection import Connector
 from isochrone.client.links import Link
 from isochrone.client.routing import Directory, LeaderView, Route
-from isochrone.client.watches import Watcher
+from isochrone.client.watches import TakenApart, Watcher, take_apart
 from isochrone.errors import Unavailable
 from isochrone.ids import ClusterId, GroupId, NodeId, ReplicaRole
 from isochrone.wire.session import (
@@ -254,7 +254,9 @@ class Dispatcher:
                 self._answered(link, request, message)
             case Refusal(request):
                 self._refused(request, message)
-            case WatchEvents(watch=number) | WatchProgress(watch=number) | WatchEnded(watch=number):
+            case WatchEvents():
+                self._watch_events(message)
+            case WatchProgress(watch=number) | WatchEnded(watch=number):
                 if watcher := self._watchers.get(number):
                     watcher.received(message)
             case LeaderChanged(group):
@@ -267,6 +269,14 @@ class Dispatcher:
                     self._directory_source.set_result(link)
             case _:
                 logger.warning("ignored a %s from %s: nodes do not send it", type(message).__name__, node)
+
+    def _watch_events(self, message: WatchEvents) -> None:
+        """A batch, decoded once for all watchers that it is for."""
+        batch: TakenApart | None = None
+        for number, sequence in message.watches:
+            if watcher := self._watchers.get(number):
+                batch = batch or take_apart(message)
+                watcher.told(number, sequence, batch)
 
     def _answered(self, link: Link, request: int, answer: Answer) -> None:
         pending = self._pending.get(request)

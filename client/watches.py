@@ -55,6 +55,31 @@ class WatchGap:
     items: tuple[KeyValue, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TakenApart:
+    """A batch of events, decoded: all watchers that get it share what it holds."""
+
+    events: tuple[tuple[bytes, WatchEvent, int], ...]
+    """Each with its order and its size."""
+    next_revision: int
+    """Everything below was told with it; 0 if that is not known, as it has no events."""
+
+
+def take_apart(message: WatchEvents) -> TakenApart:
+    """Decode the events of a message."""
+    previous = message.previous or (None,) * len(message.records)
+    events = tuple([_event(record, before) for record, before in zip(message.records, previous, strict=True)])
+    if not events:
+        return TakenApart(events, 0)
+    revision = int.from_bytes(events[-1][0][:8], "big")
+    return TakenApart(events, revision if message.fragment else revision + 1)
+
+
+def _event(record: bytes, before: bytes | None) -> tuple[bytes, WatchEvent, int]:
+    told = WatchEvent(decode_record(record), None if before is None else decode_record(before))
+    return record[:ORDER_BYTES], told, len(record) + len(before or b"")
+
+
 class WatchCarrier(Protocol):
     """Carries a watch to a node; the dispatcher is one."""
 
@@ -112,7 +137,8 @@ class Watcher:
         """After what is in the buffer something is lost."""
         self._error: IsochroneError | None = None
         self._closed = False
-        self._changed = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None
+        """What the caller waits for, done once something has happened."""
         self._timer: asyncio.TimerHandle | None = None
         self._retry_s = RETRY_FIRST_S
         carrier.join(self)
@@ -140,8 +166,12 @@ class Watcher:
                 raise self._error
             if self._closed:
                 raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
+            self._waiting = self._loop.create_future()
+            await self._waiting
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,7 +188,7 @@ class Watcher:
         self._let_go()
         if self._timer is not None:
             self._timer.cancel()
-        self._changed.set()
+        self._wake()
 
     async def _bridge(self) -> WatchGap:
         found = await self._list_again()
@@ -235,15 +265,36 @@ class Watcher:
 
     # ---- what is told
 
-    def received(self, message: WatchEvents | WatchProgress | WatchEnded) -> None:
+    def told(self, number: int, sequence: int, batch: TakenApart) -> None:
+        """Events under a number, the present one or an old one."""
+        if number != self._number:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if sequence != self._sequence + 1:
+            self._again()  # One was lost on the way.
+            return
+        self._sequence = sequence
+        self._retry_s = RETRY_FIRST_S
+        for order, event, size_bytes in batch.events:
+            if order > self._told:  # Else it was told before, when the watch was open elsewhere.
+                self._told = order
+                self._buffer.append((event, size_bytes))
+                self._buffer_bytes += size_bytes
+        self._next_revision = max(self._next_revision, batch.next_revision)
+        if len(self._buffer) > BUFFER_EVENTS_MAX or self._buffer_bytes > BUFFER_BYTES_MAX:
+            self._let_go()
+        self._wake()
+
+    def received(self, message: WatchProgress | WatchEnded) -> None:
         """A message under the present number."""
         if message.watch != self._number:
             return
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         match message:
-            case WatchEvents():
-                self._take(message)
             case WatchProgress(_, sequence, revision):
                 if sequence != self._sequence:
                     self._again()
@@ -251,29 +302,7 @@ class Watcher:
                     self._next_revision = max(self._next_revision, revision + 1)
             case WatchEnded():
                 self._ended(message)
-        self._changed.set()
-
-    def _take(self, message: WatchEvents) -> None:
-        if message.sequence != self._sequence + 1:
-            self._again()  # One was lost on the way.
-            return
-        self._sequence = message.sequence
-        self._retry_s = RETRY_FIRST_S
-        previous = message.previous or (None,) * len(message.records)
-        for record, before in zip(message.records, previous, strict=True):
-            order = record[:ORDER_BYTES]
-            if order <= self._told:
-                continue  # Told before, when the watch was open elsewhere.
-            self._told = order
-            size_bytes = len(record) + len(before or b"")
-            told = WatchEvent(decode_record(record), None if before is None else decode_record(before))
-            self._buffer.append((told, size_bytes))
-            self._buffer_bytes += size_bytes
-        if message.records:
-            revision = int.from_bytes(message.records[-1][:8], "big")
-            self._next_revision = max(self._next_revision, revision if message.fragment else revision + 1)
-        if len(self._buffer) > BUFFER_EVENTS_MAX or self._buffer_bytes > BUFFER_BYTES_MAX:
-            self._let_go()
+        self._wake()
 
     def _ended(self, message: WatchEnded) -> None:
         error = _ERRORS.get(message.error, IsochroneError)(message.text)

@@ -2,7 +2,8 @@
 
 Batches are taken while little waits for the client. When more does, the watchers rest and go on when it has been sent:
 what is written meanwhile stays in the group's history, not in memory that a slow client would fill. An event is encoded
-once, for all watchers of the node.
+once, for all watchers of the node; watchers of a stream that want the same share a watch (`watch_lines`), and what
+they are told differs in a few bytes.
 """
 
 import asyncio
@@ -13,10 +14,10 @@ from typing import final
 from isochrone.errors import InvalidRequest, IsochroneError, QueueFull
 from isochrone.node.etcd_calls_grpc import fail, parsed
 from isochrone.node.etcd_group import GroupAccess
+from isochrone.node.watch_lines import Line, Lines
 from isochrone.probes import probe
-from isochrone.regions.watch_hub import Event, WatchBatch, WatchRequest
-from isochrone.regions.watching import Watch
-from isochrone.wire.etcd.answers_grpc import Speaker, encoded_event
+from isochrone.regions.watch_hub import Event, WatchRequest
+from isochrone.wire.etcd.answers_grpc import Speaker, encoded_event, watch_id_field
 from isochrone.wire.etcd.errors import WATCH_ID_TAKEN, WATCH_RANGE_EMPTY, EtcdError, status_of
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.http2.calls import Call, StreamMethod
@@ -26,6 +27,8 @@ WATCHERS_MAX = 10_000
 """Most watchers of one stream."""
 BACKLOG_BYTES_MAX = 4 << 20
 """Watchers rest while more waits for the client."""
+TOLD_BYTES_MAX = 1 << 20
+"""About so much is sent before the backlog is looked at again."""
 PROGRESS_INTERVAL_S = 600.0
 """How often watchers that ask for it hear how far they are while nothing happens, as in etcd."""
 NO_WATCHER = -1
@@ -40,9 +43,10 @@ def watch_method(access: GroupAccess, speaker: Speaker) -> StreamMethod:
 
 @dataclass(slots=True)
 class _Watcher:
-    watch: Watch
-    prev_kv: bool
+    line: Line
     progress_notify: bool
+    tag: bytes
+    """Its number, as it stands in an answer."""
     told: bool = False
     """It was told something since progress was last due."""
 
@@ -59,8 +63,9 @@ class _Stream:
         self._spent: dict[int, None] = {}
         """Ids of watchers that a compaction has ended: as in etcd they stay taken until the client cancels them."""
         self._next_id = 0
-        self._resting: dict[int, None] = {}
-        """Watchers that may have something, in the order in which they are to go on."""
+        self._lines = Lines(self._pump)
+        self._resting: dict[Line, None] = {}
+        """Lines that may have something, in the order in which they are to go on."""
         self._progress_asked = False
         """The client wants to know how far the stream is, and some watcher was behind."""
         self._timer: asyncio.TimerHandle | None = None
@@ -100,17 +105,17 @@ class _Stream:
         if reason is None:
             number = request.watch_id or self._free_id()
             try:
-                watch = self._access.host.watch(self._access.group, _wanted(request, key), partial(self._pump, number))
+                line = self._lines.join(self._access.host, self._access.group, _wanted(request, key), number)
             except (InvalidRequest, QueueFull) as error:
                 reason = status_of(error).text
         if reason is not None:
             self._send(pb.WatchResponse(watch_id=NO_WATCHER, created=True, canceled=True, cancel_reason=reason))
             return
-        self._watchers[number] = _Watcher(watch, request.prev_kv, request.progress_notify)
+        self._watchers[number] = _Watcher(line, request.progress_notify, watch_id_field(number))
         if request.progress_notify and self._timer is None:
             self._plan_notices()
         self._send(pb.WatchResponse(watch_id=number, created=True))
-        self._pump(number)
+        self._pump(line)
 
     def _refusal(self, request: pb.WatchCreateRequest, key: bytes) -> str | None:
         """Why the watcher is not created; None if it is."""
@@ -140,29 +145,25 @@ class _Stream:
 
     def _drop(self, number: int) -> bool:
         """Forget a watcher; whether there was one."""
-        watcher = self._watchers.pop(number, None)
-        self._resting.pop(number, None)
-        if watcher is None:
+        if self._watchers.pop(number, None) is None:
             spent = number in self._spent
             self._spent.pop(number, None)
             return spent
-        watcher.watch.cancel()
+        self._lines.leave(number)
         return True
 
     # What happens.
 
-    def _pump(self, number: int) -> None:
-        """Send what a watcher has, as far as the client keeps up."""
-        watcher = self._watchers.get(number)
-        if watcher is None:
-            return
+    def _pump(self, line: Line) -> None:
+        """Send what a line has, as far as the client keeps up."""
+        if not line.members:
+            return  # its watchers are gone
         try:
             while self._call.backlog_bytes <= BACKLOG_BYTES_MAX:
-                batch = watcher.watch.take()
-                if batch is None:
+                if not line.untold and not self._take(line):
                     self._tell_progress()
                     return
-                self._send_batch(number, watcher, batch)
+                self._tell(line)
         except IsochroneError as error:
             self._close()
             fail(self._call, status_of(error))
@@ -170,26 +171,49 @@ class _Stream:
         probe("etcd.watch_rests")
         if not self._resting:
             self._call.call_when_drained(self._resume)
-        self._resting[number] = None
+        self._resting[line] = None
 
     def _resume(self) -> None:
         resting, self._resting = self._resting, {}
-        for number in resting:
-            self._pump(number)
+        for line in resting:
+            self._pump(line)
 
-    def _send_batch(self, number: int, watcher: _Watcher, batch: WatchBatch) -> None:
+    def _take(self, line: Line) -> bool:
+        """Take the next batch of a line, if there is one."""
+        batch = line.watch.take()
+        if batch is None:
+            return False
         header = self._speaker.header(batch.revision, self._access.term)
         if batch.compacted is not None:
-            self._drop(number)
-            self._spent[number] = None
             header.ClearField("revision")  # as etcd answers
-            answer = pb.WatchResponse(header=header, watch_id=number, canceled=True, compact_revision=batch.compacted)
-            self._call.send(answer.SerializeToString())
+            for number in list(line.members):
+                self._drop(number)
+                self._spent[number] = None
+                answer = pb.WatchResponse(
+                    header=header, watch_id=number, canceled=True, compact_revision=batch.compacted
+                )
+                self._call.send(answer.SerializeToString())
         elif batch.events:
+            line.batch = batch
+            line.untold.extend(line.members)
+        return True
+
+    def _tell(self, line: Line) -> None:
+        """Tell members of a line of its batch, as many as the client takes at a time."""
+        batch = line.batch
+        if batch is None:
+            return
+        header = pb.WatchResponse(header=self._speaker.header(batch.revision, self._access.term)).SerializeToString()
+        wire, encode = ("etcd with previous", _with_previous) if line.request.prev_kv else ("etcd", _without_previous)
+        rest = pb.WatchResponse(fragment=batch.fragment).SerializeToString()
+        rest += b"".join([event.encoded_once(wire, encode) for event in batch.events])
+        several = max(1, TOLD_BYTES_MAX // len(rest))
+        answers: list[bytes] = []
+        while line.untold and len(answers) < several:
+            watcher = self._watchers[line.untold.popleft()]
             watcher.told = True
-            wire, encode = ("etcd with previous", _with_previous) if watcher.prev_kv else ("etcd", _without_previous)
-            head = pb.WatchResponse(header=header, watch_id=number, fragment=batch.fragment).SerializeToString()
-            self._call.send(head + b"".join([event.encoded_once(wire, encode) for event in batch.events]))
+            answers.append(header + watcher.tag + rest)
+        self._call.send_all(answers)
 
     # Progress.
 
@@ -197,9 +221,8 @@ class _Stream:
         """Answer a question for progress once no watcher of the stream is behind."""
         if not self._progress_asked:
             return
-        for watcher in self._watchers.values():
-            if watcher.watch.progress() is None:
-                return
+        if not all(line.is_even() for line in self._lines):
+            return
         self._progress_asked = False
         self._send(pb.WatchResponse(watch_id=NO_WATCHER))
 
@@ -210,7 +233,7 @@ class _Stream:
         """Progress is due for watchers that asked for it and were told nothing."""
         self._plan_notices()
         for number, watcher in self._watchers.items():
-            if watcher.progress_notify and not watcher.told and watcher.watch.progress() is not None:
+            if watcher.progress_notify and not watcher.told and watcher.line.is_even():
                 self._send(pb.WatchResponse(watch_id=number))
             watcher.told = False
 

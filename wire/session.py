@@ -197,10 +197,11 @@ class WatchCancel:
 @quickly_made
 @dataclass(frozen=True, slots=True)
 class WatchEvents:
-    """What was written, in order. Batches of a watch are numbered from 1, so that a lost one is noticed."""
+    """What was written, in order, for one or more watches of the stream."""
 
-    watch: int
-    sequence: int
+    watches: tuple[tuple[int, int], ...]
+    """The number of each watch, and of this batch among those that it was told: from 1 on, so that a lost one is
+    noticed."""
     revision: int
     """Of the group when the batch was made."""
     fragment: bool
@@ -285,7 +286,7 @@ _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     11: (Pong, (int,)),
     12: (WatchCreate, (int, str, bytes, bytes, int, bool, bool, bool)),
     13: (WatchCancel, (int,)),
-    14: (WatchEvents, (int, int, int, bool, tuple, tuple)),
+    14: (WatchEvents, (tuple, int, bool, tuple, tuple)),
     15: (WatchProgress, (int, int, int)),
     16: (WatchEnded, (int, str, str, int)),
     17: (AppliedRead, (int, str, str, int, bytes)),
@@ -307,8 +308,9 @@ def session_message_bytes(message: SessionMessage) -> int:
             return 64 + len(payload)
         case Answer(payload=payload):
             return 64 + len(payload)
-        case WatchEvents(records=records, previous=previous):
-            return 64 + sum(map(len, records)) + sum(len(record) for record in previous if record is not None)
+        case WatchEvents(watches, _, _, records, previous):
+            told = sum(map(len, records)) + sum(len(record) for record in previous if record is not None)
+            return 64 + 10 * len(watches) + told
         case WatchCreate(key=key, range_end=range_end):
             return 64 + len(key) + len(range_end)
         case DirectoryResponse(routes=routes):
@@ -348,8 +350,8 @@ def _pack(message: SessionMessage) -> tuple[object, ...]:
             return (17, request, group, keyspace, timeout_ms, query)
         case Refusal(request, node, error, text, leader):
             return (9, request, node, error, text, leader)
-        case WatchEvents(watch, sequence, revision, fragment, records, previous):
-            return (14, watch, sequence, revision, fragment, records, previous)
+        case WatchEvents(watches, revision, fragment, records, previous):
+            return (14, watches, revision, fragment, records, previous)
         case WatchProgress(watch, sequence, revision):
             return (15, watch, sequence, revision)
         case WatchEnded(watch, error, text, compacted):
@@ -385,9 +387,17 @@ def _unpack(tag: int, *fields: Any) -> SessionMessage:
         request, routes = fields
         return DirectoryResponse(request, tuple([_unpack_route(*route) for route in routes]))
     if cls is WatchEvents:
-        _check_records(*fields[4:])
+        _check_watches(fields[0])
+        _check_records(*fields[3:])
     message: SessionMessage = cls(*fields)
     return message
+
+
+def _check_watches(watches: tuple[object, ...]) -> None:
+    for pair in watches:
+        if not isinstance(pair, tuple):
+            raise TypeError("watches of a batch")
+        _check_types(pair, (int, int))
 
 
 def _check_records(records: tuple[object, ...], previous: tuple[object, ...]) -> None:

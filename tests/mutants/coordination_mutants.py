@@ -74,7 +74,7 @@ COORDINATION_MUTANTS = (
     Mutant(
         name="a watcher does not notice what was lost on the way",
         file=CLIENT_WATCHES,
-        old="        if message.sequence != self._sequence + 1:\n"
+        old="        if sequence != self._sequence + 1:\n"
         "            self._again()  # One was lost on the way.\n            return\n",
         new="",
         test=_RUNS,

@@ -12,6 +12,7 @@ HISTORY = "regions/state/history.py"
 _LESSOR = "tests/unit/regions/test_lessor.py::test_"
 _HUB = "tests/unit/regions/test_watch_hub.py::test_"
 _LOCKS = "tests/unit/regions/state/test_locks.py::test_"
+_LINES = "tests/unit/node/test_watch_lines.py::test_"
 _SDK = "tests/unit/client/test_watches.py::test_"
 _SQL_FENCE = "tests/integration/client/test_fences_sqlite.py::test_the_gate_keeps_its_claims"
 _HOST = "tests/unit/regions/test_host_client_leases.py::test_"
@@ -140,9 +141,23 @@ SERVICE_MUTANTS = (
     Mutant(
         name="a lost batch of a watch goes unnoticed",
         file="client/watches.py",
-        old="        if message.sequence != self._sequence + 1:\n",
-        new="        if message.sequence < 0:\n",
+        old="        if sequence != self._sequence + 1:\n",
+        new="        if sequence < 0:\n",
         test=_SDK + "lost_frames_are_noticed_and_made_good",
+    ),
+    Mutant(
+        name="a watch joins others that have something to be told yet",
+        file="node/watch_lines.py",
+        old="if line is None or not line.is_even():",
+        new="if line is None:",
+        test=_LINES + "who_comes_while_the_client_is_slow_is_not_told_what_was_before",
+    ),
+    Mutant(
+        name="a watch joins others in the middle of a batch",
+        file="node/watch_lines.py",
+        old="not self.untold and ",
+        new="",
+        test=_LINES + "a_line_whose_members_were_not_all_told_is_not_joined",
     ),
     Mutant(
         name="progress does not show that a batch was lost",

@@ -63,6 +63,7 @@ TASKLESS_DRIVERS = (
     "drills/sim/watch.py",
     "node/service.py",
     "node/session_watches.py",
+    "node/watch_lines.py",
     "node/settings.py",
 )
 """Drivers that define no coroutine: called back by other drivers."""

@@ -151,6 +151,11 @@ def key_value(item: KeyValue) -> kv_pb2.KeyValue:
 # ---- events of watches
 
 
+def watch_id_field(number: int) -> bytes:
+    """A watcher's number as it stands in a `WatchResponse`."""
+    return rpc_pb2.WatchResponse(watch_id=number).SerializeToString()
+
+
 def encoded_event(record: bytes, previous: bytes | None) -> bytes:
     """One event as it stands in a `WatchResponse`, with tag and length; `previous` is the record before, if told."""
     kind = kv_pb2.Event.PUT if record_is_live(record) else kv_pb2.Event.DELETE

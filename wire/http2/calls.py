@@ -5,7 +5,7 @@ gets messages as they come. Both run in the connection's own turn, as plain func
 call, and answers later.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, final
 
@@ -122,12 +122,19 @@ class Call:
 
     def send(self, message: bytes) -> None:
         """Send one message of a streaming call."""
+        self._send(prefixed(message))
+
+    def send_all(self, messages: Iterable[bytes]) -> None:
+        """Send messages of a streaming call, which costs less than one after the other."""
+        self._send(b"".join([prefixed(message) for message in messages]))
+
+    def _send(self, data: bytes) -> None:
         if self._over or self.cancelled_by_client:
             return
         if not self._headers_sent:
             self._headers_sent = True
             self._connection.send_headers(self._stream, ANSWER)
-        self._connection.send_data(self._stream, prefixed(message))
+        self._connection.send_data(self._stream, data)
 
     def finish(self) -> None:
         """End a streaming call well."""

@@ -134,6 +134,7 @@ FRAMES = st.lists(st.tuples(NUMBERS.map(Incarnation), PEER_MESSAGES), min_size=1
 
 REPLICAS = st.lists(st.tuples(NAMES, NAMES, NAMES, NAMES, NAMES), max_size=3).map(tuple)
 ROUTES = st.lists(st.builds(session.KeyspaceRoute, NAMES, BLOBS, NAMES, REPLICAS, NUMBERS), max_size=3).map(tuple)
+WATCHES = st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3).map(tuple)
 SESSION_MESSAGES = st.lists(
     st.one_of(
         st.builds(session.ClientHello, NUMBERS, NAMES, NAMES, NAMES),
@@ -148,10 +149,10 @@ SESSION_MESSAGES = st.lists(
         st.builds(session.Refusal, NUMBERS, NAMES, NAMES, NAMES, NAMES_OR_NONE),
         st.builds(session.WatchCreate, NUMBERS, NAMES, BLOBS, BLOBS, NUMBERS, BOOLS, BOOLS, BOOLS),
         st.builds(session.WatchCancel, NUMBERS),
-        st.builds(session.WatchEvents, NUMBERS, NUMBERS, NUMBERS, BOOLS, st.lists(BLOBS).map(tuple), st.just(())),
+        st.builds(session.WatchEvents, WATCHES, NUMBERS, BOOLS, st.lists(BLOBS).map(tuple), st.just(())),
         st.lists(st.tuples(BLOBS, st.none() | BLOBS)).map(
             lambda pairs: session.WatchEvents(
-                1, 2, 3, False, tuple(record for record, _ in pairs), tuple(before for _, before in pairs)
+                ((1, 2),), 3, False, tuple(record for record, _ in pairs), tuple(before for _, before in pairs)
             )
         ),
         st.builds(session.WatchProgress, NUMBERS, NUMBERS, NUMBERS),

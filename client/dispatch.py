@@ -26,6 +26,7 @@ from isochrone.errors import Unavailable
 from isochrone.ids import ClusterId, GroupId, NodeId, ReplicaRole
 from isochrone.wire.session import (
     Answer,
+    AppliedAnswer,
     AppliedRead,
     ClientHello,
     DirectoryResponse,
@@ -45,6 +46,7 @@ ENDPOINT_STAGGER_S = 0.3
 """Head start of each endpoint over the next one when a client connects."""
 
 Request = WriteRequest | ReadRequest | AppliedRead
+Response = Answer | AppliedAnswer
 MakeRequest = Callable[[int, int], Request]
 """Makes a call's request from its number and what is left of the deadline, in milliseconds."""
 
@@ -54,7 +56,7 @@ class _Pending:
 
     __slots__ = ("anywhere", "call", "future", "make", "node", "sent_at", "timer")
 
-    def __init__(self, call: Call, make: MakeRequest, future: asyncio.Future[Answer], anywhere: bool) -> None:
+    def __init__(self, call: Call, make: MakeRequest, future: asyncio.Future[Response], anywhere: bool) -> None:
         self.anywhere = anywhere
         """Any replica may answer; `node` is asked."""
         self.node: NodeId | None = None
@@ -140,7 +142,9 @@ class Dispatcher:
         """Where a key lives. Raises `InvalidRequest` if it is in no keyspace."""
         return self._directory.find(key)
 
-    async def execute(self, group_id: GroupId, deadline: float, make: MakeRequest, *, anywhere: bool = False) -> Answer:
+    async def execute(
+        self, group_id: GroupId, deadline: float, make: MakeRequest, *, anywhere: bool = False
+    ) -> Response:
         """Get a request answered by the leader of a group, with as many attempts as that takes until `deadline`.
 
         With `anywhere` the nearest replica is asked instead, and another one when that does not answer.
@@ -250,7 +254,7 @@ class Dispatcher:
     def link_received(self, link: Link, node: NodeId, message: SessionMessage) -> None:
         """Take a message in."""
         match message:
-            case Answer(request):
+            case Answer(request) | AppliedAnswer(request):
                 self._answered(link, request, message)
             case Refusal(request):
                 self._refused(request, message)
@@ -278,7 +282,7 @@ class Dispatcher:
                 batch = batch or take_apart(message)
                 watcher.told(number, sequence, batch)
 
-    def _answered(self, link: Link, request: int, answer: Answer) -> None:
+    def _answered(self, link: Link, request: int, answer: Response) -> None:
         pending = self._pending.get(request)
         if pending is not None and not pending.future.done():
             if pending.call.attempts == 1:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from isochrone.ids import GroupId, NodeId, Revision, Timestamp
 from isochrone.wire.commands import Result
+from isochrone.wire.kv import RangeResult
 
 
 class Provenance(StrEnum):
@@ -17,7 +18,7 @@ class Provenance(StrEnum):
     """As if the call took effect at one moment between its start and its end."""
 
     STALE = "stale"
-    """What one replica had applied; how old that is, the revision and the commit timestamp tell."""
+    """What one replica had applied. The result tells how old that may be, where it can be known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,25 @@ class Queried:
     replica: NodeId
     """The node that answered."""
     provenance: Provenance = Provenance.LINEARIZABLE
+    age_s: float | None = None
+    """Of a stale answer: it shows every write acknowledged so long before it was made; None if that is not known.
+
+    It rests on the clocks of the nodes, as the topology vouches for them, and cannot be below their maximum offset. It
+    is an upper bound: while nothing is written it grows, though nothing is missing.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleRange:
+    """What the nearest replica had of a range."""
+
+    found: RangeResult
+    group: GroupId
+    replica: NodeId
+    """The node that answered."""
+    age_s: float | None
+    """See `Queried.age_s`."""
+    provenance: Provenance = Provenance.STALE
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from isochrone.wire.commands import COMMAND_BYTES_MAX
 from isochrone.wire.kv import KEY_BYTES_MAX
 from isochrone.wire.session import (
     Answer,
+    AppliedAnswer,
     AppliedRead,
     ClientSession,
     DirectoryRequest,
@@ -171,9 +172,14 @@ class ClientService:
             outcome = (
                 _refused(error) if error else self.host.read_applied(request.group, request.keyspace, request.query)
             )
-        except InvalidRequest as refused:
+            age_ms = self.host.applied_age_ms(request.group) if error is None else None
+        except IsochroneError as refused:
             outcome = _refused(refused)
-        self._answer_read(session, request.request, outcome)
+        if outcome.error is not None or session.backlog_bytes > BACKLOG_BYTES_MAX:
+            self._answer_read(session, request.request, outcome)
+        else:
+            answer = AppliedAnswer(request.request, self._node, outcome.revision, age_ms, outcome.payload)
+            session.send(answer)
 
     def _wrong_target(self, request: WriteRequest | ReadRequest | AppliedRead) -> IsochroneError | None:
         group = self._group_of.get(request.keyspace)

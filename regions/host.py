@@ -43,6 +43,7 @@ from isochrone.errors import (
     Unavailable,
 )
 from isochrone.ids import (
+    NS_PER_MS,
     GroupId,
     Incarnation,
     KeyspaceId,
@@ -115,6 +116,7 @@ class Host:
         self._transport = transport
         self._clock = clock
         self._settings = settings
+        self._offset_max_ns = offset_max_ns
         self._leader_changed = leader_changed
         hlc = HybridLogicalClock(offset_max_ns)
         self._loader = Loader(store, settings, handlers, hlc, rng, clock.monotonic, region_lease)
@@ -226,6 +228,22 @@ class Host:
     def read_applied(self, group: GroupId, keyspace: KeyspaceId, query: bytes) -> Outcome:
         """Answer from what this node has applied, be it behind. Raises `InvalidRequest` where that cannot be."""
         return self._service(group).answer_applied(keyspace, decode_query(query))
+
+    def applied_age_ms(self, group: GroupId) -> int | None:
+        """How old at most is what this node has applied: every write acknowledged so long ago is in it. None: not known.
+
+        Timestamps follow the log, so what is missing here was stamped later than what was applied last; and a stamp
+        is ahead of true time by less than the maximum offset, which is at least the width of any node's clock interval.
+        While nothing is written the figure grows, though nothing is missing: this node cannot know that.
+        """
+        applied = self._service(group).machine.data.timestamp
+        try:
+            latest = self._clock.now().latest
+        except ClockUnsynchronized:
+            return None
+        age_ns = latest - applied + self._offset_max_ns
+        # Below 0, or before anything was applied, it says that this clock is wrong, or nothing at all.
+        return -(-age_ns // NS_PER_MS) if applied and age_ns >= 0 else None
 
     def watch(self, group: GroupId, request: WatchRequest, ready: Callable[[], None]) -> Watch:
         """Watch a group as it is applied here; see `StateService.watch`. Raises `InvalidRequest`, `QueueFull`."""

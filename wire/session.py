@@ -145,6 +145,19 @@ class Answer:
     """An encoded `commands.Result`."""
 
 
+@quickly_made
+@dataclass(frozen=True, slots=True)
+class AppliedAnswer:
+    """The answer to an `AppliedRead`: as an `Answer`, with what is known of its age."""
+
+    request: int
+    node: NodeId
+    revision: int
+    age_ms: int | None
+    """It shows every write that was acknowledged so long before it was made, or longer; None if that is not known."""
+    payload: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An error. `error` names a class in `isochrone.errors`, which says whether the request may have had effect."""
@@ -243,6 +256,7 @@ SessionMessage = (
     | ReadRequest
     | AppliedRead
     | Answer
+    | AppliedAnswer
     | Refusal
     | Ping
     | Pong
@@ -272,6 +286,7 @@ FRAME_MESSAGES_MAX = 1 << 18
 """Most messages that come together. Many more than an outbox joins; a flood of tiny ones would hold the node up."""
 
 _NODE_OR_NONE = (str, type(None))
+_INT_OR_NONE = (int, type(None))
 _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     1: (ClientHello, (int, str, str, str)),
     2: (NodeHello, (int, str, str, str, str)),
@@ -290,6 +305,7 @@ _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     15: (WatchProgress, (int, int, int)),
     16: (WatchEnded, (int, str, str, int)),
     17: (AppliedRead, (int, str, str, int, bytes)),
+    18: (AppliedAnswer, (int, str, int, _INT_OR_NONE, bytes)),
 }
 """Class and types of the fields by tag. Tags are never given a second meaning."""
 _ROUTE_FORM = (str, bytes, str, tuple, int)
@@ -306,7 +322,7 @@ def session_message_bytes(message: SessionMessage) -> int:
     match message:
         case WriteRequest(command=payload) | ReadRequest(query=payload) | AppliedRead(query=payload):
             return 64 + len(payload)
-        case Answer(payload=payload):
+        case Answer(payload=payload) | AppliedAnswer(payload=payload):
             return 64 + len(payload)
         case WatchEvents(watches, _, _, records, previous):
             told = sum(map(len, records)) + sum(len(record) for record in previous if record is not None)
@@ -348,6 +364,8 @@ def _pack(message: SessionMessage) -> tuple[object, ...]:
             return (7, request, group, keyspace, timeout_ms, query)
         case AppliedRead(request, group, keyspace, timeout_ms, query):
             return (17, request, group, keyspace, timeout_ms, query)
+        case AppliedAnswer(request, node, revision, age_ms, payload):
+            return (18, request, node, revision, age_ms, payload)
         case Refusal(request, node, error, text, leader):
             return (9, request, node, error, text, leader)
         case WatchEvents(watches, revision, fragment, records, previous):

@@ -146,6 +146,7 @@ SESSION_MESSAGES = st.lists(
         st.builds(session.ReadRequest, NUMBERS, NAMES, NAMES, NUMBERS, BLOBS),
         st.builds(session.AppliedRead, NUMBERS, NAMES, NAMES, NUMBERS, BLOBS),
         st.builds(session.Answer, NUMBERS, NAMES, NUMBERS, BLOBS),
+        st.builds(session.AppliedAnswer, NUMBERS, NAMES, NUMBERS, st.none() | NUMBERS, BLOBS),
         st.builds(session.Refusal, NUMBERS, NAMES, NAMES, NAMES, NAMES_OR_NONE),
         st.builds(session.WatchCreate, NUMBERS, NAMES, BLOBS, BLOBS, NUMBERS, BOOLS, BOOLS, BOOLS),
         st.builds(session.WatchCancel, NUMBERS),

@@ -1,8 +1,9 @@
-"""What was answered, by its type. This module is pure."""
+"""What was answered, by its type, and arguments as calls take them. This module is pure."""
 
-from typing import TypeVar
+import math
+from typing import Final, TypeVar
 
-from isochrone.errors import Indeterminate
+from isochrone.errors import Indeterminate, InvalidRequest
 from isochrone.wire.commands import Result
 
 T = TypeVar("T")
@@ -17,6 +18,23 @@ def expect(kind: type[T], result: Result) -> T:
     if not isinstance(result, kind):
         raise Indeterminate(f"{kind.__name__} was asked for, and {type(result).__name__} was answered")
     return result
+
+
+FOREVER: Final = math.inf
+"""As a `wait_s`: as long as it takes. Nothing waits so long unless it is asked to."""
+
+
+def wait_limit_s(wait_s: float | None, default_s: float) -> float:
+    """How long to wait for others: what was asked for, else the client's deadline.
+
+    Raises:
+        InvalidRequest: it is negative, or no number.
+    """
+    if wait_s is None:
+        return default_s
+    if not wait_s >= 0:
+        raise InvalidRequest(f"wait_s is {wait_s}; it is 0 (not at all), seconds, or FOREVER")
+    return wait_s
 
 
 def as_bytes(text: bytes | str) -> bytes:

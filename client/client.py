@@ -5,7 +5,9 @@ the keyspace's session; `dispatch` sends it to the group's leader, again if need
 becomes a result that says where it comes from.
 
 **Deadlines.** Every call has one. It bounds everything: finding a leader, opening a session, waiting for a place, and
-all attempts.
+all attempts. Waiting for others (`wait_s`) is limited by the client's deadline as well, unless another limit is given;
+`FOREVER` is one, and has to be asked for. Only what is iterated over waits without one: watches, and what is made of
+them; `asyncio.timeout` is for those.
 
 **Errors.** `Rejected` (with `Unavailable`: nothing was sent, or every attempt was refused) and `InvalidRequest` mean
 that the call surely had no effect; `Indeterminate` that it may have had. A read has no effect either way; it raises
@@ -19,7 +21,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
-from isochrone.client.answers import as_bytes, expect
+from isochrone.client.answers import as_bytes, expect, wait_limit_s
 from isochrone.client.connection import Connector
 from isochrone.client.dispatch import Dispatcher
 from isochrone.client.elections import Election, Leader, observe
@@ -27,7 +29,9 @@ from isochrone.client.held_together import HeldSession
 from isochrone.client.kv import Kv
 from isochrone.client.lease_calls import Leases
 from isochrone.client.leases import Lease, LeaseClock, LoopClock
+from isochrone.client.listing import list_all
 from isochrone.client.locks import Lock
+from isochrone.client.recipes import Recipes
 from isochrone.client.results import Executed, Provenance, Queried, ReadResult, Statistics, WriteResult
 from isochrone.client.routing import Route
 from isochrone.client.watches import Watcher
@@ -60,7 +64,7 @@ from isochrone.wire.kv import (
 )
 from isochrone.wire.locks import LockAcquire, LockMode
 from isochrone.wire.messages import PROTOCOL_VERSION
-from isochrone.wire.session import AppliedRead, ClientHello, ReadRequest, WatchCreate
+from isochrone.wire.session import AppliedAnswer, AppliedRead, ClientHello, ReadRequest, WatchCreate
 
 if TYPE_CHECKING:
     from isochrone.wire.shaper_os import Shaper
@@ -91,6 +95,8 @@ class Client:
         """Ranges, transactions, increments: all that can be done to keys."""
         self.leases = Leases(self)
         """Leases by their ids, for tools; programs use `lease` or `session`."""
+        self.recipes = Recipes(self, rng)
+        """Membership, barriers, queues."""
 
     @classmethod
     async def connect(
@@ -113,7 +119,8 @@ class Client:
             region: where this process runs.
             zone: the zone in it; in a local deployment links are shaped by it.
             name: for the logs and metrics of nodes.
-            timeout_s: deadline of connecting, and of calls that name none.
+            timeout_s: deadline of connecting, of calls that name none, and of waits for others (for a lock, an
+                election, a barrier, an item) that name none.
             shaper: in a local deployment, shapes what this client sends.
             connector: opens streams; gRPC unless given.
             rng: for the jitter of delays; seeded by the operating system unless given.
@@ -237,14 +244,24 @@ class Client:
 
         The answer is what that replica has applied, as of the result's revision and commit timestamp. It may be old,
         all the more at a replica that is cut off from its group, and older than what another replica told before.
+        `age_s` tells how old at most, where that can be known.
         """
         check_query(query)
         deadline = self._deadline(timeout_s)
         route = self._dispatcher.route(as_bytes(key))
         make = partial(_applied_read, route.group, route.keyspace, encode_query(query))
+        began = self._loop.time()
         answer = await self._dispatcher.execute(route.group, deadline, make, anywhere=True)
-        result = decode_result(answer.payload)
-        return Queried(result=result, group=route.group, replica=answer.node, provenance=Provenance.STALE)
+        age_s = None
+        if isinstance(answer, AppliedAnswer) and answer.age_ms is not None:
+            age_s = answer.age_ms / 1000 + self._loop.time() - began  # It has grown older on its way.
+        return Queried(
+            result=decode_result(answer.payload),
+            group=route.group,
+            replica=answer.node,
+            provenance=Provenance.STALE,
+            age_s=age_s,
+        )
 
     def lease(self, key: bytes | str, *, ttl_s: float = LOCK_TTL_S, grace_s: float = 0.0) -> Lease:
         """A lease in the group of `key` while `async with` lasts, renewed until then; see `Lease`.
@@ -279,10 +296,11 @@ class Client:
             grace_s: so long before its deadline the body is cancelled; for a lock with a lease of its own.
             lease: the lease that it hangs on, entered already. Locks that are held together should share one: then
                 deadlocks among them are seen.
-            wait_s: how long to wait for it: 0 not at all, None as long as it takes.
+            wait_s: how long to wait for it: 0 not at all, `FOREVER` as long as it takes, the client's deadline if not
+                given. Each call that is made has the client's deadline beside.
             mode: shared, exclusive, or an intention.
             delay_s: if the holder goes silent, the lock stays closed for so long after it is free.
-            hierarchical: only with the lock above held, and given up before it.
+            hierarchical: only with the lock above held, and given up before it; see `HeldSession.lock_path`.
             announce: put `value` at the key of the lock's name while it is held: an election.
             value: for people, and for `announce`.
 
@@ -303,7 +321,7 @@ class Client:
         )
         owns_lease = lease is None
         lease = lease or Lease(self, name, ttl_s, self._clock, self._rng, grace_s)
-        return Lock(self, acquire, lease, owns_lease, wait_s, self._clock, self._rng)
+        return Lock(self, acquire, lease, owns_lease, self.wait_limit_s(wait_s), self._clock, self._rng)
 
     def election(
         self,
@@ -329,6 +347,10 @@ class Client:
     def session(self, key: bytes | str, *, ttl_s: float = LOCK_TTL_S, grace_s: float = 0.0) -> HeldSession:
         """One lease for all that is held together in the group of `key`; see `HeldSession`. As for `lease`."""
         return HeldSession(self, self.lease(key, ttl_s=ttl_s, grace_s=grace_s))
+
+    def wait_limit_s(self, wait_s: float | None) -> float:
+        """How long to wait for others: what was asked for, else the client's deadline. Raises `InvalidRequest`."""
+        return wait_limit_s(wait_s, self._timeout_s)
 
     def watch(
         self,
@@ -362,10 +384,14 @@ class Client:
         route = self._dispatcher.route(key)
         end = prefix_end(key) if prefix else end
         create = WatchCreate(0, route.group, key, end, start_revision, prev_kv, puts, deletes)
-        return Watcher(self._dispatcher, create, partial(self._list, Range(key, end)), self._rng)
+        return Watcher(self._dispatcher, create, partial(list_all, self._list, key, end), self._rng)
 
     async def _list(self, query: Range) -> RangeResult:
         return expect(RangeResult, (await self.query(query.key, query)).result)
+
+    def keyspace_of(self, key: bytes | str) -> bytes:
+        """The prefix of the keyspace in which a key lies. Raises `InvalidRequest` if there is none."""
+        return self._dispatcher.route(as_bytes(key)).prefix
 
     def keyspace_prefixes(self) -> tuple[bytes, ...]:
         """The prefixes of all keyspaces, in order: every key begins with one of them."""

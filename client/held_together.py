@@ -3,8 +3,8 @@
 ::
 
     async with client.session("app/", ttl_s=10) as session:
-        await session.put("app/members/7", "10.0.0.7:80")
-        async with session.lock("app/table"), session.lock("app/table/row"):
+        await session.put("app/workers/7", "10.0.0.7:80")
+        async with session.lock("app/report"), session.lock_path("app/orders/7"):
             ...
 
 All of it is renewed by one message, and lost together: then the body is cancelled (`leases`), and the keys go. Locks
@@ -19,6 +19,7 @@ from typing import Protocol, Self, final
 from isochrone.client.answers import as_bytes, expect
 from isochrone.client.elections import Election
 from isochrone.client.leases import Caller, Lease
+from isochrone.client.lock_paths import Levels, PathLock
 from isochrone.client.locks import Lock
 from isochrone.wire.kv import Put, PutResult
 from isochrone.wire.locks import KeyResult, LockMode, PutSequential
@@ -26,6 +27,12 @@ from isochrone.wire.locks import KeyResult, LockMode, PutSequential
 
 class Maker(Caller, Protocol):
     """What a session needs of a client."""
+
+    def wait_limit_s(self, wait_s: float | None) -> float:
+        """See `answers.wait_limit_s`."""
+
+    def keyspace_of(self, key: bytes | str) -> bytes:
+        """See `Client.keyspace_of`."""
 
     def lock(
         self,
@@ -50,6 +57,7 @@ class HeldSession:
     def __init__(self, client: Maker, lease: Lease) -> None:
         """Made by `Client.session`."""
         self._client = client
+        self._levels = Levels(self._level)
         self.lease = lease
         """Its `lost` tells when the body is told to end."""
 
@@ -72,6 +80,15 @@ class HeldSession:
             name, lease=self.lease, wait_s=wait_s, mode=mode, delay_s=delay_s, hierarchical=hierarchical
         )
 
+    def lock_path(self, name: bytes | str, *, wait_s: float | None = None, mode: LockMode = LockMode.X) -> PathLock:
+        """A lock of a hierarchy and the intentions above it; see `lock_paths`. `wait_s` is for all of them together."""
+        name = as_bytes(name)
+        limit_s = self._client.wait_limit_s(wait_s)
+        return PathLock(self._levels, self.lease, self._client.keyspace_of(name), name, mode, limit_s)
+
+    def _level(self, name: bytes, mode: LockMode, wait_s: float) -> Lock:
+        return self.lock(name, mode=mode, wait_s=wait_s, hierarchical=True)
+
     def election(self, name: bytes | str, value: bytes | str, *, wait_s: float | None = None) -> Election:
         """A candidacy of this session; see `Client.election`."""
         return self._client.election(name, value, lease=self.lease, wait_s=wait_s)
@@ -81,8 +98,10 @@ class HeldSession:
         operation = Put(as_bytes(key), as_bytes(value), self.lease.identity)
         return expect(PutResult, (await self._client.execute(key, operation, timeout_s=timeout_s)).result)
 
-    async def put_sequential(self, prefix: bytes | str, value: bytes | str, *, timeout_s: float | None = None) -> bytes:
-        """Make a key of its own below `prefix`, numbered in the order of making; it goes with the session."""
+    async def create_sequential(
+        self, prefix: bytes | str, value: bytes | str, *, timeout_s: float | None = None
+    ) -> bytes:
+        """Make a key that goes with the session; see `Kv.create_sequential`."""
         operation = PutSequential(as_bytes(prefix), as_bytes(value), self.lease.identity)
         made = expect(KeyResult, (await self._client.execute(prefix, operation, timeout_s=timeout_s)).result)
         return made.key or b""

@@ -17,8 +17,8 @@ from typing import Protocol, final
 
 from isochrone.client.answers import as_bytes, expect
 from isochrone.client.leases import Caller, Lease
-from isochrone.client.results import Queried
-from isochrone.errors import InvalidRequest
+from isochrone.client.results import Queried, StaleRange
+from isochrone.errors import InvalidRequest, StaleToken
 from isochrone.wire.commands import Query
 from isochrone.wire.kv import (
     Compact,
@@ -37,8 +37,10 @@ from isochrone.wire.kv import (
     SortTarget,
     Txn,
     TxnResult,
+    fenced,
     prefix_end,
 )
+from isochrone.wire.locks import KeyResult, PutSequential
 
 
 class KvCaller(Caller, Protocol):
@@ -68,7 +70,6 @@ class Kv:
         by: SortTarget = SortTarget.KEY,
         keys_only: bool = False,
         count_only: bool = False,
-        stale: bool = False,
         timeout_s: float | None = None,
     ) -> RangeResult:
         """Read a key, all keys with a prefix, or those from `key` to `range_end`, which is not among them.
@@ -83,7 +84,6 @@ class Kv:
             by: what they are sorted by.
             keys_only: leave values out.
             count_only: leave the items out.
-            stale: what the nearest replica has applied will do; see `Client.query_nearest`.
             timeout_s: the deadline; the client's if not given.
 
         Raises:
@@ -100,8 +100,28 @@ class Kv:
             keys_only=keys_only,
             count_only=count_only,
         )
-        ask = self._caller.query_nearest if stale else self._caller.query
-        return expect(RangeResult, (await ask(start, query, timeout_s=timeout_s)).result)
+        return expect(RangeResult, (await self._caller.query(start, query, timeout_s=timeout_s)).result)
+
+    async def range_nearest(
+        self,
+        key: bytes | str,
+        *,
+        range_end: bytes | str = b"",
+        prefix: bool = False,
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        timeout_s: float | None = None,
+    ) -> StaleRange:
+        """Read as `range` does what the nearest replica has applied, be it old; the result tells how old it may be.
+
+        It needs no leader. It may be older than what another replica told before; see `Client.query_nearest`.
+        """
+        start, end = _bounds(key, range_end, prefix)
+        query = Range(start, end, limit, revision, keys_only=keys_only)
+        answer = await self._caller.query_nearest(start, query, timeout_s=timeout_s)
+        found = expect(RangeResult, answer.result)
+        return StaleRange(found=found, group=answer.group, replica=answer.replica, age_s=answer.age_s)
 
     async def put(
         self,
@@ -117,9 +137,22 @@ class Kv:
         Raises:
             LeaseNotFound: there is no such lease in the key's group.
         """
-        identity = lease.identity if isinstance(lease, Lease) else lease
-        operation = Put(as_bytes(key), as_bytes(value), identity, prev_kv)
+        operation = Put(as_bytes(key), as_bytes(value), _identity(lease), prev_kv)
         return expect(PutResult, (await self._caller.execute(key, operation, timeout_s=timeout_s)).result)
+
+    async def create_sequential(
+        self, prefix: bytes | str, value: bytes | str, *, lease: Lease | int = 0, timeout_s: float | None = None
+    ) -> bytes:
+        """Make a key of its own: `prefix` and a number of 20 digits, larger than in all keys made before in the group.
+
+        Returns the key. With a lease it is ephemeral: it goes when the lease ends. A lost answer makes no second key.
+
+        Raises:
+            LeaseNotFound: there is no such lease in the key's group.
+        """
+        operation = PutSequential(as_bytes(prefix), as_bytes(value), _identity(lease))
+        made = expect(KeyResult, (await self._caller.execute(prefix, operation, timeout_s=timeout_s)).result)
+        return made.key or b""
 
     async def delete(
         self,
@@ -160,6 +193,29 @@ class Kv:
             raise InvalidRequest("a transaction without any key has no group")
         return expect(TxnResult, (await self._caller.execute(key, operation, timeout_s=timeout_s)).result)
 
+    async def fenced(
+        self, gate: bytes | str, token: int, *operations: KvOperation, timeout_s: float | None = None
+    ) -> TxnResult:
+        """Do `operations` in one step, unless a later holder of the lock has been at the gate.
+
+        Args:
+            gate: a key that remembers the highest token that it let pass. All writes that one lock guards name the
+                same gate, and no other lock's do; it lies in their group.
+            token: of the lock or leadership under which this is done.
+            operations: what to do.
+            timeout_s: the deadline; the client's if not given.
+
+        Raises:
+            StaleToken: the gate has seen a larger token; nothing was done, and trying again does not help.
+        """
+        gate = as_bytes(gate)
+        done = expect(
+            TxnResult, (await self._caller.execute(gate, fenced(gate, token, *operations), timeout_s=timeout_s)).result
+        )
+        if not done.succeeded:
+            raise StaleToken(f"the gate {gate[:64]!r} has seen a larger token than {token}")
+        return done
+
     async def compact(self, key: bytes | str, revision: int, *, timeout_s: float | None = None) -> CompactResult:
         """Forget what is superseded at `revision`, in the whole group of `key`."""
         return expect(CompactResult, (await self._caller.execute(key, Compact(revision), timeout_s=timeout_s)).result)
@@ -172,6 +228,10 @@ def first_key(txn: Txn) -> bytes | None:
         if key is not None:
             return key
     return None
+
+
+def _identity(lease: Lease | int) -> int:
+    return lease.identity if isinstance(lease, Lease) else lease
 
 
 def _bounds(key: bytes | str, range_end: bytes | str, prefix: bool) -> tuple[bytes, bytes]:

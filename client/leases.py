@@ -12,7 +12,8 @@ No message is needed for that, so it holds in any partition. A body whose clean-
 cancelled so much before the deadline.
 
 **Loss is final.** An answer that comes after the body was told to end changes nothing any more. A body that went on
-past the deadline, because the process stood still, and then ends well still ends with `LeaseLost`.
+past the deadline, because the process stood still, or that kept its cancellation to itself, and then ends well still
+ends with `LeaseLost`.
 
 **Renewals** are sent at a third of the time to live, and again after a while if they fail, until the deadline.
 
@@ -110,10 +111,14 @@ class Lease:
         self._body: asyncio.Timeout | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._sent_at = 0.0
+        self._is_gone = False
+        """The group has said so."""
         self.identity = 0
         """The lease's id in its group, once entered."""
         self.lost = asyncio.Event()
         """Set when the body is told to end: the lease may have ended, or will when the grace is over."""
+        self.lock_names: dict[bytes, None] = {}
+        """Locks on this lease that are entered; see `Lock`."""
 
     @property
     def remaining_s(self) -> float:
@@ -150,14 +155,17 @@ class Lease:
                 self.lost.set()
             if self.remaining_s:
                 await self._revoke()
-        if late and error is None:
-            raise self._loss()
+        if error is None and self.lost.is_set():
+            raise self._loss()  # The body ended well all the same: it stood still, or kept its cancellation to itself.
         return None
 
     def _loss(self) -> LeaseLost:
+        if self._is_gone:
+            return LeaseLost(f"lease {self.identity} was revoked, or has expired; what ran under it was told to end")
         since_s = self._clock() - self._sent_at
         return LeaseLost(
-            f"lease {self.identity} was renewed {since_s:.3f} s ago for the last time, for {self._ttl_s} s"
+            f"lease {self.identity} was renewed {since_s:.1f} s ago for the last time, for {self._ttl_s:g} s; "
+            "what ran under it was told to end"
         )
 
     def _extend(self, ttl_ms: int) -> None:
@@ -197,6 +205,7 @@ class Lease:
             try:
                 answer = await self._caller.query(self._key, LeaseKeepAlive(self.identity), timeout_s=left_s)
             except LeaseNotFound:
+                self._is_gone = True
                 self._deadline = min(self._deadline, self._clock())
                 return self._lose()
             except IsochroneError:

@@ -3,17 +3,20 @@
 ::
 
     async with client.lock("app/report", ttl_s=30) as lock:
-        await client.execute("app/gate", fenced(b"app/gate", lock.token, Put(b"app/data", b"mine")))
+        await client.kv.fenced("app/gate", lock.token, Put(b"app/data", b"mine"))
 
 A lock hangs on a lease (`leases`), one of its own unless it is given one, so what is said there of deadlines holds:
-when it cannot be renewed, the body is cancelled before the group may give the lock to another. Whoever writes under an
-older token is refused where writes are fenced: with `fenced` in a group, with `FenceGate` in a SQL database (`fences`).
+when it cannot be renewed, the body is cancelled before the group may give the lock to another, and `LeaseLost` is
+raised. Whoever writes under an older token is refused where writes are fenced: with `Kv.fenced` in a group, with
+`FenceGate` in a SQL database (`fences`).
 
-Locks on one lease have one owner: only so can a deadlock among several be seen, and a hierarchy be kept.
+Locks on one lease have one owner: only so can a deadlock among several be seen, and a hierarchy be kept. So a lease
+holds a name once; who wants more of it converts (`Lock.convert`).
 
 An election is a lock that announces its holder (`announce`): whoever watches the key sees each leader.
 """
 
+import math
 import random
 from types import TracebackType
 from typing import Self, final
@@ -24,6 +27,7 @@ from isochrone.errors import (
     DeadlineExceeded,
     Deadlock,
     Indeterminate,
+    InvalidRequest,
     LeaseLost,
     LeaseNotFound,
     LockHeld,
@@ -36,6 +40,7 @@ from isochrone.wire.locks import (
     WAIT_FOREVER,
     LockAcquire,
     LockEnd,
+    LockMode,
     LockRelease,
     LockResult,
     LockWait,
@@ -52,7 +57,9 @@ GRACE_S = 2.0
 class Lock:
     """A lock while its `async with` lasts; see the module. Enter it once.
 
-    Entering raises `LockHeld` if it was not granted in the time given, `Deadlock`, or what `Client.execute` raises.
+    Entering raises `LockHeld` if it was not granted in the time given, `Deadlock`, `InvalidRequest` if its lease holds
+    the name already, or what `Client.execute` raises. The body is cancelled when the lock may be lost; then `async
+    with` raises `LeaseLost`.
     """
 
     def __init__(
@@ -61,7 +68,7 @@ class Lock:
         acquire: LockAcquire,
         lease: Lease,
         owns_lease: bool,
-        wait_s: float | None,
+        wait_s: float,
         clock: LeaseClock,
         rng: random.Random,
     ) -> None:
@@ -72,7 +79,7 @@ class Lock:
             acquire: what is wanted; its lease, request and wait do not count.
             lease: on which the lock hangs; entered already, unless the lock owns it.
             owns_lease: the lease begins and ends with the lock.
-            wait_s: how long to wait; None for as long as it takes.
+            wait_s: how long to wait; infinite for as long as it takes.
             clock: see `Lease`.
             rng: draws request numbers.
         """
@@ -83,13 +90,19 @@ class Lock:
         self._rng = rng
         self._lease = lease
         self._owns_lease = owns_lease
+        self._mode = acquire.mode
         self.token = 0
-        """The fencing token of this grant: larger than those of all before it."""
+        """The fencing token of this grant: larger than those of all before it. A conversion is a new grant."""
 
     @property
     def name(self) -> bytes:
         """The lock's name."""
         return self._acquire.name
+
+    @property
+    def mode(self) -> LockMode:
+        """In which it is held."""
+        return self._mode
 
     @property
     def lease(self) -> Lease:
@@ -101,18 +114,40 @@ class Lock:
         """Time for which the lock is sure to be held, 0 if it may be lost."""
         return self._lease.remaining_s
 
+    async def convert(self, mode: LockMode, *, wait_s: float | None = None) -> None:
+        """Hold it in a mode that gives `mode` besides what it gives now. Conversions go before others that wait.
+
+        It is held as before meanwhile, and if this raises. `wait_s` is that of the lock unless it is given; a mode is
+        never weakened.
+
+        Raises:
+            LockHeld: not granted in the time given.
+            Deadlock: two that share it wait for each other to let go; this one is to let go.
+        """
+        wanted = self._request(mode, self._wait_s if wait_s is None else wait_s)
+        try:
+            result = await self._granted(wanted)
+        except BaseException as error:
+            if not isinstance(error, Deadlock | LockHeld):
+                settled = await self._settle(LockWithdraw(self.name, wanted.lease, wanted.request))
+                if settled is not None and settled.end is LockEnd.GRANTED:
+                    self.token, self._mode = settled.token, settled.mode
+            raise
+        self.token, self._mode = result.token, result.mode
+
     async def __aenter__(self) -> Self:
-        request = self._rng.getrandbits(62) | 1
         if self._owns_lease:
             await self._lease.__aenter__()
+        elif self.name in self._lease.lock_names:
+            raise InvalidRequest(f"this lease holds or awaits lock {self.name!r} already; `convert` gives it more")
+        self._lease.lock_names[self.name] = None
+        wanted = self._request(self._mode, self._wait_s)
         try:
-            self.token = await self._granted(request)
+            result = await self._granted(wanted)
         except BaseException as error:
-            if self._owns_lease:
-                await self._lease.__aexit__(type(error), error, error.__traceback__)
-            elif not isinstance(error, Deadlock | LockHeld):
-                await self._withdraw(request)
+            await self._not_granted(wanted, error)
             raise
+        self.token, self._mode = result.token, result.mode
         return self
 
     async def __aexit__(
@@ -120,65 +155,85 @@ class Lock:
     ) -> bool | None:
         if self._owns_lease:
             # The lease's end releases the lock, in one step and without a delay: it is the owner's wish.
-            return await self._lease.__aexit__(kind, error, traceback)
-        await self._give_up(LockRelease(self.name, self._lease.identity, self.token))
+            try:
+                return await self._lease.__aexit__(kind, error, traceback)
+            except LeaseLost as lost:
+                raise LeaseLost(f"lock {self.name!r} with token {self.token} may be another's now: {lost}") from lost
+        try:
+            if not self._lease.lost.is_set():
+                # Whatever its token: the lease holds the name once, and a conversion may have ended unheard.
+                await self._settle(LockRelease(self.name, self._lease.identity))
+        finally:
+            del self._lease.lock_names[self.name]
         return None
 
-    async def _withdraw(self, request: int) -> None:
-        """Wait no longer, and give up what was granted meanwhile."""
-        withdrawn = await self._give_up(LockWithdraw(self.name, self._lease.identity, request))
-        if withdrawn is not None and withdrawn.end is LockEnd.GRANTED:
-            probe("client.granted_while_it_withdrew")
-            await self._give_up(LockRelease(self.name, self._lease.identity, withdrawn.token))
-
-    async def _give_up(self, operation: LockRelease | LockWithdraw) -> LockResult | None:
-        """Give the lock or the wait up, if the group answers in time; else it ends with its lease."""
-        try:
-            return expect(LockResult, (await self._caller.execute(self.name, operation, timeout_s=GRACE_S)).result)
-        except (Rejected, Indeterminate, LockNotHeld, LeaseNotFound):
-            return None
-
-    async def _granted(self, number: int) -> int:
-        """Ask for the lock and wait for it. Returns the token."""
+    def _request(self, mode: LockMode, wait_s: float) -> LockAcquire:
         wanted = self._acquire
-        wait_ms = WAIT_FOREVER if self._wait_s is None else round(self._wait_s * 1000)
-        until = None if self._wait_s is None else self._clock() + self._wait_s
-        request = LockAcquire(
+        return LockAcquire(
             wanted.name,
             self._lease.identity,
-            number,
-            wanted.mode,
-            wait_ms,
+            self._rng.getrandbits(62) | 1,
+            mode,
+            WAIT_FOREVER if math.isinf(wait_s) else round(wait_s * 1000),
             wanted.delay_ms,
             wanted.hierarchical,
             wanted.announce,
             wanted.value,
         )
-        result = expect(LockResult, (await self._caller.execute(wanted.name, request)).result)
+
+    async def _not_granted(self, wanted: LockAcquire, error: BaseException) -> None:
+        """Leave nothing behind: neither a wait nor a grant that nobody knows of."""
+        if self._owns_lease:
+            await self._lease.__aexit__(type(error), error, error.__traceback__)
+            return
+        try:
+            if not isinstance(error, Deadlock | LockHeld):
+                withdrawn = await self._settle(LockWithdraw(self.name, wanted.lease, wanted.request))
+                if withdrawn is not None and withdrawn.end is LockEnd.GRANTED:
+                    probe("client.granted_while_it_withdrew")
+                    await self._settle(LockRelease(self.name, wanted.lease))
+        finally:
+            del self._lease.lock_names[self.name]
+
+    async def _settle(self, operation: LockRelease | LockWithdraw) -> LockResult | None:
+        """Give up a lock or a wait, if the group answers in time; else it ends with its lease."""
+        try:
+            return expect(LockResult, (await self._caller.execute(self.name, operation, timeout_s=GRACE_S)).result)
+        except (Rejected, Indeterminate, LockNotHeld, LeaseNotFound):
+            return None
+
+    async def _granted(self, wanted: LockAcquire) -> LockResult:
+        """Ask for the lock and wait for it."""
+        wait_s = math.inf if wanted.wait_ms == WAIT_FOREVER else wanted.wait_ms / 1000
+        until = self._clock() + wait_s
+        result = expect(LockResult, (await self._caller.execute(wanted.name, wanted)).result)
         while result.end is LockEnd.WAITING:
-            result = await self._ask(request, until) or result
+            result = await self._ask(wanted, until) or result
         match result.end:
             case LockEnd.GRANTED:
-                return result.token
+                return result
             case LockEnd.DEADLOCK:
                 raise Deadlock(f"waiting for lock {wanted.name!r} was part of a cycle")
             case LockEnd.LEASE_ENDED:
                 raise LeaseLost(f"the lease ended while it waited for lock {wanted.name!r}")
             case _:
-                raise LockHeld(f"lock {wanted.name!r} was not granted in {self._wait_s} s")
+                raise LockHeld(f"lock {wanted.name!r} was not granted in {wait_s:g} s")
 
-    async def _ask(self, request: LockAcquire, until: float | None) -> LockResult | None:
+    async def _ask(self, request: LockAcquire, until: float) -> LockResult | None:
         """How the request stands once it waits no longer; None if that is not known yet."""
-        left_s = ASK_AGAIN_S if until is None else until - self._clock() + GRACE_S
-        if left_s <= 0:
-            withdraw = LockWithdraw(request.name, request.lease, request.request)
-            return expect(LockResult, (await self._caller.execute(request.name, withdraw, timeout_s=GRACE_S)).result)
-        wait = LockWait(request.name, request.lease, request.request)
+        left_s = until - self._clock() + GRACE_S
+        identity = (request.name, request.lease, request.request)
         try:
-            answer = await self._caller.query(request.name, wait, timeout_s=min(ASK_AGAIN_S, left_s))
-        except (DeadlineExceeded, Unavailable):
-            return None
+            if left_s <= 0:
+                withdrawn = await self._caller.execute(request.name, LockWithdraw(*identity), timeout_s=GRACE_S)
+                return expect(LockResult, withdrawn.result)
+            timeout_s = min(ASK_AGAIN_S, left_s)
+            answer = await self._caller.query(request.name, LockWait(*identity), timeout_s=timeout_s)
         except LockNotHeld as error:
             # The leader has changed meanwhile, and this one has not seen how the wait ended.
             raise LockHeld(f"lock {request.name!r} was not granted") from error
+        except (DeadlineExceeded, Unavailable):
+            if left_s <= 0:
+                raise
+            return None
         return expect(LockResult, answer.result)

@@ -13,13 +13,21 @@ A node that knows no leader for a while ends its watches, and they go on elsewhe
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, final
 
-from isochrone.errors import STATUS_BY_ERROR, InvalidRequest, IsochroneError, QueueFull
+from isochrone.errors import (
+    STATUS_BY_ERROR,
+    DeadlineExceeded,
+    InvalidRequest,
+    IsochroneError,
+    QueueFull,
+    Unavailable,
+)
 from isochrone.ids import GroupId, NodeId, Revision
+from isochrone.probes import probe
 from isochrone.wire.kv import RangeResult
 from isochrone.wire.records import ORDER_BYTES, KeyValue, decode_record
 from isochrone.wire.session import SessionMessage, WatchCancel, WatchCreate, WatchEnded, WatchEvents, WatchProgress
@@ -155,19 +163,20 @@ class Watcher:
     async def __anext__(self) -> WatchEvent | WatchGap:
         while True:
             if self._buffer:
-                event, size_bytes = self._buffer.popleft()
-                self._buffer_bytes -= size_bytes
-                if self._number is None:
-                    self._open()
-                return event
-            if self._gap:
-                return await self._bridge()
+                return self._next_event()
             if self._error is not None:
                 raise self._error
             if self._closed:
                 raise StopAsyncIteration
-            self._waiting = self._loop.create_future()
-            await self._waiting
+            if not self._gap:
+                await self._news()
+            elif gap := await self._bridge():
+                return gap
+
+    async def _news(self) -> None:
+        """Wait until something has happened."""
+        self._waiting = self._loop.create_future()
+        await self._waiting
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
@@ -190,8 +199,46 @@ class Watcher:
             self._timer.cancel()
         self._wake()
 
-    async def _bridge(self) -> WatchGap:
-        found = await self._list_again()
+    async def revisions(self) -> AsyncGenerator[tuple[WatchEvent, ...] | WatchGap, None]:
+        """As iteration, but all that was written at one revision comes together: nobody sees half of a transaction."""
+        async for told in self:
+            if isinstance(told, WatchGap):
+                yield told
+                continue
+            revision, events = told.item.mod_revision, [told]
+            while self._may_follow(revision):
+                if self._buffer:
+                    events.append(self._next_event())
+                else:
+                    await self._news()
+            # A gap within the revision: the keys as they are now, which come next, tell the rest of it.
+            if not self._gap or self._buffer or self._next_revision > revision:
+                yield tuple(events)
+
+    def _may_follow(self, revision: Revision) -> bool:
+        """Whether there is more of a revision, or may be."""
+        if self._buffer:
+            return self._buffer[0][0].item.mod_revision == revision
+        return self._next_revision <= revision and not (self._gap or self._error or self._closed)
+
+    def _next_event(self) -> WatchEvent:
+        event, size_bytes = self._buffer.popleft()
+        self._buffer_bytes -= size_bytes
+        if self._number is None:
+            self._open()
+        return event
+
+    async def _bridge(self) -> WatchGap | None:
+        """Read what there is; None if that could not be read yet."""
+        try:
+            found = await self._list_again()
+        except (Unavailable, DeadlineExceeded):
+            probe("client.gap_cannot_be_read")
+            await asyncio.sleep(self._retry_s * self._rng.uniform(0.5, 1.0))
+            self._retry_s = min(2 * self._retry_s, RETRY_LAST_S)
+            return None
+        if self._closed:
+            return None
         self._gap = False
         self._next_revision = found.revision + 1
         self._told = found.revision.to_bytes(8, "big") + _ORDER_END

@@ -230,7 +230,7 @@ class Host:
         return self._service(group).answer_applied(keyspace, decode_query(query))
 
     def applied_age_ms(self, group: GroupId) -> int | None:
-        """How old at most is what this node has applied: every write acknowledged so long ago is in it. None: not known.
+        """How old at most is what this node has applied: every write acknowledged so long ago is in it; None: unknown.
 
         Timestamps follow the log, so what is missing here was stamped later than what was applied last; and a stamp
         is ahead of true time by less than the maximum offset, which is at least the width of any node's clock interval.

@@ -6,7 +6,9 @@ import sys
 import click
 
 from isochrone.ops.cli.connection import Target, connected, connection_options, output_option
+from isochrone.ops.cli.durations import in_words
 from isochrone.ops.cli.kv_view import result_lines, result_to_plain
+from isochrone.ops.cli.progress_os import say
 from isochrone.ops.cli.signals_os import run_command
 from isochrone.ops.cli.txn_text import parse_txn
 from isochrone.wire.kv import KvResult, PutResult, RangeResult
@@ -68,15 +70,16 @@ def get_command(
 
     async def get() -> RangeResult:
         async with connected(target) as client:
-            return await client.kv.range(
-                key,
-                range_end=range_end,
-                prefix=prefix,
-                limit=limit,
-                revision=revision,
-                keys_only=keys_only,
-                stale=stale,
+            if not stale:
+                return await client.kv.range(
+                    key, range_end=range_end, prefix=prefix, limit=limit, revision=revision, keys_only=keys_only
+                )
+            near = await client.kv.range_nearest(
+                key, range_end=range_end, prefix=prefix, limit=limit, revision=revision, keys_only=keys_only
             )
+            age = "of unknown age" if near.age_s is None else f"at most {in_words(near.age_s)} old"
+            say(f"from {near.replica}, {age}")
+            return near.found
 
     found = run_command(get())
     if print_value_only and output == "simple":

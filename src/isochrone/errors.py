@@ -6,6 +6,7 @@
     ├── Rejected                  surely not applied
     │   ├── NotLeader             another replica leads; carries a hint when one is known
     │   ├── LockHeld              the lock is held by somebody else
+    │   ├── NotInTime             what was waited for did not come in the time given
     │   ├── Deadlock              the wait would have closed a cycle, and this request was its victim
     │   ├── QueueFull             a bounded queue is full; try again later
     │   ├── ClockUnsynchronized   the clock bound is unknown or too wide
@@ -61,6 +62,10 @@ class NotLeader(Rejected):
 
 class LockHeld(Rejected):
     """Somebody else holds the lock in a mode that excludes the one asked for."""
+
+
+class NotInTime(Rejected):
+    """What was waited for did not come in the time given: others at a barrier, work in a queue."""
 
 
 class Deadlock(Rejected):
@@ -170,6 +175,7 @@ STATUS_BY_ERROR: dict[type[Exception], str] = {
     Rejected: "ABORTED",
     NotLeader: "FAILED_PRECONDITION",
     LockHeld: "FAILED_PRECONDITION",
+    NotInTime: "DEADLINE_EXCEEDED",
     Deadlock: "ABORTED",
     QueueFull: "RESOURCE_EXHAUSTED",
     ClockUnsynchronized: "FAILED_PRECONDITION",

@@ -56,6 +56,7 @@ LIBRARIES = {
 """Library, and the suffix of the modules that may import it."""
 ADAPTER_SUFFIXES = ("grpc", "ray", "lmdb", "os")
 TASKLESS_DRIVERS = (
+    "client/recipes.py",
     "drills/sim/changes.py",
     "drills/sim/clock.py",
     "drills/sim/faults.py",

@@ -139,7 +139,7 @@ def test_what_a_session_holds_is_lost_together() -> None:
             async with first.session("k/", ttl_s=5) as session, session.lock("k/table"), session.lock("k/table/row"):
                 lease = session.lease.identity
                 await session.put("k/member", "here")
-                made = [await session.put_sequential("k/queue/", "job") for _ in range(2)]
+                made = [await session.create_sequential("k/queue/", "job") for _ in range(2)]
                 assert made == sorted(made)
                 with pytest.raises(LockHeld):
                     await second.lock("k/table", wait_s=0).__aenter__()

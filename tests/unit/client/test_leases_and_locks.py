@@ -9,7 +9,7 @@ import pytest
 from host_cluster import HostCluster
 from virtual_time import run_virtual
 
-from isochrone.client import Client, Dialect, FenceGate, WatchEvent
+from isochrone.client import FOREVER, Client, Dialect, FenceGate, WatchEvent
 from isochrone.errors import Deadlock, ForeignToken, InvalidRequest, LeaseLost, LockHeld, StaleToken
 from isochrone.ids import ReplicaRole
 from isochrone.wire.kv import Put, TxnResult, fenced
@@ -326,9 +326,8 @@ def test_giving_up_a_conversion_leaves_the_weaker_hold() -> None:
             first.lock("k/a", lease=lease, mode=LockMode.S) as shared,
         ):
             with pytest.raises(LockHeld):
-                async with first.lock("k/a", lease=lease, wait_s=0.5):
-                    pass
-            waiting = asyncio.create_task(first.lock("k/a", lease=lease).__aenter__())
+                await shared.convert(LockMode.X, wait_s=0.5)
+            waiting = asyncio.create_task(shared.convert(LockMode.X))
             await asyncio.sleep(1)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -372,7 +371,7 @@ def test_a_lock_outlives_leaders_that_change_faster_than_its_time_to_live() -> N
 
         async def contend() -> None:
             nonlocal entered_at
-            async with second.lock("k/lock", ttl_s=8):
+            async with second.lock("k/lock", ttl_s=8, wait_s=FOREVER):
                 assert not held, "two hold it"
                 entered_at = now()
 

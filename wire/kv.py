@@ -14,12 +14,15 @@ from isochrone.errors import DuplicateKey, InvalidRequest
 from isochrone.ids import Revision, Timestamp
 from isochrone.records import quickly_made
 from isochrone.wire.forms import Form, by_class, by_tag
+from isochrone.wire.key_set import KeySet
 from isochrone.wire.records import KeyValue, decode_record
 
 KEY_BYTES_MAX = 4096
 VALUE_BYTES_MAX = 1 << 20
 TXN_OPERATIONS_MAX = 128
 """Most compares, and most operations of a branch, on any way down through nested transactions."""
+TXN_PARTS_MAX = 4_096
+"""Most compares and operations of a transaction and all those inside it: as many as are looked at one by one."""
 ALL = b"\0"
 """`range_end` of a range without end."""
 
@@ -263,24 +266,32 @@ def _pack(operation: KvOperation) -> tuple[object, ...]:
     return pack_txn(operation) if isinstance(operation, Txn) else _BY_CLASS[type(operation)].pack(operation)
 
 
-def unpack_txn(values: tuple[object, ...], depth: int = 0) -> Txn:
+def unpack_txn(values: tuple[object, ...]) -> Txn:
     """Back from a tuple's fields. Raises `InvalidRequest` or `ValueError`."""
+    return _unpack_txn(values, 0, [TXN_PARTS_MAX])
+
+
+def _unpack_txn(values: tuple[object, ...], depth: int, room: list[int]) -> Txn:
+    """`room`: how many parts may follow, here and in what is inside."""
     if depth > _TXN_DEPTH_MAX:
         raise InvalidRequest("transactions are nested too deep")
     match values:
         case [tuple(compares), tuple(success), tuple(failure)]:
+            room[0] -= len(compares) + len(success) + len(failure)
+            if room[0] < 0:
+                raise InvalidRequest("too many operations in txn request")
             return Txn(
                 tuple([cast("Compare", _COMPARE.unpack(item)) for item in compares]),
-                tuple([_unpack(item, depth) for item in success]),
-                tuple([_unpack(item, depth) for item in failure]),
+                tuple([_unpack(item, depth, room) for item in success]),
+                tuple([_unpack(item, depth, room) for item in failure]),
             )
     raise InvalidRequest("malformed transaction")
 
 
-def _unpack(item: tuple[object, ...], depth: int) -> KvOperation:
+def _unpack(item: tuple[object, ...], depth: int, room: list[int]) -> KvOperation:
     tag, *values = item
     if tag == TXN:
-        return unpack_txn(tuple(values), depth + 1)
+        return _unpack_txn(tuple(values), depth + 1, room)
     if tag not in (PUT, DELETE, INCREMENT, RANGE):
         raise InvalidRequest(f"operation {tag!r} cannot be part of a transaction")
     return cast("KvOperation", _BY_TAG[tag].unpack(tuple(values)))
@@ -367,27 +378,32 @@ def check_txn(txn: Txn, operations_max: int) -> None:
             check_kv(operation)
 
 
-def _check_overlaps(operations: tuple[KvOperation, ...]) -> tuple[dict[bytes, None], list[DeleteRange]]:
-    """Keys put and ranges deleted on any way through. Raises `DuplicateKey` where one key could be written twice.
+def _check_overlaps(operations: tuple[KvOperation, ...]) -> tuple[dict[bytes, None], KeySet]:
+    """Keys put and keys deleted on any way through. Raises `DuplicateKey` where one key could be written twice.
 
     As in etcd: the branches of one nested transaction may overlap, since only one of them is taken.
     """
-    deletes = [operation for operation in operations if isinstance(operation, DeleteRange)]
+    deletes = KeySet()
     puts: dict[bytes, None] = {}
 
     def add(keys: dict[bytes, None], allowed: dict[bytes, None]) -> None:
         for key in keys:
-            if (key in puts and key not in allowed) or any(in_range(key, item.key, item.range_end) for item in deletes):
+            if (key in puts and key not in allowed) or key in deletes:
                 raise DuplicateKey(f"key {key[:64]!r} is written twice in one transaction")
             puts[key] = None
 
+    for operation in operations:
+        if isinstance(operation, DeleteRange):
+            end = operation.range_end or operation.key + b"\0"
+            deletes.add(operation.key, None if end == ALL else end)
     for operation in operations:
         if isinstance(operation, Txn):
             then_puts, then_deletes = _check_overlaps(operation.success)
             else_puts, else_deletes = _check_overlaps(operation.failure)
             add(then_puts, {})
             add(else_puts, then_puts)
-            deletes = [*deletes, *then_deletes, *else_deletes]
+            deletes.update(then_deletes)
+            deletes.update(else_deletes)
     for operation in operations:
         if isinstance(operation, Put | Increment):
             add({operation.key: None}, {})

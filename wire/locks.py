@@ -20,6 +20,8 @@ from isochrone.wire.forms import Form
 from isochrone.wire.kv import VALUE_BYTES_MAX, PackedResult, check_key
 
 WAIT_FOREVER = -1
+LOCK_WAIT_MS_MAX = 366 * 86_400_000
+"""Longest wait that has an end; longer ones are for `WAIT_FOREVER`."""
 LOCK_DELAY_MS_MAX = 60_000
 
 
@@ -201,7 +203,10 @@ def check_lock(operation: LockOperation | LockWait | LockQuery) -> None:
         _check_value(operation.value)
         if operation.request <= 0 or operation.lease <= 0:
             raise InvalidRequest("a lock is asked for under a lease, with a request number above 0")
-        if operation.wait_ms < WAIT_FOREVER or not 0 <= operation.delay_ms <= LOCK_DELAY_MS_MAX:
+        if (
+            not WAIT_FOREVER <= operation.wait_ms <= LOCK_WAIT_MS_MAX
+            or not 0 <= operation.delay_ms <= LOCK_DELAY_MS_MAX
+        ):
             raise InvalidRequest(
                 f"a wait of {operation.wait_ms} ms or a delay of {operation.delay_ms} ms is not allowed"
             )

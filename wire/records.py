@@ -5,7 +5,7 @@ memory, the event that watchers get and the item in the answer to a read. Nothin
 apart.
 
 Layout, big-endian: mod revision (8 bytes), place among the writes of that revision (4), 1 for a set key or 0 for a
-tombstone (1), create revision (8), version (4), commit timestamp (8), lease (8), key length (2), key, value. The first
+tombstone (1), create revision (8), version (8), commit timestamp (8), lease (8), key length (2), key, value. The first
 12 bytes order records as they were written. A tombstone has create revision and version 0, and no value.
 """
 
@@ -16,12 +16,12 @@ from typing import cast
 from isochrone.ids import Revision, Timestamp
 from isochrone.records import quickly_made
 
-_HEAD = struct.Struct(">QIBQIQQH")
+_HEAD = struct.Struct(">QIBQQQQH")
 _U64 = struct.Struct(">Q")
 _KEY_AT = _HEAD.size
 _LIVE_AT = 12
-_TIMESTAMP_AT = 25
-_LEASE_AT = 33
+_TIMESTAMP_AT = 29
+_LEASE_AT = 37
 _NO_LEASE = bytes(8)
 RECORD_HEAD_BYTES = _HEAD.size
 ORDER_BYTES = 12

@@ -14,10 +14,10 @@ from typing import cast
 
 import msgpack
 
-from isochrone.errors import LeaseExists, LeaseNotFound
+from isochrone.errors import InvalidRequest, LeaseExists, LeaseNotFound, QueueFull
 from isochrone.ids import KeyspaceId
 from isochrone.probes import probe
-from isochrone.regions.state.kv import remove_key
+from isochrone.regions.state.kv import READ_BYTES_MAX, remove_key
 from isochrone.regions.state.locks import end_lease_locks
 from isochrone.regions.state.model import (
     TABLE_LEASES,
@@ -47,6 +47,9 @@ from isochrone.wire.leases import (
 )
 from isochrone.wire.pack import pack
 
+LEASES_MAX = 250_000
+"""Most leases of one group; granting more is refused with `QueueFull`."""
+
 _U64 = struct.Struct(">Q")
 _ID_MASK = (1 << 63) - 1
 
@@ -58,6 +61,8 @@ def apply_grant(context: ApplyContext, operation: Operation) -> PackedResult:
     identity = operation.lease
     if identity in data.leases:
         raise LeaseExists("lease already exists")
+    if len(data.leases) >= LEASES_MAX:
+        raise QueueFull(f"group {data.group} has {LEASES_MAX} leases")
     if not identity:
         identity = context.timestamp & _ID_MASK  # unique in the log, unless a client chose it
         while identity in data.leases:
@@ -127,6 +132,8 @@ def time_to_live(data: GroupData, query: LeaseTimeToLive, remaining_ms: int) -> 
     if lease is None:
         return (LEASE_TIME_TO_LIVE, data.revision, data.timestamp, query.lease, 0, -1, ())
     keys = sorted(data.attached.get(query.lease, ())) if query.keys else ()
+    if sum(map(len, keys)) > READ_BYTES_MAX:
+        raise InvalidRequest(f"the {len(keys)} keys of lease {query.lease} have more than {READ_BYTES_MAX} bytes")
     return (LEASE_TIME_TO_LIVE, data.revision, data.timestamp, query.lease, lease.ttl_ms, remaining_ms, keys)
 
 

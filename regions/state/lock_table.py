@@ -7,6 +7,7 @@ Conversions stand before all others, in their own order, since nobody behind the
 when a request begins to wait, and then leads through it; so it is looked for then, from there, on every replica alike.
 """
 
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 from isochrone.wire.locks import LockMode
@@ -73,6 +74,11 @@ class Request:
     """Its lease holds the lock already, in a weaker mode."""
 
 
+def _turn(request: Request) -> tuple[bool, int]:
+    """When it is a waiting request's turn: conversions first, each kind in the order in which they came."""
+    return not request.converts, request.ticket
+
+
 @dataclass(slots=True)
 class Ghost:
     """What a lost holder still excludes."""
@@ -84,13 +90,17 @@ class Ghost:
 
 @dataclass(slots=True)
 class Lock:
-    """One lock that is held, waited for or delayed."""
+    """One lock that is held, waited for or delayed. However many wait, a step costs no more than their logarithm."""
 
     held: dict[int, Request] = field(default_factory=dict)
-    """By lease."""
+    """By lease; changed by `hold` and `give_up`."""
     waiting: list[Request] = field(default_factory=list)
-    """In the order in which they are to be granted."""
+    """In the order in which they are to be granted; changed by `enqueue` and `dequeue`."""
     ghosts: list[Ghost] = field(default_factory=list)
+    _waits: dict[int, Request] = field(default_factory=dict)
+    """Those that wait, by lease."""
+    _modes: list[int] = field(default_factory=lambda: [0] * len(LockMode))
+    """How many hold it in each mode."""
 
     @property
     def idle(self) -> bool:
@@ -99,38 +109,75 @@ class Lock:
 
     def admits(self, lease: int, mode: LockMode) -> bool:
         """Whether nobody else excludes a mode now. Says nothing of whose turn it is."""
-        return all(compatible(held.mode, mode) for held in self.held.values() if held.lease != lease) and all(
-            compatible(ghost.mode, mode) for ghost in self.ghosts
-        )
+        own = self.held.get(lease)
+        for held, count in zip(LockMode, self._modes, strict=True):
+            if count > (own is not None and own.mode is held) and not compatible(held, mode):
+                return False
+        return all(compatible(ghost.mode, mode) for ghost in self.ghosts)
+
+    def hold(self, request: Request) -> None:
+        """The request is granted."""
+        self.held[request.lease] = request
+        self._modes[request.mode] += 1
+
+    def give_up(self, lease: int) -> Request | None:
+        """A lease holds it no longer. Returns what it held."""
+        held = self.held.pop(lease, None)
+        if held is not None:
+            self._modes[held.mode] -= 1
+        return held
 
     def enqueue(self, request: Request) -> None:
         """Let a request wait at its place."""
-        place = len(self.waiting)
-        if request.converts:
-            place = next((at for at, other in enumerate(self.waiting) if not other.converts), place)
-        self.waiting.insert(place, request)
+        self.waiting.insert(self._place(request), request)
+        self._waits[request.lease] = request
+
+    def dequeue(self, request: Request) -> None:
+        """The request waits no longer."""
+        del self.waiting[self._place(request)]
+        del self._waits[request.lease]
+
+    def _place(self, request: Request) -> int:
+        return bisect_left(self.waiting, _turn(request), key=_turn)
 
     def waiting_of(self, lease: int) -> Request | None:
         """The request of a lease that waits."""
-        return next((request for request in self.waiting if request.lease == lease), None)
+        return self._waits.get(lease)
 
-    def blockers(self, request: Request) -> list[int]:
-        """Leases that a waiting request waits for: holders that exclude it, and the one before it in the queue.
+    def excluding(self, mode: LockMode) -> list[int]:
+        """Leases that hold it in a mode which excludes this one."""
+        return [held.lease for held in self.held.values() if not compatible(held.mode, mode)]
 
-        Who stands further ahead is found through that one.
-        """
-        found = [held.lease for held in self.held.values() if not compatible(held.mode, request.mode)]
-        for ahead in reversed(self.waiting[: self.waiting.index(request)]):
-            if ahead.lease != request.lease:
-                found.append(ahead.lease)
-                break
-        return sorted(lease for lease in found if lease != request.lease)
+    def ahead_of(self, request: Request) -> list[int]:
+        """The lease that waits just before a request. Who stands further ahead is found through that one."""
+        place = self._place(request)
+        return [self.waiting[place - 1].lease] if place else []
 
     def next_moment(self) -> int:
         """Earliest timestamp at which time alone changes something; 0 for never."""
         moments = [ghost.until for ghost in self.ghosts]
         moments += [request.deadline for request in self.waiting if request.deadline]
         return min(moments, default=0)
+
+
+class _Holders:
+    """Names the holders that exclude the requests of a lock, but each of them once for all that ask for one mode.
+
+    So a search through a long queue stays linear: whoever is named again has been looked at.
+    """
+
+    def __init__(self, locks: dict[bytes, Lock]) -> None:
+        self._locks = locks
+        self._left: dict[tuple[bytes, LockMode], list[int]] = {}
+
+    def excluding(self, name: bytes, request: Request) -> list[int]:
+        """Leases that hold the lock, exclude the request, and were not named before; never the request's own."""
+        place = (name, request.mode)
+        left = self._left.get(place)
+        if left is None:
+            left = self._locks[name].excluding(request.mode)
+        self._left[place] = [lease for lease in left if lease == request.lease]
+        return [lease for lease in left if lease != request.lease]
 
 
 @dataclass(slots=True)
@@ -140,6 +187,45 @@ class LockTable:
     locks: dict[bytes, Lock] = field(default_factory=dict)
     owners: dict[int, dict[bytes, None]] = field(default_factory=dict)
     """Names that a lease holds or waits for."""
+    waits: dict[int, dict[bytes, None]] = field(default_factory=dict)
+    """Names that a lease waits for."""
+    ordered: dict[int, list[bytes]] = field(default_factory=dict)
+    """Names that a lease holds by the rules of the hierarchy, in order."""
+
+    def hold(self, name: bytes, request: Request) -> None:
+        """A request is granted."""
+        self.locks[name].hold(request)
+        if request.hierarchical:
+            insort(self.ordered.setdefault(request.lease, []), name)
+
+    def give_up(self, name: bytes, lease: int) -> Request | None:
+        """A lease holds a lock no longer. Returns what it held."""
+        held = self.locks[name].give_up(lease)
+        if held is not None and held.hierarchical:
+            names = self.ordered[lease]
+            del names[bisect_left(names, name)]
+            if not names:
+                del self.ordered[lease]
+        return held
+
+    def ordered_below(self, name: bytes, lease: int) -> bytes | None:
+        """A lock below this one that a lease holds by the rules of the hierarchy; None if there is none."""
+        names, below = self.ordered.get(lease, []), name + b"/"
+        place = bisect_left(names, below)
+        return names[place] if place < len(names) and names[place].startswith(below) else None
+
+    def wait(self, name: bytes, request: Request) -> None:
+        """Let a request wait for a lock."""
+        self.locks[name].enqueue(request)
+        self.waits.setdefault(request.lease, {})[name] = None
+
+    def end_wait(self, name: bytes, request: Request) -> None:
+        """The request waits no longer."""
+        self.locks[name].dequeue(request)
+        names = self.waits[request.lease]
+        del names[name]
+        if not names:
+            del self.waits[request.lease]
 
     def started(self, lease: int) -> int:
         """When a lease began what it now holds or waits for: the ticket of its oldest request."""
@@ -152,19 +238,29 @@ class LockTable:
 
     def cycle(self, name: bytes, request: Request) -> list[tuple[bytes, Request]]:
         """A cycle of waits through a request: the waiting requests in it, beginning with this one; empty for none."""
+        if not self._anybody_waits_for(name, request):
+            return []
         cause: dict[tuple[bytes, int], tuple[bytes, int] | None] = {(name, request.lease): None}
+        holders = _Holders(self.locks)
         stack = [(name, request)]
         while stack:
             at, waits = stack.pop()
-            for lease in self.locks[at].blockers(waits):
+            for lease in sorted(holders.excluding(at, waits) + self.locks[at].ahead_of(waits)):
                 if lease == request.lease:
                     return self._path(cause, (at, waits.lease))
-                for other in sorted(self.owners.get(lease, ())):
+                for other in sorted(self.waits.get(lease, ())):
                     further = self.locks[other].waiting_of(lease)
                     if further is not None and (other, lease) not in cause:
                         cause[other, lease] = (at, waits.lease)
                         stack.append((other, further))
         return []
+
+    def _anybody_waits_for(self, name: bytes, request: Request) -> bool:
+        """Whether the lease of a request is in anybody's way. Most are not, however long the queue that they join."""
+        lock = self.locks[name]
+        if lock.waiting[-1] is not request or request.lease in lock.held:
+            return True
+        return any(self.locks[other].waiting for other in self.owners[request.lease] if other != name)
 
     def _path(
         self, cause: dict[tuple[bytes, int], tuple[bytes, int] | None], last: tuple[bytes, int]

@@ -14,7 +14,7 @@ import msgpack
 from isochrone.errors import Deadlock, InvalidRequest, LeaseNotFound, LockHeld, LockNotHeld, LockOrder, QueueFull
 from isochrone.ids import NS_PER_MS
 from isochrone.probes import probe
-from isochrone.regions.state.kv import remove_key, set_key
+from isochrone.regions.state.kv import READ_BYTES_MAX, remove_key, set_key
 from isochrone.regions.state.lock_table import (
     Ghost,
     Lock,
@@ -53,8 +53,8 @@ from isochrone.wire.locks import (
 from isochrone.wire.pack import pack
 from isochrone.wire.records import record_key, record_lease, record_value
 
-WAITING_MAX = 10_000
-"""Most requests that wait for one lock; beyond, `QueueFull`."""
+WAITING_MAX = 2_000
+"""Most requests that wait for one lock; beyond, `QueueFull`. A search for a cycle may have to look at all of them."""
 
 _COUNTER_BITS = 32
 _NAME = struct.Struct(">H")
@@ -134,7 +134,7 @@ def _converting(lock: Lock) -> bool:
 def _wait(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request) -> None:
     """Let a request wait, and end the youngest request of every cycle of waits that this closes."""
     table = context.data.locks
-    table.locks[name].enqueue(request)
+    table.wait(name, request)
     _write_row(context, state, name, request)
     while not request.token and (cycle := table.cycle(name, request)):
         probe("locks.deadlock")
@@ -154,11 +154,9 @@ def apply_release(context: ApplyContext, operation: Operation) -> PackedResult:
     held = lock.held.get(lease) if lock else None
     if lock is None or held is None or operation.token not in (0, held.token):
         raise LockNotHeld(f"lock {name[:64]!r} is not held by lease {lease} with this token")
-    below = name + b"/"
-    for other in data.locks.owners[lease]:
-        held_below = data.locks.locks[other].held.get(lease) if other.startswith(below) else None
-        if held_below is not None and held_below.hierarchical:
-            raise LockOrder(f"lock {other[:64]!r} is to be released before {name[:64]!r}, which lies above")
+    below = data.locks.ordered_below(name, lease)
+    if below is not None:
+        raise LockOrder(f"lock {below[:64]!r} is to be released before {name[:64]!r}, which lies above")
     converting = lock.waiting_of(lease)
     if converting is not None:
         _end_waiting(context, state, name, converting, LockEnd.WITHDRAWN)
@@ -226,7 +224,8 @@ def _advance(context: ApplyContext, state: KeyspaceState, name: bytes) -> None:
     """Grant in order, as far as possible."""
     lock = context.data.locks.locks.get(name)
     while lock is not None and lock.waiting and lock.admits(lock.waiting[0].lease, lock.waiting[0].mode):
-        request = lock.waiting.pop(0)
+        request = lock.waiting[0]
+        context.data.locks.end_wait(name, request)
         _grant(context, state, name, request)
         context.lock_notices.append(_notice(context, name, request, LockEnd.GRANTED))
     if lock is not None and lock.idle:
@@ -234,13 +233,12 @@ def _advance(context: ApplyContext, state: KeyspaceState, name: bytes) -> None:
 
 
 def _grant(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request) -> None:
-    lock = context.data.locks.locks[name]
-    before = lock.held.pop(request.lease, None)
+    before = context.data.locks.give_up(name, request.lease)
     if before is not None:
         context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, before.ticket)] = None
     request.token = _next_token(context, state)
     request.converts = False
-    lock.held[request.lease] = request
+    context.data.locks.hold(name, request)
     _write_row(context, state, name, request)
     if request.announce:
         set_key(context, state, name, request.value, request.lease, state.history.current(name))
@@ -248,7 +246,7 @@ def _grant(context: ApplyContext, state: KeyspaceState, name: bytes, request: Re
 
 def _give_up(context: ApplyContext, state: KeyspaceState, name: bytes, held: Request, *, clean: bool) -> None:
     lock = context.data.locks.locks[name]
-    del lock.held[held.lease]
+    context.data.locks.give_up(name, held.lease)
     context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, held.ticket)] = None
     if not clean and held.delay_ms:
         probe("locks.delay")
@@ -263,8 +261,7 @@ def _give_up(context: ApplyContext, state: KeyspaceState, name: bytes, held: Req
 
 
 def _end_waiting(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request, end: LockEnd) -> None:
-    lock = context.data.locks.locks[name]
-    lock.waiting.remove(request)
+    context.data.locks.end_wait(name, request)
     context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, request.ticket)] = None
     context.lock_notices.append(_notice(context, name, request, end))
     context.data.locks.disown(request.lease, name)
@@ -345,6 +342,9 @@ def answer_query(data: GroupData, query: LockQuery) -> PackedResult:
     """Holders by token, then those that wait, in order."""
     lock = data.locks.locks.get(query.name) or Lock()
     requests = sorted(lock.held.values(), key=lambda request: request.token) + lock.waiting
+    size_bytes = sum(len(request.value) for request in requests)
+    if size_bytes > READ_BYTES_MAX:
+        raise InvalidRequest(f"what is to be told of lock {query.name[:64]!r} exceeds {READ_BYTES_MAX} bytes")
     views = [
         (request.lease, request.request, int(request.mode), request.token, request.ticket, request.value)
         for request in requests
@@ -412,9 +412,9 @@ def restore_lock_row(data: GroupData, state: KeyspaceState, key: bytes, value: b
         lease, number, LockMode(mode), ticket, until, delay_ms, hierarchical, announce, text, token, converts
     )
     if token:
-        lock.held[lease] = request
+        data.locks.hold(name, request)
     else:
-        lock.enqueue(request)
+        data.locks.wait(name, request)
     data.locks.own(lease, name)
 
 

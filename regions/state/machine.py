@@ -126,6 +126,7 @@ class GroupState:
             case _ if table == TABLE_RESULTS:
                 session, sequence = sessions.parse_result_row_key(key)
                 state.sessions[session].add_result(sequence, value)
+                state.results_bytes += len(value)
             case _ if table == TABLE_LOCKS:
                 locks.restore_lock_row(self.data, state, key, value)
             case _ if table == TABLE_LEASES:
@@ -216,7 +217,7 @@ class GroupState:
             probe("state.repeated_command")
             context.happened.append(Happening.COMMAND_REPEATED)
             return stored
-        sessions.check_room(command, session)
+        sessions.check_room(context, command, session)
         if isinstance(operation, CloseSession):
             return encode_result(sessions.close_session(context, command))
         result = self._handle(command, context)

@@ -53,13 +53,13 @@ class Session:
         self.results[sequence] = result
         self.results_bytes += len(result)
 
-    def forget_result(self, sequence: int) -> bool:
-        """Returns whether there was one."""
+    def forget_result(self, sequence: int) -> int | None:
+        """Returns how many bytes it had; None if there was none."""
         result = self.results.pop(sequence, None)
         if result is None:
-            return False
+            return None
         self.results_bytes -= len(result)
-        return True
+        return len(result)
 
     @property
     def expires_after(self) -> Timestamp:
@@ -150,6 +150,8 @@ class KeyspaceState:
     token: int = 1 << 32
     """The last fencing token given out: `epoch * 2**32 + counter`."""
     sessions: dict[int, Session] = field(default_factory=dict)
+    results_bytes: int = 0
+    """Of the results of all sessions."""
     expiries: list[tuple[Timestamp, int]] = field(default_factory=list, compare=False)
     """An index into `sessions`: a heap of (a time before which it does not expire, id), some of sessions now gone."""
 

@@ -36,6 +36,8 @@ SESSIONS_MAX = 100_000
 
 RESULTS_BYTES_MAX = 16 << 20
 """From so many bytes of unacknowledged results on a session is refused more."""
+KEYSPACE_RESULTS_BYTES_MAX = 512 << 20
+"""From so many on in all sessions of a keyspace, each of them is."""
 
 _U64 = struct.Struct(">Q")
 _RESULT_KEY = struct.Struct(">QQ")
@@ -44,9 +46,7 @@ _RESULT_KEY = struct.Struct(">QQ")
 def open_session(context: ApplyContext, operation: OpenSession) -> PackedResult:
     """Open a session of the entry's keyspace."""
     state = context.home
-    for number in state.expired_sessions(context.timestamp):
-        context.happened.append(Happening.SESSION_EXPIRED)
-        _forget_session(state, number, context)
+    _forget_expired(context)
     if len(state.sessions) >= SESSIONS_MAX:
         raise QueueFull(f"keyspace {state.keyspace!r} has {SESSIONS_MAX} sessions")
     # A timestamp is unique within the log, and stays so when the keyspace moves: the target starts above it.
@@ -82,24 +82,32 @@ def acknowledge(context: ApplyContext, command: Command, session: Session) -> No
         gap = range(session.acknowledged + 1, command.acknowledged + 1)
         # Whatever number a client names, the work stays within what is stored.
         for sequence in gap if len(gap) <= len(session.results) + 1 else list(session.results):
-            if sequence in gap and session.forget_result(sequence):
+            if sequence in gap and (forgotten := session.forget_result(sequence)) is not None:
+                context.home.results_bytes -= forgotten
                 context.rows[keyspace, TABLE_RESULTS, result_row_key(command.session, sequence)] = None
         session.acknowledged = command.acknowledged
     session.last_used = context.timestamp
     context.used_sessions[keyspace, command.session] = None
 
 
-def check_room(command: Command, session: Session) -> None:
+def check_room(context: ApplyContext, command: Command, session: Session) -> None:
     """Raise `QueueFull` if the session may not have another result."""
     if len(session.results) >= SESSION_IN_FLIGHT_MAX:
         raise QueueFull(f"session {command.session} has {len(session.results)} unacknowledged results")
     if session.results_bytes >= RESULTS_BYTES_MAX:
         raise QueueFull(f"session {command.session} has {session.results_bytes} bytes of unacknowledged results")
+    state = context.home
+    if state.results_bytes >= KEYSPACE_RESULTS_BYTES_MAX:
+        _forget_expired(context)
+    if state.results_bytes >= KEYSPACE_RESULTS_BYTES_MAX:
+        probe("state.results_of_a_keyspace_full")
+        raise QueueFull(f"keyspace {state.keyspace!r} has {state.results_bytes} bytes of unacknowledged results")
 
 
 def store_result(context: ApplyContext, command: Command, session: Session, result: bytes) -> None:
     """Keep a command's result for those who ask again."""
     session.add_result(command.sequence, result)
+    context.home.results_bytes += len(result)
     context.rows[context.home.keyspace, TABLE_RESULTS, result_row_key(command.session, command.sequence)] = result
 
 
@@ -109,8 +117,15 @@ def close_session(context: ApplyContext, command: Command) -> PackedResult:
     return (CLOSE_SESSION, context.data.revision, context.timestamp, 0)
 
 
+def _forget_expired(context: ApplyContext) -> None:
+    for number in context.home.expired_sessions(context.timestamp):
+        context.happened.append(Happening.SESSION_EXPIRED)
+        _forget_session(context.home, number, context)
+
+
 def _forget_session(state: KeyspaceState, number: int, context: ApplyContext) -> None:
     session = state.sessions.pop(number)
+    state.results_bytes -= session.results_bytes
     context.used_sessions.pop((state.keyspace, number), None)
     context.rows[state.keyspace, TABLE_SESSIONS, session_row_key(number)] = None
     for sequence in session.results:

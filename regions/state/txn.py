@@ -47,39 +47,61 @@ from isochrone.wire.kv import (
 from isochrone.wire.records import RECORD_HEAD_BYTES, record_lease, record_value, record_versions
 
 Comparable = TypeVar("Comparable", int, bytes)
+TXN_RECORDS_MAX = 2_000_000
+"""About how many keys a transaction may look at in ranges: longer, and it would hold up all that comes after it."""
 _ANY_SIZE = 1 << 40
 """Bytes. What a transaction reads is limited before it begins; nothing may stop it then."""
+
+
+class _Budget:
+    """What a transaction may still read: bytes of its results, and records that are looked at on the way."""
+
+    __slots__ = ("_bytes", "_records")
+
+    def __init__(self) -> None:
+        self._bytes = READ_BYTES_MAX
+        self._records = TXN_RECORDS_MAX
+
+    def spend(self, size_bytes: int, records: int = 0) -> None:
+        """Raises `InvalidRequest` when there is not so much left."""
+        self._bytes -= size_bytes
+        self._records -= records
+        if self._bytes < 0:
+            raise InvalidRequest(f"what the transaction reads would exceed {READ_BYTES_MAX} bytes")
+        if self._records < 0:
+            raise InvalidRequest(f"the transaction would look at more than {TXN_RECORDS_MAX} keys")
 
 
 def apply_txn(context: ApplyContext, operation: Operation) -> PackedResult:
     """Handler of `Txn`."""
     assert isinstance(operation, Txn)
-    way = list(_way(context.data, operation))
-    _check(context.data, list(_chosen(operation, iter(way))))
-    if not way[0] and _refuses_token(context.data, operation):
+    budget = _Budget()
+    way = list(_way(context.data, operation, budget))
+    _check(context.data, list(_chosen(operation, iter(way))), budget)
+    if not way[0] and _refuses_token(context.data, operation, budget):
         context.happened.append(Happening.TOKEN_REFUSED)
     return _run(context, operation, iter(way))
 
 
-def _refuses_token(data: GroupData, txn: Txn) -> bool:
+def _refuses_token(data: GroupData, txn: Txn, budget: _Budget) -> bool:
     tokens = [compare for compare in txn.compares if compare.target in (Target.TOKEN, Target.LOCK)]
-    return not all(_holds(data, compare) for compare in tokens)
+    return not all(_holds(data, compare, budget) for compare in tokens)
 
 
-def _way(data: GroupData, txn: Txn) -> Iterator[bool]:
+def _way(data: GroupData, txn: Txn, budget: _Budget) -> Iterator[bool]:
     """Which branch is taken by the transaction and by those nested in that branch, in order."""
-    holds = all(_holds(data, compare) for compare in txn.compares)
+    holds = all(_holds(data, compare, budget) for compare in txn.compares)
     yield holds
     for operation in _branch(txn, holds):
         if isinstance(operation, Txn):
-            yield from _way(data, operation)
+            yield from _way(data, operation, budget)
 
 
 def _branch(txn: Txn, holds: bool) -> tuple[KvOperation, ...]:
     return txn.success if holds else txn.failure
 
 
-def _holds(data: GroupData, compare: Compare) -> bool:
+def _holds(data: GroupData, compare: Compare, budget: _Budget) -> bool:
     if compare.target is Target.LOCK:
         data.keyspace_of(compare.key)
         token = compare.number if holds_token(data, compare.key, compare.number) else 0
@@ -90,6 +112,7 @@ def _holds(data: GroupData, compare: Compare) -> bool:
             return _fits(state.history.current(compare.key), compare)
         for record in state.history.between(start, end):
             found = True
+            budget.spend(0, 1)
             if not _fits(record, compare):
                 return False
     return found or _fits(None, compare)
@@ -142,36 +165,36 @@ def _chosen(txn: Txn, way: Iterator[bool]) -> Iterator[KvOperation]:
             yield operation
 
 
-def _check(data: GroupData, operations: Sequence[KvOperation]) -> None:
+def _check(data: GroupData, operations: Sequence[KvOperation], budget: _Budget) -> None:
     """Raise what the state has against these operations: against the writes first, as in etcd.
 
     Reads see the transaction's own writes, so those count as if they were read, too.
     """
-    budget = READ_BYTES_MAX
     for operation in operations:
         match operation:
             case Put():
                 check_present(data, operation)
                 check_lease(data, operation)
-                budget -= len(operation.key) + len(operation.value) + RECORD_HEAD_BYTES
+                held = data.keyspace_of(operation.key).history.current(operation.key) if operation.prev_kv else None
+                size_bytes = len(operation.key) + len(operation.value) + RECORD_HEAD_BYTES
+                budget.spend(size_bytes + len(held or b""))
             case Increment():
                 check_increment(data, operation)
             case DeleteRange():
                 check_delete(data, operation)
-                if operation.prev_kv:
-                    budget = _read(data, Range(operation.key, operation.range_end), budget)
+                told = Range(operation.key, operation.range_end, count_only=not operation.prev_kv)
+                if operation.range_end or operation.prev_kv:
+                    _read(data, told, budget)
     for operation in operations:
         if isinstance(operation, Range):
             check_range(data, operation)
-            budget = _read(data, operation, budget)
-    if budget < 0:
-        raise InvalidRequest(f"what the transaction reads would exceed {READ_BYTES_MAX} bytes")
+            _read(data, operation, budget)
 
 
-def _read(data: GroupData, request: Range, budget: int) -> int:
-    records = run_range(data, request)[-1]
-    assert isinstance(records, list)
-    return budget - sum(map(len, records))
+def _read(data: GroupData, request: Range, budget: _Budget) -> None:
+    *_, count, _, records = run_range(data, request)
+    assert isinstance(records, list) and isinstance(count, int)
+    budget.spend(sum(map(len, records)), count)
 
 
 def _run(context: ApplyContext, txn: Txn, way: Iterator[bool]) -> PackedResult:

@@ -112,8 +112,8 @@ SERVICE_MUTANTS = (
     Mutant(
         name="the queue is no part of the graph of waits",
         file=TABLE,
-        old="                found.append(ahead.lease)\n",
-        new="                pass\n",
+        old="        return [self.waiting[place - 1].lease] if place else []\n",
+        new="        return []\n",
         test=_LOCKS + "a_queue_alone_can_close_a_cycle",
     ),
     Mutant(

@@ -11,14 +11,13 @@ from google.protobuf.message import Message
 
 from isochrone.wire.etcd.errors import EtcdError
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
+from isochrone.wire.key_set import KeySet
+from isochrone.wire.kv import TXN_PARTS_MAX
 
 REQUEST_BYTES_MAX = 3 << 19
 OPERATIONS_MAX = 128
 """In each list of a transaction. Transactions inside one share what it leaves of them."""
 LEASE_TTL_S_MAX = 9_000_000_000
-
-Interval = tuple[bytes, bytes]
-"""Keys from the first on, up to but without the second."""
 
 
 class _Refused(Exception):
@@ -44,6 +43,8 @@ def _check(request: Message) -> None:
             _check_put(request)
         case pb.TxnRequest():
             _check_transaction(request, OPERATIONS_MAX)
+            if _parts(request) > TXN_PARTS_MAX:
+                raise _Refused(EtcdError.TOO_MANY_OPERATIONS)
             for operations in (request.success, request.failure):
                 _written(operations)
         case pb.LeaseGrantRequest():
@@ -87,40 +88,40 @@ def _check_transaction(request: pb.TxnRequest, operations_max: int) -> None:
                 raise _Refused(EtcdError.KEY_NOT_FOUND)
 
 
-def _written(operations: Iterable[pb.RequestOp]) -> tuple[set[bytes], list[Interval]]:
+def _parts(request: pb.TxnRequest) -> int:
+    """How many compares and operations a transaction has, with those inside it."""
+    operations = (*request.success, *request.failure)
+    inside = [each.request_txn for each in operations if each.WhichOneof("request") == "request_txn"]
+    return len(request.compare) + len(operations) + sum(map(_parts, inside))
+
+
+def _written(operations: Iterable[pb.RequestOp]) -> tuple[set[bytes], KeySet]:
     """What these operations may put and delete.
 
     Refuses a key that is put twice, or put and deleted: in one revision a key has one value.
     """
     operations = list(operations)
-    deletes = [
-        _interval(each.request_delete_range)
-        for each in operations
-        if each.WhichOneof("request") == "request_delete_range"
-    ]
+    deletes = KeySet()
+    for each in operations:
+        if each.WhichOneof("request") == "request_delete_range":
+            deletion = each.request_delete_range
+            # etcd does not see here that an end of one zero byte means no end, so such a deletion is in nobody's way.
+            deletes.add(deletion.key, deletion.range_end or deletion.key + b"\0")
     puts: set[bytes] = set()
     for each in operations:
         if each.WhichOneof("request") == "request_txn":
             puts_then, deletes_then = _written(each.request_txn.success)
             puts_else, deletes_else = _written(each.request_txn.failure)
             # Only one of both runs, so they may put the same keys.
-            if (puts_then | puts_else) & puts or _deletes_any(deletes, puts_then | puts_else):
+            if not puts.isdisjoint(puts_then | puts_else) or any(key in deletes for key in puts_then | puts_else):
                 raise _Refused(EtcdError.DUPLICATE_KEY)
             puts |= puts_then | puts_else
-            deletes += deletes_then + deletes_else
+            deletes.update(deletes_then)
+            deletes.update(deletes_else)
     for each in operations:
         if each.WhichOneof("request") == "request_put":
             key = each.request_put.key
-            if key in puts or _deletes_any(deletes, {key}):
+            if key in puts or key in deletes:
                 raise _Refused(EtcdError.DUPLICATE_KEY)
             puts.add(key)
     return puts, deletes
-
-
-def _interval(request: pb.DeleteRangeRequest) -> Interval:
-    # etcd does not see here that an end of one zero byte means no end, so such a deletion is in nobody's way.
-    return request.key, request.range_end or request.key + b"\0"
-
-
-def _deletes_any(deletes: list[Interval], keys: set[bytes]) -> bool:
-    return any(first <= key < end for first, end in deletes for key in keys)

@@ -143,7 +143,8 @@ STATE_MUTANTS = (
     Mutant(
         name="a repeated command runs again",
         file=MACHINE,
-        old='            probe("state.repeated_command")\n            return stored\n',
+        old='            probe("state.repeated_command")\n            context.happened.append(Happening.COMMAND_REPEATED)\n'
+        "            return stored\n",
         new="            pass\n",
         test=_MACHINE + "a_repeated_sequence_returns_the_stored_result_without_effect",
     ),

@@ -20,6 +20,7 @@ import ray
 
 from isochrone.errors import InvariantViolation, IsochroneError, check
 from isochrone.node.files_os import load_config
+from isochrone.node.interpreter_os import tune_interpreter
 from isochrone.node.logs_os import log_to_file
 from isochrone.node.process import ProcessId
 from isochrone.node.processes_os import this_process
@@ -60,6 +61,7 @@ class NodeActor:
         """Open the node, or wait until it is open. Idempotent. Raises `NodeFailed` when it cannot be opened."""
         with _as_node_failed():
             await self._node()
+            tune_interpreter()
 
     async def wait_closed(self) -> None:
         """Return when the node was stopped. Raises `NodeFailed` with the error that ended it."""

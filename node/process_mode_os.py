@@ -8,6 +8,7 @@ import asyncio
 import signal
 
 from isochrone.node.config import NodeConfig
+from isochrone.node.interpreter_os import tune_interpreter
 from isochrone.node.node import Node
 
 
@@ -19,6 +20,7 @@ async def run_node(config: NodeConfig, *, moved: bool = False) -> None:
         InvariantViolation: a fault in Isochrone ended it.
     """
     node = await Node.open(config, moved=moved)
+    tune_interpreter()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.request_stop)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 
-from isochrone.ids import GroupId, Incarnation, KeyspaceId, NodeId
+from isochrone.ids import Incarnation, NodeId
 from isochrone.ports import Row, Store, WriteBatch
 from isochrone.regions.replica import Release, Turn
 
@@ -35,19 +35,18 @@ class StoreWrites:
         self._store = store
         self._spawn = spawn
         self._wake = wake
-        self._rows: dict[tuple[GroupId, KeyspaceId, int, bytes], Row] = {}
-        """The latest of each that wait."""
+        self._rows: list[Row] = []
+        """Those that wait, in the order in which they were made; a later one replaces an earlier one of its key."""
         self.under_way = False
         self.finished: deque[Written] = deque()
         """Writes that have ended and were not taken yet, in order."""
 
     def keep_rows(self, turn: Turn) -> None:
         """Take over the rows of a turn. Those of groups whose state was replaced are void."""
-        for row in turn.rows:
-            self._rows[row.group, row.keyspace, row.table, row.key] = row
+        self._rows += turn.rows
         turn.rows = []
         for group in turn.replaced:
-            self._rows = {key: row for key, row in self._rows.items() if key[0] != group}
+            self._rows = [row for row in self._rows if row.group != group]
             turn.applied.pop(group, None)
         turn.replaced = []
 
@@ -57,8 +56,8 @@ class StoreWrites:
 
     def begin(self, turn: Turn, fresh: Mapping[NodeId, Incarnation]) -> None:
         """Write what the turn and its predecessors want written, and the incarnations in `fresh`."""
-        batch = WriteBatch(tuple(turn.logs), tuple(self._rows.values()), turn.applied, fresh)
-        self._rows = {}
+        batch = WriteBatch(tuple(turn.logs), tuple(self._rows), turn.applied, fresh)
+        self._rows = []
         self.under_way = True
         self._spawn(self._write(Written(batch, turn.releases)))
 

@@ -146,6 +146,7 @@ _FORMS = (
 _BY_TAG = by_tag(_FORMS)
 _BY_CLASS = by_class(_FORMS)
 _LEASE_TAGS = frozenset(form.tag for form in LEASE_FORMS)
+_NUMBER_MAX = (1 << 63) - 1
 _QUERIES = (Range, LeaseKeepAlive, LeaseTimeToLive, LeaseList, LockWait, LockQuery)
 
 
@@ -165,13 +166,18 @@ def decode_command(data: bytes) -> Command:
     if len(data) > COMMAND_BYTES_MAX:
         raise InvalidRequest(f"command has {len(data)} bytes; at most {COMMAND_BYTES_MAX} are allowed")
     try:
-        version, session, sequence, acknowledged, tag, *values = msgpack.unpackb(data, use_list=False)
+        fields = msgpack.unpackb(data, use_list=False)
+        version, session, sequence, acknowledged, tag = fields[:5]
         if version != COMMAND_VERSION:
             raise InvalidRequest(f"command version {version!r} is not known; this release knows {COMMAND_VERSION}")
-        for number in (session, sequence, acknowledged):
-            if type(number) is not int or not 0 <= number < 1 << 63:
-                raise InvalidRequest("session, sequence and acknowledged mark must be integers of 63 bits")
-        return Command(session, sequence, acknowledged, _operation(tag, tuple(values)))
+        if not (
+            type(session) is type(sequence) is type(acknowledged) is int
+            and 0 <= session <= _NUMBER_MAX
+            and 0 <= sequence <= _NUMBER_MAX
+            and 0 <= acknowledged <= _NUMBER_MAX
+        ):
+            raise InvalidRequest("session, sequence and acknowledged mark must be integers of 63 bits")
+        return Command(session, sequence, acknowledged, _operation(tag, fields[5:]))
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise InvalidRequest(f"malformed command of {len(data)} bytes") from error
 
@@ -241,6 +247,8 @@ def decode_query(data: bytes) -> Query:
 def check_operation(operation: Operation) -> None:
     """Raise `InvalidRequest` for an operation that no state could accept."""
     match operation:
+        case Put():  # first, as most are
+            check_kv(operation)
         case OpenSession(_, ttl_ms):
             if not 1_000 <= ttl_ms <= 86_400_000:
                 raise InvalidRequest(f"session ttl is {ttl_ms} ms; allowed are 1000 to 86400000")

@@ -16,13 +16,14 @@ FieldType = type[int] | type[bytes] | type[bool] | type[str] | type[IntEnum]
 class Form:
     """How one dataclass travels: its tag, and the exact types of its fields in order."""
 
-    __slots__ = ("_enums", "_make", "_values", "cls", "tag", "types")
+    __slots__ = ("_enums", "_make", "_numbers", "_values", "cls", "tag", "types")
 
     def __init__(self, tag: int, cls: type[object], *types: FieldType) -> None:
         self.tag = tag
         self.cls = cls
         self.types = tuple(int if issubclass(kind, IntEnum) else kind for kind in types)
         self._enums = [(place, kind) for place, kind in enumerate(types) if issubclass(kind, IntEnum)]
+        self._numbers = [place for place, kind in enumerate(self.types) if kind is int]
         self._make = cast("Callable[..., object]", cls)
         names = [item.name for item in fields(cls)]  # type: ignore[arg-type]
         assert len(names) == len(types), cls
@@ -38,8 +39,8 @@ class Form:
         """Back from the tuple's fields. Raises `InvalidRequest`, or `ValueError` for a number that an enum lacks."""
         if tuple(map(type, values)) != self.types:
             raise InvalidRequest(f"malformed fields of {self.cls.__name__}")
-        for value in values:
-            if type(value) is int and not -_NUMBER_MAX <= value <= _NUMBER_MAX:
+        for place in self._numbers:
+            if not -_NUMBER_MAX <= cast("int", values[place]) <= _NUMBER_MAX:
                 raise InvalidRequest(f"a number in {self.cls.__name__} is out of the range of 64 bits")
         if self._enums:
             changed = list(values)

@@ -325,16 +325,17 @@ def unpack_kv_result(packed: PackedResult) -> KvResult | CompactResult:
 def check_kv(operation: KvOperation | Compact) -> None:
     """Raise `InvalidRequest` for an operation that no state could accept."""
     match operation:
-        case Put(key, value, lease, _, ignore_value, ignore_lease):
-            check_key(key)
-            if len(value) > VALUE_BYTES_MAX:
-                raise InvalidRequest(f"value has {len(value)} bytes; at most {VALUE_BYTES_MAX} are allowed")
-            if ignore_value and value:
+        case Put():
+            check_key(operation.key)
+            if len(operation.value) > VALUE_BYTES_MAX:
+                text = f"value has {len(operation.value)} bytes; at most {VALUE_BYTES_MAX} are allowed"
+                raise InvalidRequest(text)
+            if operation.ignore_value and operation.value:
                 raise InvalidRequest("value is provided")
-            if ignore_lease and lease:
+            if operation.ignore_lease and operation.lease:
                 raise InvalidRequest("lease is provided")
-            if lease < 0:
-                raise InvalidRequest(f"lease {lease} is negative")
+            if operation.lease < 0:
+                raise InvalidRequest(f"lease {operation.lease} is negative")
         case DeleteRange(key, range_end):
             _check_range(key, range_end)
         case Increment(key):

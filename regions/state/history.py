@@ -17,6 +17,7 @@ does not.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from typing import cast
 
 from isochrone.ids import Revision
 from isochrone.regions.state.sorted_keys import SortedKeys
@@ -71,12 +72,12 @@ class History:
         if held is None:
             self._versions[key] = record
             self._order.add(key)
+        elif type(held) is list:
+            self._dead -= not record_is_live(held[-1])
+            held.append(record)
         else:
-            self._dead -= not record_is_live(_last(held))
-            if isinstance(held, list):
-                held.append(record)
-            else:
-                self._versions[key] = [held, record]
+            self._dead -= not record_is_live(cast("bytes", held))
+            self._versions[key] = [cast("bytes", held), record]
         self._dead += not record_is_live(record)
         self.log.append(record)
 
@@ -176,10 +177,6 @@ class History:
         self._dead -= 1
         del self._versions[key]
         self._order.remove(key)
-
-
-def _last(held: bytes | list[bytes]) -> bytes:
-    return held if isinstance(held, bytes) else held[-1]
 
 
 def _order(record: bytes) -> bytes:

@@ -124,9 +124,7 @@ class GroupState:
             case _ if table == TABLE_SESSIONS:
                 state.add_session(sessions.parse_session_row_key(key), sessions.decode_session_row(value))
             case _ if table == TABLE_RESULTS:
-                session, sequence = sessions.parse_result_row_key(key)
-                state.sessions[session].add_result(sequence, value)
-                state.results_bytes += len(value)
+                sessions.restore_results(state, key, value)
             case _ if table == TABLE_LOCKS:
                 locks.restore_lock_row(self.data, state, key, value)
             case _ if table == TABLE_LEASES:

@@ -9,6 +9,7 @@ A command of one keyspace may touch keys of others in the same group: `GroupData
 
 import heapq
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -29,6 +30,7 @@ TABLE_RECORDS = 2
 """Every version of every key, by its place among all writes."""
 TABLE_SESSIONS = 3
 TABLE_RESULTS = 4
+"""What the commands of one entry in one session resulted in, by session and the entry's last timestamp."""
 TABLE_LEASES = 5
 TABLE_LOCKS = 6
 
@@ -47,19 +49,36 @@ class Session:
     results: dict[int, bytes] = field(default_factory=dict)
     """Encoded result of every sequence above `acknowledged` that has been applied."""
     results_bytes: int = 0
+    result_rows: deque[tuple[int, Timestamp]] = field(default_factory=deque)
+    """The stored rows of results, in their order: the last sequence in each, and its timestamp."""
 
     def add_result(self, sequence: int, result: bytes) -> None:
         """Keep a result."""
         self.results[sequence] = result
         self.results_bytes += len(result)
 
-    def forget_result(self, sequence: int) -> int | None:
-        """Returns how many bytes it had; None if there was none."""
-        result = self.results.pop(sequence, None)
-        if result is None:
-            return None
-        self.results_bytes -= len(result)
-        return len(result)
+    def acknowledge(self, mark: int) -> int:
+        """Forget the results up to a mark above the present one; returns how many bytes they had.
+
+        Their rows stay until `superfluous_rows` tells them.
+        """
+        results, forgotten_bytes = self.results, 0
+        gap = range(self.acknowledged + 1, mark + 1)
+        # Whatever number a client names, the work stays within what is stored.
+        for sequence in gap if len(gap) <= len(results) + 1 else list(results):
+            if sequence <= mark and (result := results.pop(sequence, None)) is not None:
+                forgotten_bytes += len(result)
+        self.acknowledged = mark
+        self.results_bytes -= forgotten_bytes
+        return forgotten_bytes
+
+    def superfluous_rows(self) -> Iterator[Timestamp]:
+        """Take the oldest rows of results that hold nothing any more. One that does keeps those after it: at most as
+        many as there may be sequences under way, since no sequence lies further above the mark.
+        """
+        rows = self.result_rows
+        while rows and rows[0][0] <= self.acknowledged:
+            yield rows.popleft()[1]
 
     @property
     def expires_after(self) -> Timestamp:
@@ -283,8 +302,8 @@ class ApplyContext:
         self.lock_notices: list[LockNotice] = []
         self.lock_moments: list[LockMoment] = []
         self.happened: list[Happening] = []
-        self.used_sessions: dict[tuple[KeyspaceId, int], None] = {}
-        """Sessions whose row is to be written when the entry is done."""
+        self.used_sessions: dict[int, list[int]] = {}
+        """Sessions of `home` whose rows are to be written when the entry is done, and the sequences that ran."""
         self._placed = 0
 
     def begin(self, timestamp: Timestamp) -> None:

@@ -3,6 +3,9 @@
 A command runs only in a live session and stores its result under its sequence, in the same apply as its effect. A
 repeated sequence returns the stored result. A sequence at or below the client's acknowledged mark is refused: its
 result is forgotten. A command of an unknown or expired session never runs.
+
+The rows of a session are written once for each entry, however many of its commands the entry holds: one for itself,
+and one with the results of them all. The latter is deleted when the client has acknowledged the last of them.
 """
 
 import struct
@@ -11,7 +14,7 @@ from typing import cast
 import msgpack
 
 from isochrone.errors import Indeterminate, InvalidRequest, QueueFull, SessionExpired
-from isochrone.ids import NS_PER_MS
+from isochrone.ids import NS_PER_MS, Timestamp
 from isochrone.probes import probe
 from isochrone.regions.state.model import (
     TABLE_RESULTS,
@@ -52,7 +55,7 @@ def open_session(context: ApplyContext, operation: OpenSession) -> PackedResult:
     # A timestamp is unique within the log, and stays so when the keyspace moves: the target starts above it.
     number = int(context.timestamp)
     state.add_session(number, Session(operation.ttl_ms * NS_PER_MS, context.timestamp))
-    context.used_sessions[state.keyspace, number] = None
+    context.used_sessions[number] = []
     return (OPEN_SESSION, context.data.revision, context.timestamp, number)
 
 
@@ -77,17 +80,11 @@ def acknowledge(context: ApplyContext, command: Command, session: Session) -> No
     """Forget the results that the client needs no more, and note that the session was used."""
     if command.acknowledged >= command.sequence:
         raise InvalidRequest("a command cannot acknowledge its own sequence")
-    keyspace = context.home.keyspace
     if command.acknowledged > session.acknowledged:
-        gap = range(session.acknowledged + 1, command.acknowledged + 1)
-        # Whatever number a client names, the work stays within what is stored.
-        for sequence in gap if len(gap) <= len(session.results) + 1 else list(session.results):
-            if sequence in gap and (forgotten := session.forget_result(sequence)) is not None:
-                context.home.results_bytes -= forgotten
-                context.rows[keyspace, TABLE_RESULTS, result_row_key(command.session, sequence)] = None
-        session.acknowledged = command.acknowledged
+        context.home.results_bytes -= session.acknowledge(command.acknowledged)
     session.last_used = context.timestamp
-    context.used_sessions[keyspace, command.session] = None
+    if command.session not in context.used_sessions:
+        context.used_sessions[command.session] = []
 
 
 def check_room(context: ApplyContext, command: Command, session: Session) -> None:
@@ -108,7 +105,7 @@ def store_result(context: ApplyContext, command: Command, session: Session, resu
     """Keep a command's result for those who ask again."""
     session.add_result(command.sequence, result)
     context.home.results_bytes += len(result)
-    context.rows[context.home.keyspace, TABLE_RESULTS, result_row_key(command.session, command.sequence)] = result
+    context.used_sessions[command.session].append(command.sequence)
 
 
 def close_session(context: ApplyContext, command: Command) -> PackedResult:
@@ -126,17 +123,25 @@ def _forget_expired(context: ApplyContext) -> None:
 def _forget_session(state: KeyspaceState, number: int, context: ApplyContext) -> None:
     session = state.sessions.pop(number)
     state.results_bytes -= session.results_bytes
-    context.used_sessions.pop((state.keyspace, number), None)
+    context.used_sessions.pop(number, None)
     context.rows[state.keyspace, TABLE_SESSIONS, session_row_key(number)] = None
-    for sequence in session.results:
-        context.rows[state.keyspace, TABLE_RESULTS, result_row_key(number, sequence)] = None
+    for _, timestamp in session.result_rows:
+        context.rows[state.keyspace, TABLE_RESULTS, result_row_key(number, timestamp)] = None
 
 
 def write_session_rows(context: ApplyContext) -> None:
-    """The rows of the sessions that the entry's commands used: one for each, however many commands there were."""
-    for keyspace, number in context.used_sessions:
-        session = context.data.keyspaces[keyspace].sessions[number]
+    """The rows of the sessions that the entry's commands used; at the end of the entry."""
+    keyspace = context.home.keyspace
+    for number, sequences in context.used_sessions.items():
+        session = context.home.sessions[number]
         context.rows[keyspace, TABLE_SESSIONS, session_row_key(number)] = encode_session_row(session)
+        for timestamp in session.superfluous_rows():
+            context.rows[keyspace, TABLE_RESULTS, result_row_key(number, timestamp)] = None
+        # A later command of the same entry may have acknowledged an earlier one.
+        results = {sequence: session.results[sequence] for sequence in sequences if sequence > session.acknowledged}
+        if results:
+            session.result_rows.append((max(results), context.timestamp))
+            context.rows[keyspace, TABLE_RESULTS, result_row_key(number, context.timestamp)] = pack(results)
 
 
 def session_row_key(session: int) -> bytes:
@@ -160,12 +165,18 @@ def decode_session_row(value: bytes) -> Session:
     return Session(ttl_ns, last_used, acknowledged)
 
 
-def result_row_key(session: int, sequence: int) -> bytes:
-    """Row key of a stored result."""
-    return _RESULT_KEY.pack(session, sequence)
+def result_row_key(session: int, timestamp: Timestamp) -> bytes:
+    """Row key of the results of one entry in a session."""
+    return _RESULT_KEY.pack(session, timestamp)
 
 
-def parse_result_row_key(key: bytes) -> tuple[int, int]:
-    """Back from a result's row key: session and sequence."""
-    session, sequence = _RESULT_KEY.unpack(key)
-    return session, sequence
+def restore_results(state: KeyspaceState, key: bytes, value: bytes) -> None:
+    """Take over a row of results, after the row of its session and those with lower keys."""
+    number, timestamp = _RESULT_KEY.unpack(key)
+    session = state.sessions[number]
+    results = cast("dict[int, bytes]", msgpack.unpackb(value, strict_map_key=False))
+    session.result_rows.append((max(results), Timestamp(timestamp)))
+    for sequence, result in results.items():
+        if sequence > session.acknowledged:
+            session.add_result(sequence, result)
+            state.results_bytes += len(result)

@@ -22,7 +22,7 @@ from typing import TypeAlias, cast
 import lmdb
 
 from isochrone.errors import StorageError
-from isochrone.ids import ClusterId, GroupId, Incarnation, LogIndex, NodeId, StoreId
+from isochrone.ids import ClusterId, GroupId, Incarnation, KeyspaceId, LogIndex, NodeId, StoreId
 from isochrone.ports import Row, StoredGroup, StoreIdentity, WriteBatch
 from isochrone.regions.storage import layout
 from isochrone.regions.storage.log_bounds import ChunkEffect, chunk_effects, commit_at_start, empty_group, lacks_entries
@@ -183,11 +183,7 @@ def put_batches(image: Image, txn: Transaction, *, steps: list[tuple[WriteBatch,
         for name, group in changed.items():
             collect_group(records, image.numbers[name], name, before[name], group)
             before[name] = group
-        for row in batch.rows:
-            prefix = layout.rows_prefix(image.numbers[row.group], before[row.group].generation)
-            key = layout.row_key(prefix, row.keyspace, row.table, row.key)
-            stored = None if row.value is None else layout.encode_row(key, row.value)
-            rows[layout.stored_row_key(key)] = stored
+        _encode_rows(image, batch.rows, before, rows)
         for node, incarnation in batch.incarnations.items():
             collect(records, layout.peer_key(node), incarnation)
     _put_changes(txn, image.meta, records)
@@ -195,6 +191,19 @@ def put_batches(image: Image, txn: Transaction, *, steps: list[tuple[WriteBatch,
         snapshot.save(txn, image.rows, rows)
     _put_changes(txn, image.rows, rows)
     image.dead_rows.sweep(txn, image.rows)
+
+
+def _encode_rows(image: Image, rows: tuple[Row, ...], groups: Mapping[GroupId, StoredGroup], changes: Changes) -> None:
+    """Add rows to `changes`, which hold the last one of each key."""
+    prefixes: dict[tuple[GroupId, KeyspaceId, int], bytes] = {}
+    for row in rows:
+        table = (row.group, row.keyspace, row.table)
+        prefix = prefixes.get(table)
+        if prefix is None:
+            generation = layout.rows_prefix(image.numbers[row.group], groups[row.group].generation)
+            prefix = prefixes[table] = layout.table_prefix(generation, row.keyspace, row.table)
+        key = prefix + row.key
+        changes[layout.stored_row_key(key)] = None if row.value is None else layout.encode_row(key, row.value)
 
 
 def read_entries(image: Image, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:

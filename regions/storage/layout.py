@@ -145,9 +145,14 @@ def generation_of(stored_key: bytes) -> tuple[int, int]:
     return number, generation
 
 
+def table_prefix(prefix: bytes, keyspace: KeyspaceId, table: int) -> bytes:
+    """What the keys of the rows of a table begin with, after their `rows_prefix`."""
+    return b"%b%b\0\1%c" % (prefix, keyspace.encode().replace(b"\0", b"\0\xff"), table)
+
+
 def row_key(prefix: bytes, keyspace: KeyspaceId, table: int, key: bytes) -> bytes:
     """The whole key of a row after its `rows_prefix`. It may be longer than what LMDB allows."""
-    return b"%b%b\0\1%c%b" % (prefix, keyspace.encode().replace(b"\0", b"\0\xff"), table, key)
+    return table_prefix(prefix, keyspace, table) + key
 
 
 def order_of(stored_key: bytes) -> bytes:
@@ -164,9 +169,9 @@ def stored_row_key(key: bytes) -> bytes:
 
 def encode_row(key: bytes, value: bytes) -> bytes:
     """The stored form of a row's value: CRC32C over stored key and the rest; the part of the key cut off; the value."""
-    body = value
-    if len(key) >= KEY_BYTES_MAX:
-        body = _TAIL.pack(len(key) - _CUT) + key[_CUT:] + value
+    if len(key) < KEY_BYTES_MAX:
+        return _CRC.pack(google_crc32c.value(key + value)) + value
+    body = _TAIL.pack(len(key) - _CUT) + key[_CUT:] + value
     return _CRC.pack(_checksum(stored_row_key(key), body)) + body
 
 
@@ -189,4 +194,4 @@ def decode_row(group: GroupId, stored_key: bytes, stored: bytes) -> Row:
 
 
 def _checksum(key: bytes, body: bytes) -> int:
-    return int(google_crc32c.extend(google_crc32c.value(key), body))
+    return int(google_crc32c.value(key + body))

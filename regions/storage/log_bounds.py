@@ -77,10 +77,9 @@ def advance(groups: Mapping[GroupId, StoredGroup], batch: WriteBatch) -> dict[Gr
         if lacks_entries(group):
             text = f"{name}: entries up to {group.truncated_index} go, but {group.applied} is applied"
             raise InvariantViolation(text)
-    foreign = [row.group for row in batch.rows if row.group not in groups]
-    check(not foreign, f"row of group {foreign[:1]}, which this store does not hold")
-    void = [row.group for row in batch.rows if row.group in replaced]
-    check(not void, f"row of group {void[:1]}, whose rows a snapshot replaces in this batch")
+    for name in dict.fromkeys([row.group for row in batch.rows]):
+        check(name in groups, f"row of group {name}, which this store does not hold")
+        check(name not in replaced, f"row of group {name}, whose rows a snapshot replaces in this batch")
     return changed
 
 

@@ -143,17 +143,23 @@ STATE_MUTANTS = (
     Mutant(
         name="a repeated command runs again",
         file=MACHINE,
-        old='            probe("state.repeated_command")\n            context.happened.append(Happening.COMMAND_REPEATED)\n'
-        "            return stored\n",
+        old="            context.happened.append(Happening.COMMAND_REPEATED)\n            return stored\n",
         new="            pass\n",
         test=_MACHINE + "a_repeated_sequence_returns_the_stored_result_without_effect",
     ),
     Mutant(
         name="the result of a command is stored under another session",
         file=SESSIONS,
-        old="result_row_key(command.session, command.sequence)] = result\n",
-        new="result_row_key(0, command.sequence)] = result\n",
+        old="result_row_key(number, context.timestamp)] = pack(results)\n",
+        new="result_row_key(0, context.timestamp)] = pack(results)\n",
         test=_HOST + "state_and_dedupe_survive_a_restart_of_everyone",
+    ),
+    Mutant(
+        name="a row of results is deleted while one of them is not acknowledged",
+        file="regions/state/model.py",
+        old="        while rows and rows[0][0] <= self.acknowledged:\n",
+        new="        while rows:\n",
+        test=_MACHINE + "the_results_of_an_entry_are_one_row_until_the_last_of_them_is_acknowledged",
     ),
     Mutant(
         name="a command runs in an expired session",

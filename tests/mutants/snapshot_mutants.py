@@ -177,7 +177,7 @@ SNAPSHOT_MUTANTS = (
     Mutant(
         name="rows of the old state are written over the snapshot's",
         file=STORE_WRITES,
-        old="            self._rows = {key: row for key, row in self._rows.items() if key[0] != group}\n",
+        old="            self._rows = [row for row in self._rows if row.group != group]\n",
         new="",
         test="tests/unit/regions/test_host_snapshots.py::test_rows_that_wait_for_a_write_are_void_when_a_snapshot_takes_their_place",
     ),

@@ -2,6 +2,7 @@
 
 import random
 
+import msgpack
 import pytest
 from state_log import GROUP, KEYSPACE, NS_PER_MS, TTL_MS, StateLog, same_state
 
@@ -9,7 +10,7 @@ from isochrone.errors import Indeterminate, InvalidRequest, QueueFull, SessionEx
 from isochrone.ids import KeyspaceId, LogIndex, Term, Timestamp
 from isochrone.regions.state.families import HANDLERS
 from isochrone.regions.state.machine import GroupState
-from isochrone.regions.state.model import Session
+from isochrone.regions.state.model import TABLE_RESULTS, Session
 from isochrone.wire import kv
 from isochrone.wire.commands import CloseSession, Command, OpenSession, Operation, encode_batch, encode_command
 from isochrone.wire.entries import make_entry
@@ -81,6 +82,47 @@ def test_a_closed_or_unknown_session_never_executes() -> None:
         with pytest.raises(SessionExpired):
             machine.run(number, 2, Put(b"k/x", b"1"))
     assert machine.value(b"k/x") is None
+
+
+def _result_rows(machine: StateLog) -> list[set[int]]:
+    """The sequences in each stored row of results, in the order of the rows."""
+    return [
+        set(msgpack.unpackb(row.value, strict_map_key=False))
+        for row in machine.stored()
+        if row.table == TABLE_RESULTS and row.value is not None
+    ]
+
+
+def test_the_results_of_an_entry_are_one_row_until_the_last_of_them_is_acknowledged() -> None:
+    machine = StateLog()
+    session = machine.session()
+    puts = [Command(session, sequence, 0, Put(b"k/x", b"%d" % sequence)) for sequence in range(1, 6)]
+    first = machine.apply(*puts[:3])
+    machine.now_ms += 1
+    machine.apply(*puts[3:])
+    machine.now_ms += 1
+    assert _result_rows(machine) == [{1, 2, 3}, {4, 5}]
+    machine.run(session, 6, Put(b"k/x", b"6"), acknowledged=2)
+    assert _result_rows(machine) == [{1, 2, 3}, {4, 5}, {6}]
+    machine.restart()
+    assert machine.apply(puts[2])[0] == first[2]
+    assert isinstance(machine.apply(puts[1])[0], Indeterminate)
+    machine.now_ms += 1
+    machine.run(session, 7, Put(b"k/x", b"7"), acknowledged=5)
+    assert _result_rows(machine) == [{6}, {7}]
+    machine.apply(Command(session, 8, 7, CloseSession()))
+    assert _result_rows(machine) == []
+
+
+def test_what_a_later_command_of_the_entry_acknowledges_is_not_stored() -> None:
+    machine = StateLog()
+    session = machine.session()
+    put = Put(b"k/x", b"1")
+    machine.apply(Command(session, 1, 0, put), Command(session, 2, 0, put), Command(session, 3, 1, put))
+    assert _result_rows(machine) == [{2, 3}]
+    machine.now_ms += 1
+    machine.apply(Command(session, 4, 3, put), Command(session, 5, 4, CloseSession()))
+    assert _result_rows(machine) == []
 
 
 def test_stored_results_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +210,8 @@ def _random_run(machine: StateLog, seed: int) -> None:
     sequences = dict.fromkeys(sessions, 1)
     for session in sessions:
         machine.run(session, 1, Put(b"k/0", b"0"))
-    for _ in range(150):
+    batch: list[Command] = []
+    for _ in range(200):
         session = rng.choice(sessions)
         sequences[session] += rng.randrange(2)
         sequence = max(1, sequences[session])
@@ -186,7 +229,11 @@ def _random_run(machine: StateLog, seed: int) -> None:
         )
         if isinstance(operation, CloseSession) and rng.random() < 0.95:
             continue
-        machine.apply(Command(session, sequence, rng.randrange(sequence), operation))
+        batch.append(Command(session, sequence, rng.randrange(sequence), operation))
+        if rng.random() < 0.5:
+            continue
+        machine.apply(*batch)
+        batch = []
         machine.now_ms += rng.choice([1, 1, 1, TTL_MS // 2])
 
 

@@ -16,7 +16,7 @@ does not.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from isochrone.ids import Revision
@@ -25,6 +25,7 @@ from isochrone.wire.records import (
     ORDER_BYTES,
     record_is_live,
     record_key,
+    record_lease,
     record_revision,
     record_timestamp,
 )
@@ -52,11 +53,29 @@ class History:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def restore(self, key: bytes, record: bytes) -> None:
-        """Take over a record: in the order in which they were written, before the first write, after `scrubbed`."""
-        self.append(key, record)
-        if record_revision(record) < self.scrubbed:
-            self.log.pop()
+    def restore(self, records: Sequence[bytes]) -> list[tuple[bytes | None, bytes]]:
+        """Take over records: in the order in which they were written, before the first write, after `scrubbed`.
+
+        Returns those that hang on a lease or follow another version of their key, with the one before; most do neither.
+        """
+        versions = self._versions
+        fresh: list[bytes] = []
+        noted: list[tuple[bytes | None, bytes]] = []
+        for record in records:
+            key = record_key(record)
+            held = versions.get(key)
+            if held is not None or record_lease(record):
+                noted.append((held[-1] if isinstance(held, list) else held, record))
+            if held is None:
+                versions[key] = record
+                fresh.append(key)
+                self._dead += not record_is_live(record)
+            else:
+                self._supersede(key, held, record)
+        self._order.add_all(fresh)
+        scrubbed: int = self.scrubbed
+        self.log.extend(records[bisect_left(records, scrubbed, key=record_revision) :])
+        return noted
 
     def records(self) -> Iterator[bytes]:
         """All versions of all keys, by key."""
@@ -72,14 +91,20 @@ class History:
         if held is None:
             self._versions[key] = record
             self._order.add(key)
-        elif type(held) is list:
-            self._dead -= not record_is_live(held[-1])
+            self._dead += not record_is_live(record)
+        else:
+            self._supersede(key, held, record)
+        self.log.append(record)
+
+    def _supersede(self, key: bytes, held: bytes | list[bytes], record: bytes) -> None:
+        """Put the next version of a key behind those that it has."""
+        if type(held) is list:
+            self._dead += record_is_live(held[-1]) - record_is_live(record)
             held.append(record)
         else:
-            self._dead -= not record_is_live(cast("bytes", held))
-            self._versions[key] = [cast("bytes", held), record]
-        self._dead += not record_is_live(record)
-        self.log.append(record)
+            first = cast("bytes", held)
+            self._dead += record_is_live(first) - record_is_live(record)
+            self._versions[key] = [first, record]
 
     # ---- reading
 

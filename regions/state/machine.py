@@ -9,6 +9,8 @@ What a compaction made superfluous is forgotten bit by bit, by every entry that 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
 import msgpack
 
@@ -51,12 +53,13 @@ from isochrone.wire.leases import CompactByRule, LeaseList, LeaseTimeToLive, Loc
 from isochrone.wire.locks import LockQuery
 from isochrone.wire.messages import Entry, EntryKind
 from isochrone.wire.pack import pack
-from isochrone.wire.records import record_key, record_lease
+from isochrone.wire.records import record_is_live, record_key, record_lease
 
 SCRUB_RECORDS_MAX = 500
 """About how many records an entry looks at to forget what is superseded, in each keyspace."""
 
 _NO_KEYSPACE = KeyspaceId("")
+_place = attrgetter("keyspace", "table")
 _GROUP_KEY = b"group"
 _SCRUBBED_KEY = b"scrubbed"
 
@@ -93,23 +96,21 @@ class GroupState:
 
     def restore(self, rows: Sequence[Row]) -> None:
         """Take over stored rows before the first apply; in pieces, if their order is kept: by keyspace, table, key."""
-        for row in rows:
-            if row.value is None:
-                continue
-            if row.table == TABLE_GROUP:
-                self._restore_group(row.value)
-                continue
-            state = self.data.keyspace(row.keyspace)
-            if row.table == TABLE_RECORDS:
-                self._restore_record(state, row.value)
+        for (keyspace, table), run in groupby(rows, key=_place):
+            kept = [(row.key, row.value) for row in run if row.value is not None]
+            if table == TABLE_GROUP:
+                for _, value in kept:
+                    self._restore_group(value)
+            elif table == TABLE_RECORDS:
+                self._restore_records(self.data.keyspace(keyspace), [record for _, record in kept])
             else:
-                self._restore_row(state, row.table, row.key, row.value)
+                for key, value in kept:
+                    self._restore_row(self.data.keyspace(keyspace), table, key, value)
 
-    def _restore_record(self, state: KeyspaceState, record: bytes) -> None:
-        key = record_key(record)
-        held = state.history.current(key)
-        self.data.attach(key, record_lease(held) if held is not None else 0, record_lease(record))
-        state.history.restore(key, record)
+    def _restore_records(self, state: KeyspaceState, records: Sequence[bytes]) -> None:
+        for before, record in state.history.restore(records):
+            lease = record_lease(before) if before is not None and record_is_live(before) else 0
+            self.data.attach(record_key(record), lease, record_lease(record))
 
     def _restore_group(self, value: bytes) -> None:
         data = self.data

@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -242,8 +243,8 @@ def read_rows(image: Image, group: GroupId) -> list[Row]:
     group_of(image, group)
     prefix = layout.rows_prefix(image.numbers[group], image.groups[group].generation)
     with image.environment.begin(db=image.rows) as txn:
-        found = [layout.decode_row(group, key, stored) for key, stored in _items(txn, prefix)]
-    found.sort(key=lambda row: (row.keyspace, row.table, row.key))
+        found = list(layout.decode_rows(group, _items(txn, prefix)))
+    found.sort(key=attrgetter("keyspace", "table", "key"))
     return found
 
 

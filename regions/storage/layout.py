@@ -18,6 +18,7 @@ themselves, so readers sort.
 
 import hashlib
 import struct
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import google_crc32c
@@ -181,9 +182,7 @@ def decode_row(group: GroupId, stored_key: bytes, stored: bytes) -> Row:
     Raises:
         StorageError: the row is damaged.
     """
-    body = stored[_CRC.size :]
-    if len(stored) < _CRC.size or _CRC.unpack_from(stored)[0] != _checksum(stored_key, body):
-        raise StorageError(f"group {group}: the row under {stored_key!r} does not match its checksum")
+    body = _checked(group, stored_key, stored)
     key, value = stored_key, body
     if len(stored_key) == KEY_BYTES_MAX:
         start = _TAIL.size + _TAIL.unpack_from(body)[0]
@@ -191,6 +190,32 @@ def decode_row(group: GroupId, stored_key: bytes, stored: bytes) -> Row:
     end = key.index(b"\0\1", _GENERATION.size)
     keyspace = key[_GENERATION.size : end].replace(b"\0\xff", b"\0").decode()
     return Row(group, KeyspaceId(keyspace), key[end + 2], key[end + 3 :], value)
+
+
+def decode_rows(group: GroupId, items: Iterable[tuple[bytes, bytes]]) -> Iterator[Row]:
+    """Rows from stored keys and values, for less than `decode_row` for each if many of a table follow one another.
+
+    Raises:
+        StorageError: a row is damaged.
+    """
+    head, before = b"", None
+    for stored_key, stored in items:
+        if before is not None and stored_key.startswith(head) and len(stored_key) < KEY_BYTES_MAX:
+            key = stored_key[len(head) :]
+            yield Row(group, before.keyspace, before.table, key, _checked(group, stored_key, stored))
+            continue
+        row = decode_row(group, stored_key, stored)
+        if len(stored_key) < KEY_BYTES_MAX:
+            head, before = stored_key[: len(stored_key) - len(row.key)], row
+        yield row
+
+
+def _checked(group: GroupId, stored_key: bytes, stored: bytes) -> bytes:
+    """What stands behind the checksum of a row."""
+    body = stored[_CRC.size :]
+    if len(stored) < _CRC.size or _CRC.unpack_from(stored)[0] != _checksum(stored_key, body):
+        raise StorageError(f"group {group}: the row under {stored_key!r} does not match its checksum")
+    return body
 
 
 def _checksum(key: bytes, body: bytes) -> int:

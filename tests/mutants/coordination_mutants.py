@@ -138,8 +138,8 @@ COORDINATION_MUTANTS = (
     Mutant(
         name="a watcher that resumes is told again what it was told",
         file=CLIENT_WATCHES,
-        old="            if order <= self._told:\n",
-        new='            if order < b"":\n',
+        old="            if order > self._told:",
+        new='            if order > b"":',
         test=_WATCHES + "a_watch_that_breaks_within_a_revision_goes_on_behind_what_was_told",
     ),
     Mutant(

@@ -199,6 +199,10 @@ def test_sorted_keys_are_a_sorted_set(changes: list[tuple[bytes, bool]], data: s
             elif not add and key in model:
                 keys.remove(key)
                 model.remove(key)
+        more = data.draw(st.lists(st.sampled_from([b"k/%03d" % n for n in range(60)]), unique=True))
+        fresh = [key for key in more if key not in model]
+        keys.add_all(fresh)
+        model.update(fresh)
         start = data.draw(st.sampled_from([b"", b"k/010", b"k/02", b"k/059", b"z"]))
         end = data.draw(st.sampled_from([None, b"k/030", b"k/0", b"k/06"]))
         expected = sorted(key for key in model if key >= start and (end is None or key < end))

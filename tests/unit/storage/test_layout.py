@@ -37,6 +37,24 @@ def test_a_row_is_read_back(row: Row) -> None:
     assert layout.decode_row(G, stored_key, layout.encode_row(key, row.value)) == row
 
 
+@given(some=st.lists(rows))
+def test_many_rows_are_read_back_as_one_by_one(some: list[Row]) -> None:
+    items = sorted(
+        (layout.stored_row_key(whole_key(row)), layout.encode_row(whole_key(row), row.value or b"")) for row in some
+    )
+    assert list(layout.decode_rows(G, items)) == [layout.decode_row(G, *item) for item in items]
+
+
+@given(row=rows, position=st.integers(0), bit=st.integers(0, 7))
+def test_a_damaged_row_among_many_is_noticed(row: Row, position: int, bit: int) -> None:
+    key = whole_key(row)
+    good = (layout.stored_row_key(key), layout.encode_row(key, row.value or b""))
+    stored = bytearray(good[1])
+    stored[position % len(stored)] ^= 1 << bit
+    with pytest.raises(StorageError, match="checksum"):
+        list(layout.decode_rows(G, [good, (good[0], bytes(stored))]))
+
+
 @given(one=rows, other=rows)
 def test_the_order_of_whole_keys_is_that_of_keyspace_table_and_key(one: Row, other: Row) -> None:
     def plain(row: Row) -> tuple[bytes, int, bytes]:

@@ -9,11 +9,13 @@ from typing import final
 
 from isochrone.client.client import Client
 from isochrone.ids import GroupId, RegionId
+from isochrone.node.clusters_os import Cluster
 from isochrone.node.config import ConfigError, NodeConfig
 from isochrone.node.etcd_calls_grpc import GroupCalls
+from isochrone.node.etcd_cluster_grpc import ClusterCalls
 from isochrone.node.etcd_group import GroupAccess
 from isochrone.node.etcd_locks_grpc import LockCalls
-from isochrone.node.etcd_members_grpc import MemberCalls
+from isochrone.node.etcd_maintenance_grpc import MaintenanceCalls
 from isochrone.node.etcd_probes_grpc import HealthCalls, reflection_methods
 from isochrone.node.etcd_snapshot_grpc import SnapshotCalls
 from isochrone.node.etcd_watches_grpc import PATH, watch_method
@@ -58,9 +60,11 @@ class EtcdEndpoint:
         speaker = Speaker(numeric_id(f"{config.cluster}/{group}"), numeric_id(config.node))
         self._address = config.etcd_addresses[config.node]
         self._access = GroupAccess(host, config.node, group, keyspaces, connect)
+        cluster = Cluster(topology, config.addresses)
         methods = {
             **GroupCalls(self._access, speaker).methods(),
-            **MemberCalls(self._access, speaker, config.addresses, config.etcd_addresses).methods(),
+            **ClusterCalls(self._access, speaker, cluster, config.etcd_addresses).methods(),
+            **MaintenanceCalls(self._access, speaker).methods(),
             **LockCalls(self._access, speaker).methods(),
             **SnapshotCalls(self._access, speaker).methods(),
             PATH: watch_method(self._access, speaker),

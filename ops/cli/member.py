@@ -8,30 +8,23 @@ from typing import Any
 
 import click
 
-from isochrone.errors import Indeterminate, InvalidRequest, NotLeader, Unavailable
+from isochrone.errors import Indeterminate
 from isochrone.ids import GroupId, NodeId, ReplicaRole
 from isochrone.node.clusters_os import Cluster, find_cluster
-from isochrone.ops.cli.cluster import directory_option
-from isochrone.ops.cli.member_view import members_to_plain, render_members
-from isochrone.ops.cli.progress_os import shown_while
-from isochrone.ops.cli.tables import print_parts
-from isochrone.ops.members import (
+from isochrone.node.member_changes_grpc import add_member, ask_leader, view_of
+from isochrone.node.members import (
     GroupView,
     hand_back_notice,
-    plan_add,
     plan_leave_joint,
     plan_move_leader,
     plan_promote,
     plan_remove,
     view_group,
 )
-from isochrone.wire.admin_grpc import AdminClient
-from isochrone.wire.operations import Operation
-
-TIMEOUT_S = 30.0
-"""How long an operation may take; then it is not known whether it was done."""
-LEADERS_ASKED_MAX = 3
-"""Nodes that are asked in turn, each named by the one before, until the leader is among them."""
+from isochrone.ops.cli.cluster import directory_option
+from isochrone.ops.cli.member_view import members_to_plain, render_members
+from isochrone.ops.cli.progress_os import shown_while
+from isochrone.ops.cli.tables import print_parts
 
 _group_argument = click.argument("group")
 _node_argument = click.argument("node")
@@ -113,9 +106,7 @@ def add_command(group: str, node: str, role: str, directory: Path, output: str) 
     """
 
     async def add(cluster: Cluster, view: GroupView) -> None:
-        replica, change = plan_add(view, NodeId(node), ReplicaRole(role))
-        await _ask_node(cluster, NodeId(node), replica)
-        await _ask_leader(cluster, view, change)
+        await add_member(cluster, view, NodeId(node), ReplicaRole(role))
 
     done = f"{node} is a {role} of {group}"
     if role == ReplicaRole.LEARNER:
@@ -140,7 +131,7 @@ def promote_command(group: str, node: str, replaced: str | None, directory: Path
 
     async def promote(cluster: Cluster, view: GroupView) -> None:
         change = plan_promote(view, NodeId(node), None if replaced is None else NodeId(replaced))
-        await _ask_leader(cluster, view, change)
+        await ask_leader(cluster, view, change)
 
     done = f"{node} is a full voter of {group}" + (f" in place of {replaced}" if replaced else "")
     _run(directory, group, f"promoting {node} in {group}", promote, done, output)
@@ -162,7 +153,7 @@ def remove_command(group: str, node: str, directory: Path, output: str) -> None:
     """
 
     async def remove(cluster: Cluster, view: GroupView) -> None:
-        await _ask_leader(cluster, view, plan_remove(view, NodeId(node)))
+        await ask_leader(cluster, view, plan_remove(view, NodeId(node)))
 
     _run(directory, group, f"removing {node} from {group}", remove, f"{node} is no member of {group} any more", output)
 
@@ -182,7 +173,7 @@ def leave_joint_command(group: str, directory: Path, output: str) -> None:
     """
 
     async def leave(cluster: Cluster, view: GroupView) -> None:
-        await _ask_leader(cluster, view, plan_leave_joint(view))
+        await ask_leader(cluster, view, plan_leave_joint(view))
 
     _run(directory, group, f"leaving the joint configuration of {group}", leave, f"{group} is in one piece", output)
 
@@ -204,7 +195,7 @@ def move_leader_command(group: str, node: str, directory: Path, output: str) -> 
         operation = plan_move_leader(view, NodeId(node))
         if (notice := hand_back_notice(view, NodeId(node))) is not None:
             click.echo(f"isochrone: {notice}", err=True)
-        await _ask_leader(cluster, view, operation)
+        await ask_leader(cluster, view, operation)
 
     _run(directory, group, f"handing {group} over to {node}", move, f"{node} leads {group}", output)
 
@@ -221,13 +212,13 @@ def _run(
     cluster = find_cluster(directory)
 
     async def run() -> GroupView:
-        view = view_group(cluster.topology, await cluster.statuses(), GroupId(group))
+        view = await view_of(cluster, GroupId(group))
         try:
             await operate(cluster, view)
         except Indeterminate as error:
             text = f"{error}; it may have been done, or may yet be: see isochrone member list {group}"
             raise type(error)(text) from error
-        return view_group(cluster.topology, await cluster.statuses(), GroupId(group))
+        return await view_of(cluster, GroupId(group))
 
     with shown_while(lambda: f"{doing} …"):
         view = asyncio.run(run())
@@ -236,23 +227,3 @@ def _run(
     else:
         click.echo(done)
         print_parts(render_members(view))
-
-
-async def _ask_leader(cluster: Cluster, view: GroupView, operation: Operation) -> None:
-    """Ask the leader, and whoever leads instead by the word of the one that was asked."""
-    node = view.leader
-    asked: list[NodeId] = []
-    while node is not None and node not in asked and len(asked) < LEADERS_ASKED_MAX:
-        asked.append(node)
-        try:
-            return await _ask_node(cluster, node, operation)
-        except NotLeader as error:
-            node = error.leader
-    raise Unavailable(f"group {view.group} has no leader that could be found; nothing was done, try again")
-
-
-async def _ask_node(cluster: Cluster, node: NodeId, operation: Operation) -> None:
-    if node not in cluster.addresses:
-        raise InvalidRequest(f"the address of node {node} is not known")
-    async with AdminClient(cluster.addresses[node]) as admin:
-        await admin.operate(operation, TIMEOUT_S)

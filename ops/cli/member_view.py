@@ -8,8 +8,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from isochrone.ids import LogIndex, NodeId, RegionId, ReplicaRole, StoreId, ZoneId
+from isochrone.node.members import GroupView, voters_and_quorum
 from isochrone.ops.cli.tables import counted, heading, make_table
-from isochrone.ops.members import GroupView, voters_and_quorum
 from isochrone.wire.messages import Member
 from isochrone.wire.status import MemberStatus
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from isochrone.ids import NS_PER_MS, GroupId, LogIndex, NodeId, RegionId, ReplicaRole, Term, Timestamp, ZoneId
+from isochrone.node.members import view_group
 from isochrone.ops.cli.tables import heading, make_table
-from isochrone.ops.members import view_group
 from isochrone.topology import Group, Topology
 from isochrone.wire.status import GroupStatus, NodeStatus, status_to_plain
 

@@ -17,7 +17,7 @@ ends before the entry that removed it, and voters that hear a leader ignore it.
 
 from collections.abc import Sequence
 
-from isochrone.errors import Unavailable
+from isochrone.errors import LearnerBehind, Unavailable
 from isochrone.ids import LogIndex, Nanos, NodeId
 from isochrone.probes import probe
 from isochrone.regions.raft import configuration_log, election, replication, snapshots, transfer
@@ -73,7 +73,7 @@ def _require_caught_up(state: RaftState, node: NodeId, now: Nanos) -> None:
     # Leaders before this one may have let go of all that was committed then, and so of nothing from its own term on.
     bound = max(replication.truncation_bound(state), state.term_start)
     if progress.match < bound:
-        raise Unavailable(
+        raise LearnerBehind(
             f"can only promote a learner member which is in sync with leader: {node} holds the log up to "
             f"{progress.match} only, and others may drop it up to {bound}; try again"
         )
@@ -82,7 +82,7 @@ def _require_caught_up(state: RaftState, node: NodeId, now: Nanos) -> None:
     asleep = state.quiescent and node not in state.slept_without
     silent = not asleep and now - progress.last_contact >= state.config.election_timeout_ns
     if behind or silent:
-        raise Unavailable(
+        raise LearnerBehind(
             f"can only promote a learner member which is in sync with leader: {node} holds {progress.match} of "
             f"{state.commit}; try again"
         )

@@ -11,6 +11,7 @@
     │   ├── QueueFull             a bounded queue is full; try again later
     │   ├── ClockUnsynchronized   the clock bound is unknown or too wide
     │   ├── Unavailable           never sent, or refused by the server
+    │   │   └── LearnerBehind     a learner is to vote before it is in sync with the leader
     │   └── TransactionAborted    a transaction ended without effect
     ├── Indeterminate             may have been applied
     │   ├── DeadlineExceeded      the time given ran out after the request may have left
@@ -82,6 +83,10 @@ class ClockUnsynchronized(Rejected):
 
 class Unavailable(Rejected):
     """The request was never sent, or the server refused it before doing anything."""
+
+
+class LearnerBehind(Unavailable):
+    """A learner cannot be promoted yet: it is not in sync with the leader. Try again."""
 
 
 class TransactionAborted(Rejected):
@@ -180,6 +185,7 @@ STATUS_BY_ERROR: dict[type[Exception], str] = {
     QueueFull: "RESOURCE_EXHAUSTED",
     ClockUnsynchronized: "FAILED_PRECONDITION",
     Unavailable: "UNAVAILABLE",
+    LearnerBehind: "FAILED_PRECONDITION",
     TransactionAborted: "ABORTED",
     Indeterminate: "UNKNOWN",
     DeadlineExceeded: "DEADLINE_EXCEEDED",

@@ -96,6 +96,7 @@ ETCD_BY_ERROR: dict[type[Exception], EtcdError] = {
     errors.KeyNotFound: EtcdError.KEY_NOT_FOUND,
     errors.LeaseNotFound: EtcdError.LEASE_NOT_FOUND,
     errors.LeaseExists: EtcdError.LEASE_EXISTS,
+    errors.LearnerBehind: EtcdError.LEARNER_NOT_READY,
 }
 """The errors of ours that etcd has too; those below them in the tree stand under the same one."""
 

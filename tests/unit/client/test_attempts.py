@@ -98,7 +98,7 @@ def test_what_a_first_refusal_ends_the_call_with_tells_what_is_certain(name):
     a_call.sent(1, A, 0.0, 1.0)
     error = refuse(a_call, 1, name)
     match name:
-        case "NotLeader" | "Unavailable":
+        case "NotLeader" | "Unavailable" | "LearnerBehind":
             assert error is None
             assert a_call.settled
         case "LeadershipLost" | "ConnectionLost" | "DeadlineExceeded" | "StorageError":

@@ -11,8 +11,7 @@ from small_topology import write_topology
 
 from isochrone.errors import InvalidRequest, Unavailable
 from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp
-from isochrone.ops.cli.member_view import members_to_plain, render_members
-from isochrone.ops.members import (
+from isochrone.node.members import (
     GroupView,
     hand_back_notice,
     plan_add,
@@ -22,6 +21,7 @@ from isochrone.ops.members import (
     plan_remove,
     view_group,
 )
+from isochrone.ops.cli.member_view import members_to_plain, render_members
 from isochrone.topology import Topology, load_topology
 from isochrone.wire.messages import Configuration, Member
 from isochrone.wire.operations import AddReplica, ChangeMembers, LeaveJoint, MoveLeader

@@ -1,16 +1,11 @@
-"""etcd's Cluster and Maintenance services, as far as they have a meaning for one group of a platform of many.
-
-Members are added with the operator's commands, since a new member takes a store that is made for it; so `MemberAdd` and
-`MemberUpdate` are not offered.
-"""
+"""etcd's Maintenance service, but for snapshots, as far as it has a meaning for one group of a platform of many."""
 
 import zlib
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import final
 
-from isochrone.errors import IsochroneError
-from isochrone.ids import NodeId, ReplicaRole
+from isochrone.errors import IsochroneError, NotLeader
+from isochrone.ids import ReplicaRole
 from isochrone.node.etcd_calls_grpc import fail, parsed, refuse, timeout_s
 from isochrone.node.etcd_group import GroupAccess
 from isochrone.regions.raft.changes import all_members
@@ -18,44 +13,29 @@ from isochrone.regions.replica import Replica
 from isochrone.regions.requests import Outcome
 from isochrone.wire.commands import Result
 from isochrone.wire.etcd.answers_grpc import Speaker, numeric_id
-from isochrone.wire.etcd.errors import EtcdError, Status, status_of
+from isochrone.wire.etcd.errors import OWN_PREFIX, EtcdError, Status, status_of
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.http2.calls import Call, Methods, UnaryMethod
 from isochrone.wire.kv import ALL, Range, RangeResult
-from isochrone.wire.messages import Member
 
 API_VERSION = "3.4.0"
 """The release of etcd whose API this is."""
-NOT_OFFERED = Status("UNIMPLEMENTED", "isochrone: members are added and moved with `isochrone members`")
-_CLUSTER, _MAINTENANCE = "/etcdserverpb.Cluster/", "/etcdserverpb.Maintenance/"
+NO_ALARMS = Status("UNIMPLEMENTED", f"{OWN_PREFIX}there are no alarms to raise")
+_MAINTENANCE = "/etcdserverpb.Maintenance/"
 _ALL_KEYS = Range(b"\0", ALL)
 
 
 @final
-class MemberCalls:
-    """The Cluster and Maintenance services of an endpoint."""
+class MaintenanceCalls:
+    """The service of an endpoint."""
 
-    def __init__(
-        self,
-        access: GroupAccess,
-        speaker: Speaker,
-        peer_addresses: Mapping[NodeId, str],
-        client_addresses: Mapping[NodeId, str],
-    ) -> None:
-        """`client_addresses`: where nodes speak etcd's API."""
+    def __init__(self, access: GroupAccess, speaker: Speaker) -> None:
         self._access = access
         self._speaker = speaker
-        self._peer_addresses = peer_addresses
-        self._client_addresses = client_addresses
 
     def methods(self) -> Methods:
         """By path."""
         return {
-            f"{_CLUSTER}MemberList": UnaryMethod(self._list),
-            f"{_CLUSTER}MemberAdd": UnaryMethod(_not_offered),
-            f"{_CLUSTER}MemberUpdate": UnaryMethod(_not_offered),
-            f"{_CLUSTER}MemberRemove": UnaryMethod(self._remove),
-            f"{_CLUSTER}MemberPromote": UnaryMethod(self._promote),
             f"{_MAINTENANCE}Alarm": UnaryMethod(self._alarm),
             f"{_MAINTENANCE}Status": UnaryMethod(self._status),
             f"{_MAINTENANCE}Defragment": UnaryMethod(self._defragment),
@@ -66,72 +46,6 @@ class MemberCalls:
 
     def _header(self) -> pb.ResponseHeader:
         return self._speaker.header(self._access.revision, self._access.term)
-
-    # ---- Cluster
-
-    def _members(self) -> dict[int, Member]:
-        """By id, in order of name."""
-        found = self._access.host.committed_configuration(self._access.group)
-        members = {} if found is None else all_members(found.configuration)
-        return {numeric_id(node): member for node, member in members.items()}
-
-    def _listed(self) -> list[pb.Member]:
-        return [
-            pb.Member(
-                ID=number,
-                name=member.node,
-                peerURLs=_urls(self._peer_addresses.get(member.node)),
-                clientURLs=_urls(self._client_addresses.get(member.node)),
-                isLearner=member.role is ReplicaRole.LEARNER,
-            )
-            for number, member in self._members().items()
-        ]
-
-    def _list(self, call: Call, data: bytes) -> None:
-        request = parsed(call, pb.MemberListRequest, data)
-        if request is not None:
-            call.answer(pb.MemberListResponse(header=self._header(), members=self._listed()).SerializeToString())
-
-    def _remove(self, call: Call, data: bytes) -> None:
-        request = parsed(call, pb.MemberRemoveRequest, data)
-        if request is None:
-            return
-        member = self._members().get(request.ID)
-        if member is None:
-            refuse(call, EtcdError.MEMBER_NOT_FOUND)
-            return
-        done = partial(self._changed, call, lambda: pb.MemberRemoveResponse(members=self._listed()))
-        self._access.host.administration.change_membership(self._access.group, remove=[member.node], done=done)
-
-    def _promote(self, call: Call, data: bytes) -> None:
-        request = parsed(call, pb.MemberPromoteRequest, data)
-        if request is None:
-            return
-        member = self._members().get(request.ID)
-        if member is None:
-            refuse(call, EtcdError.MEMBER_NOT_FOUND)
-        elif member.role is not ReplicaRole.LEARNER:
-            refuse(call, EtcdError.MEMBER_NOT_LEARNER)
-        else:
-            done = partial(self._changed, call, lambda: pb.MemberPromoteResponse(members=self._listed()))
-            voter = Member(member.node, member.store, ReplicaRole.FULL)
-            self._access.host.administration.change_membership(self._access.group, put=[voter], done=done)
-
-    def _changed(
-        self,
-        call: Call,
-        answer: "Callable[[], pb.MemberRemoveResponse | pb.MemberPromoteResponse | pb.MoveLeaderResponse]",
-        outcome: Outcome,
-    ) -> None:
-        """The end of what only the leader can do. Of another member etcd says so, too."""
-        if outcome.error is not None:
-            fail(call, _status_of_change(outcome.error))
-            return
-        message = answer()
-        message.header.CopyFrom(self._header())
-        call.answer(message.SerializeToString())
-
-    # ---- Maintenance
 
     def _replica(self, call: Call) -> Replica | None:
         """The replica here; None if there is none, and the call has ended with the reason."""
@@ -146,7 +60,7 @@ class MemberCalls:
         if request is None:
             return
         if request.action == pb.AlarmRequest.ACTIVATE:
-            fail(call, Status("UNIMPLEMENTED", "isochrone: alarms are raised by nobody here"))
+            fail(call, NO_ALARMS)
             return
         call.answer(pb.AlarmResponse(header=self._header()).SerializeToString())
 
@@ -213,28 +127,27 @@ class MemberCalls:
         self._access.ask_here(query.key, query, timeout_s(call), told)
 
     def _move_leader(self, call: Call, data: bytes) -> None:
+        """What only the leader can do: of another member etcd says so, too."""
         request = parsed(call, pb.MoveLeaderRequest, data)
         if request is None:
             return
-        member = self._members().get(request.targetID)
-        if member is None or member.role is not ReplicaRole.FULL:
+        found = self._access.host.committed_configuration(self._access.group)
+        members = {} if found is None else all_members(found.configuration)
+        target = next((member for node, member in members.items() if numeric_id(node) == request.targetID), None)
+        if target is None or target.role is not ReplicaRole.FULL:
             refuse(call, EtcdError.BAD_TRANSFEREE)
             return
-        done = partial(self._changed, call, pb.MoveLeaderResponse)
-        self._access.host.administration.transfer_leadership(self._access.group, member.node, done)
 
+        def done(outcome: Outcome) -> None:
+            match outcome.error:
+                case None:
+                    call.answer(pb.MoveLeaderResponse(header=self._header()).SerializeToString())
+                case NotLeader():
+                    refuse(call, EtcdError.NOT_LEADER)
+                case error:
+                    fail(call, status_of(error))
 
-def _not_offered(call: Call, _: bytes) -> None:
-    fail(call, NOT_OFFERED)
-
-
-def _status_of_change(error: IsochroneError) -> Status:
-    status = status_of(error)
-    return EtcdError.NOT_LEADER.value if status is EtcdError.NO_LEADER.value else status
-
-
-def _urls(address: str | None) -> list[str]:
-    return [] if address is None else [f"http://{address}"]
+        self._access.host.administration.transfer_leadership(self._access.group, target.node, done)
 
 
 def _hash_of(result: RangeResult) -> int:

@@ -3,11 +3,21 @@
 **Order.** Those that wait are granted strictly in order: nobody overtakes, even if what it wants would be compatible.
 Conversions stand before all others, in their own order, since nobody behind them could be granted before them anyway.
 
-**Deadlock.** A request waits for the holders that exclude it and for whoever stands before it. A cycle can only close
-when a request begins to wait, and then leads through it; so it is looked for then, from there, on every replica alike.
+**Owners.** A lease is one owner, across all locks of the group: it is taken to give nothing up before all that it waits
+for is granted. Whoever waits for independent things at a time does so under several leases.
+
+**Deadlock.** A request waits for the owners whose holds exclude it; for the requests ahead of it to be granted; and for
+the owners of those to give up, if they exclude it. New waits, and conversions granted past a queue, are the only
+changes that add edges, and all of these touch the owner or its request: so a cycle is looked for then, through these
+two, by the state at that entry, on every replica alike. There are no phantoms, as no edge is ever remembered.
+
+Everything here takes time that does not grow with the queue, but for the search, which looks at each request once; and
+there is no search for an owner that nobody can wait for.
 """
 
-from bisect import bisect_left, insort
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from isochrone.wire.locks import LockMode
@@ -74,11 +84,6 @@ class Request:
     """Its lease holds the lock already, in a weaker mode."""
 
 
-def _turn(request: Request) -> tuple[bool, int]:
-    """When it is a waiting request's turn: conversions first, each kind in the order in which they came."""
-    return not request.converts, request.ticket
-
-
 @dataclass(slots=True)
 class Ghost:
     """What a lost holder still excludes."""
@@ -90,22 +95,39 @@ class Ghost:
 
 @dataclass(slots=True)
 class Lock:
-    """One lock that is held, waited for or delayed. However many wait, a step costs no more than their logarithm."""
+    """One lock that is held, waited for or delayed."""
 
     held: dict[int, Request] = field(default_factory=dict)
-    """By lease; changed by `hold` and `give_up`."""
-    waiting: list[Request] = field(default_factory=list)
-    """In the order in which they are to be granted; changed by `enqueue` and `dequeue`."""
+    """By lease."""
+    converting: OrderedDict[int, Request] = field(default_factory=OrderedDict)
+    """Conversions that wait, by lease, in the order in which they are to be granted; all before the others."""
+    queued: OrderedDict[int, Request] = field(default_factory=OrderedDict)
+    """Other requests that wait, likewise."""
     ghosts: list[Ghost] = field(default_factory=list)
-    _waits: dict[int, Request] = field(default_factory=dict)
-    """Those that wait, by lease."""
     _modes: list[int] = field(default_factory=lambda: [0] * len(LockMode))
     """How many hold it in each mode."""
+    _deadlines: list[tuple[int, int, int]] = field(default_factory=list, compare=False)
+    """A heap of (deadline, ticket, lease) of requests that wait, some of them gone."""
 
     @property
     def idle(self) -> bool:
         """Whether nothing is to be known of it."""
-        return not (self.held or self.waiting or self.ghosts)
+        return not (self.held or self.converting or self.queued or self.ghosts)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many requests wait."""
+        return len(self.converting) + len(self.queued)
+
+    @property
+    def waiting(self) -> list[Request]:
+        """Who waits, in the order in which they are to be granted."""
+        return [*self.converting.values(), *self.queued.values()]
+
+    @property
+    def first(self) -> Request | None:
+        """Who is to be granted next."""
+        return next(iter((self.converting or self.queued).values()), None)
 
     def admits(self, lease: int, mode: LockMode) -> bool:
         """Whether nobody else excludes a mode now. Says nothing of whose turn it is."""
@@ -116,12 +138,12 @@ class Lock:
         return all(compatible(ghost.mode, mode) for ghost in self.ghosts)
 
     def hold(self, request: Request) -> None:
-        """The request is granted."""
+        """The request is granted. Its lease must not hold the lock any more."""
         self.held[request.lease] = request
         self._modes[request.mode] += 1
 
-    def give_up(self, lease: int) -> Request | None:
-        """A lease holds it no longer. Returns what it held."""
+    def drop(self, lease: int) -> Request | None:
+        """The lease holds the lock no more. Returns what it held."""
         held = self.held.pop(lease, None)
         if held is not None:
             self._modes[held.mode] -= 1
@@ -129,55 +151,50 @@ class Lock:
 
     def enqueue(self, request: Request) -> None:
         """Let a request wait at its place."""
-        self.waiting.insert(self._place(request), request)
-        self._waits[request.lease] = request
+        (self.converting if request.converts else self.queued)[request.lease] = request
+        if request.deadline:
+            heapq.heappush(self._deadlines, (request.deadline, request.ticket, request.lease))
+            if len(self._deadlines) > 2 * self.waiting_count + _SLACK:
+                self._deadlines = [(each.deadline, each.ticket, each.lease) for each in self.waiting if each.deadline]
+                heapq.heapify(self._deadlines)
 
     def dequeue(self, request: Request) -> None:
         """The request waits no longer."""
-        del self.waiting[self._place(request)]
-        del self._waits[request.lease]
-
-    def _place(self, request: Request) -> int:
-        return bisect_left(self.waiting, _turn(request), key=_turn)
+        del (self.converting if request.converts else self.queued)[request.lease]
 
     def waiting_of(self, lease: int) -> Request | None:
         """The request of a lease that waits."""
-        return self._waits.get(lease)
+        return self.converting.get(lease) or self.queued.get(lease)
 
-    def excluding(self, mode: LockMode) -> list[int]:
-        """Leases that hold it in a mode which excludes this one."""
-        return [held.lease for held in self.held.values() if not compatible(held.mode, mode)]
-
-    def ahead_of(self, request: Request) -> list[int]:
-        """The lease that waits just before a request. Who stands further ahead is found through that one."""
-        place = self._place(request)
-        return [self.waiting[place - 1].lease] if place else []
+    def late(self, timestamp: int) -> Iterator[Request]:
+        """Requests whose deadline has come, in that order; each must be dequeued before the next is asked for."""
+        while (request := self._next_late()) is not None and request.deadline <= timestamp:
+            yield request
 
     def next_moment(self) -> int:
         """Earliest timestamp at which time alone changes something; 0 for never."""
         moments = [ghost.until for ghost in self.ghosts]
-        moments += [request.deadline for request in self.waiting if request.deadline]
+        request = self._next_late()
+        if request is not None:
+            moments.append(request.deadline)
         return min(moments, default=0)
 
+    def _next_late(self) -> Request | None:
+        while self._deadlines:
+            _, ticket, lease = self._deadlines[0]
+            request = self.waiting_of(lease)
+            if request is not None and request.ticket == ticket:
+                return request
+            heapq.heappop(self._deadlines)
+        return None
 
-class _Holders:
-    """Names the holders that exclude the requests of a lock, but each of them once for all that ask for one mode.
 
-    So a search through a long queue stays linear: whoever is named again has been looked at.
-    """
+_SLACK = 64
+"""So many deadlines may be out of date beside as many as hold."""
 
-    def __init__(self, locks: dict[bytes, Lock]) -> None:
-        self._locks = locks
-        self._left: dict[tuple[bytes, LockMode], list[int]] = {}
-
-    def excluding(self, name: bytes, request: Request) -> list[int]:
-        """Leases that hold the lock, exclude the request, and were not named before; never the request's own."""
-        place = (name, request.mode)
-        left = self._left.get(place)
-        if left is None:
-            left = self._locks[name].excluding(request.mode)
-        self._left[place] = [lease for lease in left if lease == request.lease]
-        return [lease for lease in left if lease != request.lease]
+_Node = tuple[bytes, int]
+"""Of the graph of waits: a request by lock and lease; with no name, all that the lease holds."""
+_NO_NAME = b""
 
 
 @dataclass(slots=True)
@@ -185,47 +202,30 @@ class LockTable:
     """All locks of a group."""
 
     locks: dict[bytes, Lock] = field(default_factory=dict)
-    owners: dict[int, dict[bytes, None]] = field(default_factory=dict)
-    """Names that a lease holds or waits for."""
-    waits: dict[int, dict[bytes, None]] = field(default_factory=dict)
-    """Names that a lease waits for."""
-    ordered: dict[int, list[bytes]] = field(default_factory=dict)
-    """Names that a lease holds by the rules of the hierarchy, in order."""
+    owners: dict[int, dict[bytes, int]] = field(default_factory=dict)
+    """How many requests a lease has at which locks: one that it holds or waits for, or both."""
+    below: dict[tuple[int, bytes], int] = field(default_factory=dict)
+    """How many requests a lease has that rest on its holding a lock, by the lock above."""
 
-    def hold(self, name: bytes, request: Request) -> None:
-        """A request is granted."""
-        self.locks[name].hold(request)
-        if request.hierarchical:
-            insort(self.ordered.setdefault(request.lease, []), name)
+    def enter(self, name: bytes, request: Request, parent: bytes | None) -> None:
+        """A request holds the lock or waits for it. `parent` is the lock that it rests on."""
+        names = self.owners.setdefault(request.lease, {})
+        names[name] = names.get(name, 0) + 1
+        if parent is not None:
+            self.below[request.lease, parent] = self.below.get((request.lease, parent), 0) + 1
 
-    def give_up(self, name: bytes, lease: int) -> Request | None:
-        """A lease holds a lock no longer. Returns what it held."""
-        held = self.locks[name].give_up(lease)
-        if held is not None and held.hierarchical:
-            names = self.ordered[lease]
-            del names[bisect_left(names, name)]
+    def leave(self, name: bytes, request: Request, parent: bytes | None) -> None:
+        """A request neither holds the lock nor waits for it any more."""
+        names = self.owners[request.lease]
+        names[name] -= 1
+        if not names[name]:
+            del names[name]
             if not names:
-                del self.ordered[lease]
-        return held
-
-    def ordered_below(self, name: bytes, lease: int) -> bytes | None:
-        """A lock below this one that a lease holds by the rules of the hierarchy; None if there is none."""
-        names, below = self.ordered.get(lease, []), name + b"/"
-        place = bisect_left(names, below)
-        return names[place] if place < len(names) and names[place].startswith(below) else None
-
-    def wait(self, name: bytes, request: Request) -> None:
-        """Let a request wait for a lock."""
-        self.locks[name].enqueue(request)
-        self.waits.setdefault(request.lease, {})[name] = None
-
-    def end_wait(self, name: bytes, request: Request) -> None:
-        """The request waits no longer."""
-        self.locks[name].dequeue(request)
-        names = self.waits[request.lease]
-        del names[name]
-        if not names:
-            del self.waits[request.lease]
+                del self.owners[request.lease]
+        if parent is not None:
+            self.below[request.lease, parent] -= 1
+            if not self.below[request.lease, parent]:
+                del self.below[request.lease, parent]
 
     def started(self, lease: int) -> int:
         """When a lease began what it now holds or waits for: the ticket of its oldest request."""
@@ -236,55 +236,78 @@ class LockTable:
             if request is not None
         )
 
-    def cycle(self, name: bytes, request: Request) -> list[tuple[bytes, Request]]:
-        """A cycle of waits through a request: the waiting requests in it, beginning with this one; empty for none."""
-        if not self._anybody_waits_for(name, request):
-            return []
-        cause: dict[tuple[bytes, int], tuple[bytes, int] | None] = {(name, request.lease): None}
-        holders = _Holders(self.locks)
-        stack = [(name, request)]
-        while stack:
-            at, waits = stack.pop()
-            for lease in sorted(holders.excluding(at, waits) + self.locks[at].ahead_of(waits)):
-                if lease == request.lease:
-                    return self._path(cause, (at, waits.lease))
-                for other in sorted(self.waits.get(lease, ())):
-                    further = self.locks[other].waiting_of(lease)
-                    if further is not None and (other, lease) not in cause:
-                        cause[other, lease] = (at, waits.lease)
-                        stack.append((other, further))
+    def cycle(self, name: bytes, lease: int) -> list[tuple[bytes, Request]]:
+        """A shortest cycle of waits through a lease, or its request at a lock: what waits in it; empty for none."""
+        lock = self.locks.get(name)
+        request = lock.waiting_of(lease) if lock else None
+        if request is not None and not request.converts and len(self.owners[lease]) == 1:
+            return []  # the last in the queue, and holds nothing: nobody waits for it
+        return self._cycle_from((_NO_NAME, lease)) or ([] if request is None else self._cycle_from((name, lease)))
+
+    def _cycle_from(self, start: _Node) -> list[tuple[bytes, Request]]:
+        causes: dict[_Node, _Node] = {}
+        nodes, seen = deque([start]), _Seen()
+        while nodes:
+            node = nodes.popleft()
+            for further in self._waits_for(node, seen):
+                if further == start:
+                    return self._path(causes, start, node)
+                if further not in causes:
+                    causes[further] = node
+                    nodes.append(further)
         return []
 
-    def _anybody_waits_for(self, name: bytes, request: Request) -> bool:
-        """Whether the lease of a request is in anybody's way. Most are not, however long the queue that they join."""
-        lock = self.locks[name]
-        if lock.waiting[-1] is not request or request.lease in lock.held:
-            return True
-        return any(self.locks[other].waiting for other in self.owners[request.lease] if other != name)
+    def _path(self, causes: dict[_Node, _Node], start: _Node, last: _Node) -> list[tuple[bytes, Request]]:
+        path = [last]
+        while path[-1] != start:
+            path.append(causes[path[-1]])
+        waiting = [(name, self.locks[name].waiting_of(lease)) for name, lease in reversed(path) if name]
+        return [(name, request) for name, request in waiting if request is not None]
 
-    def _path(
-        self, cause: dict[tuple[bytes, int], tuple[bytes, int] | None], last: tuple[bytes, int]
-    ) -> list[tuple[bytes, Request]]:
-        path: list[tuple[bytes, Request]] = []
-        at: tuple[bytes, int] | None = last
-        while at is not None:
-            name, lease = at
-            waits = self.locks[name].waiting_of(lease)
-            assert waits is not None, at
-            path.append((name, waits))
-            at = cause[at]
-        return path[::-1]
-
-    def own(self, lease: int, name: bytes) -> None:
-        """A lease holds a name or waits for it."""
-        self.owners.setdefault(lease, {})[name] = None
-
-    def disown(self, lease: int, name: bytes) -> None:
-        """A lease has given up a hold or a wait; forget that it has to do with the name, if it has no more."""
-        lock = self.locks[name]
-        if lease in lock.held or lock.waiting_of(lease) is not None:
+    def _waits_for(self, node: _Node, seen: "_Seen") -> Iterator[_Node]:
+        """What must come first. Leaves out what another node of the same search has been told already."""
+        name, lease = node
+        if not name:
+            for other in sorted(self.owners.get(lease, ())):
+                if self.locks[other].waiting_of(lease) is not None:
+                    yield other, lease
             return
-        names = self.owners[lease]
-        del names[name]
-        if not names:
-            del self.owners[lease]
+        lock = self.locks[name]
+        request = lock.waiting_of(lease)
+        assert request is not None, node
+        if request.converts or (name, request.mode) not in seen.holders:
+            for other_lease, held in sorted(lock.held.items()):
+                if other_lease != lease and not compatible(held.mode, request.mode):
+                    yield _NO_NAME, other_lease
+            if not request.converts:
+                seen.holders[name, request.mode] = True
+        queue = seen.queue_of(name, lock)
+        place = seen.places[name][lease]
+        for ahead in queue[seen.ahead.get((name, request.mode), 0) : place]:
+            yield name, ahead.lease
+            if not compatible(ahead.mode, request.mode):
+                yield _NO_NAME, ahead.lease
+        seen.ahead[name, request.mode] = max(place, seen.ahead.get((name, request.mode), 0))
+
+
+class _Seen:
+    """What one search has looked at: requests of one mode that wait for one lock wait for much the same."""
+
+    __slots__ = ("_queues", "ahead", "holders", "places")
+
+    def __init__(self) -> None:
+        self.holders: dict[tuple[bytes, LockMode], bool] = {}
+        """Whose holders were named."""
+        self.ahead: dict[tuple[bytes, LockMode], int] = {}
+        """How many of the queue were named."""
+        self.places: dict[bytes, dict[int, int]] = {}
+        """Places in the queue, by lease."""
+        self._queues: dict[bytes, list[Request]] = {}
+
+    def queue_of(self, name: bytes, lock: Lock) -> list[Request]:
+        """Who waits for a lock, in order."""
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = lock.waiting
+            self.places[name] = {request.lease: place for place, request in enumerate(queue)}
+        return queue

@@ -55,6 +55,8 @@ from isochrone.wire.records import record_key, record_lease, record_value
 
 WAITING_MAX = 2_000
 """Most requests that wait for one lock; beyond, `QueueFull`. A search for a cycle may have to look at all of them."""
+LOCKS_PER_LEASE_MAX = 10_000
+"""Most locks that one lease holds or waits for; beyond, `QueueFull`."""
 
 _COUNTER_BITS = 32
 _NAME = struct.Struct(">H")
@@ -75,45 +77,69 @@ def apply_acquire(context: ApplyContext, operation: Operation) -> PackedResult:
     _pass_time(context, state, name)
     lock = data.locks.locks.get(name) or Lock()
     held, waiting = lock.held.get(lease), lock.waiting_of(lease)
+    if held is not None and (held.request == operation.request or (waiting is None and _adds_nothing(held, operation))):
+        return _result(context, LockEnd.GRANTED, held)
     if waiting is not None:
         if waiting.request != operation.request:
             raise InvalidRequest(f"lease {lease} waits for lock {name[:64]!r} already, by request {waiting.request}")
         return _result(context, LockEnd.WAITING, waiting)
-    if held is not None and (held.request == operation.request or covers(held.mode, operation.mode)):
-        return _result(context, LockEnd.GRANTED, held)
     request = _new_request(context, operation, held)
-    if operation.hierarchical:
+    if request.hierarchical:
         _check_parent(data, state, request, name)
-    free = lock.admits(lease, request.mode) and not (lock.waiting if held is None else _converting(lock))
-    if not free and not operation.wait_ms:
-        raise LockHeld(f"lock {name[:64]!r} is held or waited for in a mode that excludes {operation.mode.name}")
-    if not free and len(lock.waiting) >= WAITING_MAX:
-        raise QueueFull(f"{len(lock.waiting)} requests wait for lock {name[:64]!r} already")
+    free = lock.admits(lease, request.mode) and not (lock.converting or (held is None and lock.queued))
+    _check_room(data, lock, name, operation, free=free)
     data.locks.locks[name] = lock
-    data.locks.own(lease, name)
+    data.locks.enter(name, request, _parent(state, name, request))
     if free:
         context.happened.append(Happening.LOCK_GRANTED)
         _grant(context, state, name, request)
     else:
-        _wait(context, state, name, request)
+        lock.enqueue(request)
+        _write_row(context, state, name, request)
+    _end_cycles(context, name, request)
     _note_moment(context, name)
     return _result(context, LockEnd.GRANTED if request.token else LockEnd.WAITING, request)
 
 
+def _adds_nothing(held: Request, operation: LockAcquire) -> bool:
+    return (
+        covers(held.mode, operation.mode)
+        and (held.hierarchical or not operation.hierarchical)
+        and (held.announce or not operation.announce)
+    )
+
+
 def _new_request(context: ApplyContext, operation: LockAcquire, held: Request | None) -> Request:
+    """A conversion adds to what its lease holds, and takes nothing from it."""
     waits_ms = operation.wait_ms
+    announces_before = held is not None and held.announce and not operation.announce
     return Request(
         lease=operation.lease,
         request=operation.request,
         mode=operation.mode if held is None else joined(held.mode, operation.mode),
         ticket=context.timestamp,
         deadline=context.timestamp + waits_ms * NS_PER_MS if waits_ms > 0 else 0,
-        delay_ms=operation.delay_ms,
-        hierarchical=operation.hierarchical,
-        announce=operation.announce,
-        value=operation.value,
+        delay_ms=max(operation.delay_ms, held.delay_ms if held else 0),
+        hierarchical=operation.hierarchical or (held is not None and held.hierarchical),
+        announce=operation.announce or announces_before,
+        value=held.value if held is not None and announces_before else operation.value,
         converts=held is not None,
     )
+
+
+def _check_room(data: GroupData, lock: Lock, name: bytes, operation: LockAcquire, *, free: bool) -> None:
+    if not free and not operation.wait_ms:
+        raise LockHeld(f"lock {name[:64]!r} is held or waited for in a mode that excludes {operation.mode.name}")
+    if not free and lock.waiting_count >= WAITING_MAX:
+        raise QueueFull(f"{lock.waiting_count} requests wait for lock {name[:64]!r} already")
+    owned = data.locks.owners.get(operation.lease, {})
+    if len(owned) >= LOCKS_PER_LEASE_MAX and name not in owned:
+        raise QueueFull(f"lease {operation.lease} has {len(owned)} locks already")
+
+
+def _parent(state: KeyspaceState, name: bytes, request: Request) -> bytes | None:
+    """The lock that a request rests on."""
+    return parent_of(name, state.prefix) if request.hierarchical else None
 
 
 def _check_parent(data: GroupData, state: KeyspaceState, request: Request, name: bytes) -> None:
@@ -127,22 +153,20 @@ def _check_parent(data: GroupData, state: KeyspaceState, request: Request, name:
         raise LockOrder(f"lock {name[:64]!r} needs {parent[:64]!r} held in {needed} first, by the same lease")
 
 
-def _converting(lock: Lock) -> bool:
-    return bool(lock.waiting) and lock.waiting[0].converts
+def _end_cycles(context: ApplyContext, name: bytes, request: Request) -> None:
+    """End the youngest request of every cycle of waits that a request closes, be it granted or waiting.
 
-
-def _wait(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request) -> None:
-    """Let a request wait, and end the youngest request of every cycle of waits that this closes."""
+    The youngest is the one of the lease that has begun last with what it now holds or waits for.
+    """
     table = context.data.locks
-    table.wait(name, request)
-    _write_row(context, state, name, request)
-    while not request.token and (cycle := table.cycle(name, request)):
+    while cycle := table.cycle(name, request.lease):
         probe("locks.deadlock")
-        at, victim = max(cycle, key=lambda item: (table.started(item[1].lease), item[1].lease))
-        _end_waiting(context, context.data.keyspace_of(at), at, victim, LockEnd.DEADLOCK)
+        at, victim = max(cycle, key=lambda item: (table.started(item[1].lease), item[1].lease, item[1].ticket))
+        state = context.data.keyspace_of(at)
+        _end_waiting(context, state, at, victim, LockEnd.DEADLOCK)
         if victim is request:
             raise Deadlock(f"waiting for lock {name[:64]!r} would close a cycle of {len(cycle)} waits")
-        _advance(context, context.data.keyspace_of(at), at)
+        _advance(context, state, at)
 
 
 def apply_release(context: ApplyContext, operation: Operation) -> PackedResult:
@@ -154,9 +178,8 @@ def apply_release(context: ApplyContext, operation: Operation) -> PackedResult:
     held = lock.held.get(lease) if lock else None
     if lock is None or held is None or operation.token not in (0, held.token):
         raise LockNotHeld(f"lock {name[:64]!r} is not held by lease {lease} with this token")
-    below = data.locks.ordered_below(name, lease)
-    if below is not None:
-        raise LockOrder(f"lock {below[:64]!r} is to be released before {name[:64]!r}, which lies above")
+    if (lease, name) in data.locks.below:
+        raise LockOrder(f"what lies below lock {name[:64]!r} is to be given up first; lease {lease} has locks there")
     converting = lock.waiting_of(lease)
     if converting is not None:
         _end_waiting(context, state, name, converting, LockEnd.WITHDRAWN)
@@ -215,7 +238,7 @@ def _pass_time(context: ApplyContext, state: KeyspaceState, name: bytes) -> None
     for ghost in [ghost for ghost in lock.ghosts if ghost.until <= context.timestamp]:
         lock.ghosts.remove(ghost)
         context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, ghost.ticket)] = None
-    for request in [request for request in lock.waiting if 0 < request.deadline <= context.timestamp]:
+    for request in lock.late(context.timestamp):
         _end_waiting(context, state, name, request, LockEnd.TIMED_OUT)
     _advance(context, state, name)
 
@@ -223,9 +246,8 @@ def _pass_time(context: ApplyContext, state: KeyspaceState, name: bytes) -> None
 def _advance(context: ApplyContext, state: KeyspaceState, name: bytes) -> None:
     """Grant in order, as far as possible."""
     lock = context.data.locks.locks.get(name)
-    while lock is not None and lock.waiting and lock.admits(lock.waiting[0].lease, lock.waiting[0].mode):
-        request = lock.waiting[0]
-        context.data.locks.end_wait(name, request)
+    while lock is not None and (request := lock.first) is not None and lock.admits(request.lease, request.mode):
+        lock.dequeue(request)
         _grant(context, state, name, request)
         context.lock_notices.append(_notice(context, name, request, LockEnd.GRANTED))
     if lock is not None and lock.idle:
@@ -233,12 +255,13 @@ def _advance(context: ApplyContext, state: KeyspaceState, name: bytes) -> None:
 
 
 def _grant(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request) -> None:
-    before = context.data.locks.give_up(name, request.lease)
+    lock = context.data.locks.locks[name]
+    before = lock.drop(request.lease)
     if before is not None:
-        context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, before.ticket)] = None
+        _forget(context, state, name, before)
     request.token = _next_token(context, state)
     request.converts = False
-    context.data.locks.hold(name, request)
+    lock.hold(request)
     _write_row(context, state, name, request)
     if request.announce:
         set_key(context, state, name, request.value, request.lease, state.history.current(name))
@@ -246,8 +269,8 @@ def _grant(context: ApplyContext, state: KeyspaceState, name: bytes, request: Re
 
 def _give_up(context: ApplyContext, state: KeyspaceState, name: bytes, held: Request, *, clean: bool) -> None:
     lock = context.data.locks.locks[name]
-    context.data.locks.give_up(name, held.lease)
-    context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, held.ticket)] = None
+    lock.drop(held.lease)
+    _forget(context, state, name, held)
     if not clean and held.delay_ms:
         probe("locks.delay")
         ghost = Ghost(held.mode, context.timestamp + held.delay_ms * NS_PER_MS, held.ticket)
@@ -257,14 +280,18 @@ def _give_up(context: ApplyContext, state: KeyspaceState, name: bytes, held: Req
     announced = state.history.current(name) if held.announce else None
     if announced is not None and record_lease(announced) == held.lease:
         remove_key(context, state, name, announced)
-    context.data.locks.disown(held.lease, name)
 
 
 def _end_waiting(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request, end: LockEnd) -> None:
-    context.data.locks.end_wait(name, request)
-    context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, request.ticket)] = None
+    context.data.locks.locks[name].dequeue(request)
+    _forget(context, state, name, request)
     context.lock_notices.append(_notice(context, name, request, end))
-    context.data.locks.disown(request.lease, name)
+
+
+def _forget(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request) -> None:
+    """A request neither holds the lock nor waits for it any more."""
+    context.rows[state.keyspace, TABLE_LOCKS, _row_key(name, request.ticket)] = None
+    context.data.locks.leave(name, request, _parent(state, name, request))
 
 
 def _notice(context: ApplyContext, name: bytes, request: Request, end: LockEnd) -> LockNotice:
@@ -412,10 +439,10 @@ def restore_lock_row(data: GroupData, state: KeyspaceState, key: bytes, value: b
         lease, number, LockMode(mode), ticket, until, delay_ms, hierarchical, announce, text, token, converts
     )
     if token:
-        data.locks.hold(name, request)
+        lock.hold(request)
     else:
-        data.locks.wait(name, request)
-    data.locks.own(lease, name)
+        lock.enqueue(request)
+    data.locks.enter(name, request, _parent(state, name, request))
 
 
 LOCK_HANDLERS: Handlers = {

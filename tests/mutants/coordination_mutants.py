@@ -31,8 +31,8 @@ COORDINATION_MUTANTS = (
     Mutant(
         name="whoever waits is granted the lock beside its holder",
         file=LOCKS,
-        old="lock.admits(lock.waiting[0].lease, lock.waiting[0].mode)",
-        new="True",
+        old=" and lock.admits(request.lease, request.mode)",
+        new="",
         test=_RUNS,
     ),
     Mutant(

@@ -13,6 +13,7 @@ _LESSOR = "tests/unit/regions/test_lessor.py::test_"
 _HUB = "tests/unit/regions/test_watch_hub.py::test_"
 _LOCKS = "tests/unit/regions/state/test_locks.py::test_"
 _LINES = "tests/unit/node/test_watch_lines.py::test_"
+_DEADLOCKS = "tests/unit/regions/state/test_deadlocks.py::test_"
 _SDK = "tests/unit/client/test_watches.py::test_"
 _SQL_FENCE = "tests/integration/client/test_fences_sqlite.py::test_the_gate_keeps_its_claims"
 _HOST = "tests/unit/regions/test_host_client_leases.py::test_"
@@ -98,23 +99,58 @@ SERVICE_MUTANTS = (
     Mutant(
         name="who wants what is compatible overtakes the queue",
         file=LOCKS,
-        old=" and not (lock.waiting if held is None else _converting(lock))\n",
+        old=" and not (lock.converting or (held is None and lock.queued))\n",
         new="\n",
         test=_LOCKS + "x_is_not_starved_by_a_stream_of_s",
     ),
     Mutant(
         name="cycles of waits are not looked for",
         file=TABLE,
-        old="                if lease == request.lease:\n                    return",
-        new="                if lease == -request.lease:\n                    return",
-        test=_LOCKS + "of_two_that_upgrade_the_younger_fails",
+        old="                if further == start:\n",
+        new="                if further is start:\n",
+        test=_DEADLOCKS + "of_two_that_upgrade_the_younger_fails",
     ),
     Mutant(
         name="the queue is no part of the graph of waits",
         file=TABLE,
-        old="        return [self.waiting[place - 1].lease] if place else []\n",
-        new="        return []\n",
-        test=_LOCKS + "a_queue_alone_can_close_a_cycle",
+        old="            if not compatible(ahead.mode, request.mode):\n",
+        new="            if not request:\n",
+        test=_DEADLOCKS + "a_queue_alone_can_close_a_cycle",
+    ),
+    Mutant(
+        name="whoever stands ahead is waited for in all that it wants",
+        file=TABLE,
+        old="            yield name, ahead.lease\n",
+        new="            yield name, ahead.lease\n            yield _NO_NAME, ahead.lease\n",
+        test=_DEADLOCKS + "standing_behind_one_that_excludes_nothing_is_no_wait_for_all_that_it_wants",
+    ),
+    Mutant(
+        name="cycles are looked for through the new request alone",
+        file=TABLE,
+        old="        return self._cycle_from((_NO_NAME, lease)) or (",
+        new="        return (",
+        test=_DEADLOCKS + "a_conversion_may_close_a_cycle_by_another_wait_of_its_lease",
+    ),
+    Mutant(
+        name="a conversion that is granted past a queue closes no cycle",
+        file=LOCKS,
+        old="    _end_cycles(context, name, request)\n",
+        new="    if not free:\n        _end_cycles(context, name, request)\n",
+        test=_DEADLOCKS + "a_conversion_granted_past_a_queue_may_close_a_cycle",
+    ),
+    Mutant(
+        name="a lock above may be given up while one below is waited for",
+        file=LOCKS,
+        old="    if (lease, name) in data.locks.below:\n",
+        new="    if (lease, name) in data.locks.below and lock.converting:\n",
+        test=_DEADLOCKS + "a_lock_is_not_given_up_while_one_below_it_is_waited_for",
+    ),
+    Mutant(
+        name="a conversion forgets what its lease asked for before",
+        file=LOCKS,
+        old="operation.hierarchical or (held is not None and held.hierarchical)",
+        new="operation.hierarchical",
+        test=_DEADLOCKS + "a_conversion_keeps_what_its_lease_asked_for_before",
     ),
     Mutant(
         name="there is no lock-delay",

@@ -50,6 +50,10 @@ class Waiting:
     converts: bool
 
 
+Node = tuple[bytes | None, int]
+"""A lease's request at a lock; with None, the lease."""
+
+
 @dataclass
 class Model:
     """One list of holders and one of waiting requests for each name."""
@@ -60,25 +64,28 @@ class Model:
     def admits(self, name: bytes, lease: int, mode: LockMode) -> bool:
         return all(compatible(held, mode) for other, held in self.held[name].items() if other != lease)
 
-    def waits_for(self, lease: int) -> set[int]:
-        """Directly: holders that exclude it, and everybody ahead of it."""
-        found: set[int] = set()
-        for name, queue in self.waiting.items():
-            for place, request in enumerate(queue):
-                if request.lease == lease:
-                    found |= {o for o, m in self.held[name].items() if o != lease and not compatible(m, request.mode)}
-                    found |= {ahead.lease for ahead in queue[:place] if ahead.lease != lease}
-        return found
+    def waits_for(self, node: Node) -> set[Node]:
+        """What must come before: all that a lease waits for, or what keeps one of its requests from being granted."""
+        name, lease = node
+        if name is None:
+            return {(at, lease) for at, queue in self.waiting.items() for request in queue if request.lease == lease}
+        queue = self.waiting[name]
+        place = next(place for place, request in enumerate(queue) if request.lease == lease)
+        mode = queue[place].mode
+        found: set[Node] = {(None, o) for o, m in self.held[name].items() if o != lease and not compatible(m, mode)}
+        found |= {(name, ahead.lease) for ahead in queue[:place]}
+        return found | {(None, ahead.lease) for ahead in queue[:place] if not compatible(ahead.mode, mode)}
+
+    def on_a_cycle(self, node: Node) -> bool:
+        reached, edge = set[Node](), self.waits_for(node)
+        while edge - reached:
+            reached |= edge
+            edge = {further for other in edge for further in self.waits_for(other)} - reached
+        return node in reached
 
     def deadlocked(self) -> bool:
-        for lease in LEASES:
-            reached, edge = set[int](), self.waits_for(lease)
-            while edge - reached:
-                reached |= edge
-                edge = {further for other in reached for further in self.waits_for(other)}
-            if lease in reached:
-                return True
-        return False
+        waiting = [(name, request.lease) for name, queue in self.waiting.items() for request in queue]
+        return any(self.on_a_cycle(node) for node in waiting)
 
     def advance(self) -> None:
         for name, queue in self.waiting.items():
@@ -95,6 +102,8 @@ class World:
         self.log = StateLog()
         self.model = Model()
         self.number = 0
+        self.token = 0
+        """Of the last answer."""
         self.highest = {name[:2]: 0 for name in NAMES}
         """Largest token given out so far in each keyspace."""
         for lease in LEASES:
@@ -108,41 +117,50 @@ class World:
         self.number += 1
         operation = LockAcquire(name, lease, self.number, mode, wait_ms)
         held = model.held[name].get(lease)
-        asked_at_ms = self.log.now_ms
-        try:
-            result = self.log.do(operation)
-        except LockHeld:
-            assert wait_ms == 0
-            return
-        except Deadlock:
-            self.take_notices(name, lease)
-            return
-        except IsochroneError as error:
-            raise AssertionError(error) from error
-        assert isinstance(result, LockResult)
         if held is not None and covers(held, mode):
-            assert result.end is LockEnd.GRANTED
+            assert self.asked(operation) is LockEnd.GRANTED
             return
         wanted = mode if held is None else joined(held, mode)
         converting = [request for request in model.waiting[name] if request.converts]
         ahead = converting if held is not None else model.waiting[name]
-        if model.admits(name, lease, wanted) and not ahead:
-            assert result.end is LockEnd.GRANTED
+        free = model.admits(name, lease, wanted) and not ahead
+        if not free and not wait_ms:
+            assert self.asked(operation) is LockHeld
+            return
+        if free:
             model.held[name][lease] = wanted
         else:
-            deadline_ms = asked_at_ms + wait_ms if wait_ms > 0 else 1 << 60
+            deadline_ms = self.log.now_ms + wait_ms if wait_ms > 0 else 1 << 60
             request = Waiting(lease, wanted, deadline_ms, held is not None)
             model.waiting[name].insert(len(converting) if held is not None else len(model.waiting[name]), request)
-        if result.end is LockEnd.GRANTED:
-            assert result.token > self.highest[name[:2]]
-        self.take_notices(name, lease)
-        self.highest[name[:2]] = max(self.highest[name[:2]], result.token)
+        end = self.asked(operation)
+        if free:
+            assert self.token > self.highest[name[:2]]
+            self.highest[name[:2]] = self.token
+        self.end_cycles()
+        waits = any(request.lease == lease for request in model.waiting[name])
+        if model.held[name].get(lease) is wanted:
+            assert end is LockEnd.GRANTED
+        else:
+            assert end is (LockEnd.WAITING if waits else Deadlock)
 
-    def take_notices(self, name: bytes, lease: int) -> None:
+    def asked(self, operation: LockAcquire) -> LockEnd | type[IsochroneError]:
+        """How it ended."""
+        try:
+            result = self.log.do(operation)
+        except IsochroneError as error:
+            return type(error)
+        assert isinstance(result, LockResult)
+        self.token = result.token
+        return result.end
+
+    def end_cycles(self) -> None:
+        """Whoever was ended stood in a cycle, and nothing else ends anybody."""
         for notice in self.log.last.lock_notices:
             if notice.end is LockEnd.DEADLOCK:
+                assert self.model.on_a_cycle((notice.name, notice.lease))
                 self.model.drop_waiting(notice.name, notice.lease)
-        self.model.advance()
+                self.model.advance()
         self.check_tokens()
 
     def check_tokens(self) -> None:

@@ -1,24 +1,21 @@
 """Locks: modes, fairness, conversions, deadlock, lock-delay, hierarchy, tokens, and what survives a restart."""
 
 import pytest
-from state_log import StateLog, same_state
+from lock_log import IS, IX, NAME, SIX, Locks, S, X
+from state_log import same_state
 
-from isochrone.errors import Deadlock, InvalidRequest, LeaseNotFound, LockHeld, LockNotHeld, LockOrder, QueueFull
+from isochrone.errors import InvalidRequest, LeaseNotFound, LockHeld, LockNotHeld, QueueFull
 from isochrone.ids import NS_PER_MS
 from isochrone.regions.state import locks as lock_state
 from isochrone.regions.state.lock_table import compatible, covers, joined
 from isochrone.regions.state.locks import answer_wait
-from isochrone.regions.state.model import LockNotice
 from isochrone.wire.kv import ALL, Compact, Compare, Put, Range, Relation, Target, Txn, TxnResult
-from isochrone.wire.leases import LeaseExpire, LeaseGrant, LeaseRevoke, LockTick, encode_housekeeping
+from isochrone.wire.leases import LeaseRevoke, LockTick
 from isochrone.wire.locks import (
-    WAIT_FOREVER,
     KeyResult,
     LockAcquire,
     LockEnd,
     LockMode,
-    LockQuery,
-    LockQueryResult,
     LockRelease,
     LockResult,
     LockWait,
@@ -27,60 +24,6 @@ from isochrone.wire.locks import (
     TakeFirst,
     unpack_lock_result,
 )
-from isochrone.wire.messages import EntryKind
-
-IS, IX, S, SIX, X = LockMode
-NAME = b"k/lock"
-
-
-class Locks(StateLog):
-    """A log with leases 1 to 9, and short words for what they do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for lease in range(1, 10):
-            self.do(LeaseGrant(lease, 30_000))
-        self.requests = 0
-        self.notices: list[LockNotice] = []
-
-    def acquire(
-        self, lease: int, mode: LockMode = X, name: bytes = NAME, wait_ms: int = WAIT_FOREVER, **more: object
-    ) -> LockResult:
-        self.requests += 1
-        operation = LockAcquire(name, lease, self.requests, mode, wait_ms, **more)  # type: ignore[arg-type]
-        return self.done(operation)
-
-    def done(self, operation: LockAcquire | LockRelease | LockWithdraw) -> LockResult:
-        try:
-            result = self.do(operation)
-        finally:
-            self.notices += self.last.lock_notices
-        assert isinstance(result, LockResult)
-        return result
-
-    def free(self, lease: int, name: bytes = NAME) -> None:
-        self.done(LockRelease(name, lease))
-
-    def keep_house(self, *commands: LeaseExpire | LockTick) -> None:
-        self.log(EntryKind.HOUSEKEEPING, [encode_housekeeping(command) for command in commands])
-        self.notices += self.last.lock_notices
-        self.now_ms += 1
-
-    def lose(self, lease: int) -> None:
-        """The lease runs out."""
-        self.keep_house(LeaseExpire(lease, self.entries[-1].term, 0))
-
-    def holders(self, name: bytes = NAME) -> list[int]:
-        return [item.lease for item in self.view(name).requests if item.token]
-
-    def waiters(self, name: bytes = NAME) -> list[int]:
-        return [item.lease for item in self.view(name).requests if not item.token]
-
-    def view(self, name: bytes = NAME) -> LockQueryResult:
-        result = self.ask(LockQuery(name))
-        assert isinstance(result, LockQueryResult)
-        return result
-
 
 # ---- modes
 
@@ -310,106 +253,6 @@ def test_a_lost_reader_delays_only_writers_and_a_release_delays_nobody() -> None
     clean.acquire(3, X, name=b"k/other", delay_ms=5_000)
     clean.do(LeaseRevoke(3))
     assert clean.acquire(2, name=b"k/other", wait_ms=0).end is LockEnd.GRANTED, "a revocation is the owner's wish"
-
-
-# ---- deadlock
-
-
-def test_of_two_that_upgrade_the_younger_fails() -> None:
-    """L6: both hold S and want X; without detection both wait for ever."""
-    for order in ((1, 2), (2, 1)):
-        locks = Locks()
-        locks.acquire(1, S)
-        locks.acquire(2, S)
-        assert locks.acquire(order[0], X).end is LockEnd.WAITING
-        if order[1] == 2:
-            with pytest.raises(Deadlock):
-                locks.acquire(2, X)
-        else:
-            assert locks.acquire(1, X).end is LockEnd.WAITING
-        ended = [(notice.lease, notice.end) for notice in locks.notices]
-        assert ended == [(2, LockEnd.DEADLOCK)]
-        assert locks.holders() == [1, 2] and locks.waiters() == [1]
-        locks.free(2)
-        assert locks.view().requests[0].mode is X
-
-
-def test_a_cycle_over_several_locks_has_one_victim() -> None:
-    """L6: a cycle of three."""
-    locks = Locks()
-    names = [b"k/a", b"k/b", b"k/c"]
-    for lease, name in enumerate(names, 1):
-        locks.acquire(lease, name=name)
-    locks.acquire(1, name=b"k/b")
-    locks.acquire(2, name=b"k/c")
-    with pytest.raises(Deadlock):
-        locks.acquire(3, name=b"k/a")
-    assert [notice.lease for notice in locks.notices] == [3]
-    assert [locks.waiters(name) for name in names] == [[], [1], [2]]
-    locks.free(3, b"k/c")
-    assert locks.holders(b"k/c") == [2]
-
-
-def test_the_victim_may_be_another_than_who_closes_the_cycle() -> None:
-    locks = Locks()
-    locks.acquire(1, name=b"k/a")
-    locks.acquire(2, name=b"k/b")
-    locks.acquire(2, name=b"k/a")
-    assert locks.acquire(1, name=b"k/b").end is LockEnd.WAITING
-    assert [(notice.lease, notice.end) for notice in locks.notices] == [(2, LockEnd.DEADLOCK)]
-    assert locks.waiters(b"k/a") == [] and locks.waiters(b"k/b") == [1]
-
-
-def test_a_queue_alone_can_close_a_cycle() -> None:
-    """Who stands ahead is waited for, too: 2 waits for 3 only because 3 came first."""
-    locks = Locks()
-    locks.acquire(1, S, name=b"k/a")
-    locks.acquire(2, X, name=b"k/b")
-    locks.acquire(3, X, name=b"k/a")
-    locks.acquire(2, S, name=b"k/a")
-    with pytest.raises(Deadlock):
-        locks.acquire(3, X, name=b"k/b")
-    assert locks.waiters(b"k/a") == [3, 2]
-
-
-def test_no_cycle_is_seen_where_none_is() -> None:
-    """No phantom: a cycle that is gone when the last wait begins ends nobody."""
-    locks = Locks()
-    locks.acquire(1, name=b"k/a")
-    locks.acquire(2, name=b"k/b")
-    locks.acquire(1, name=b"k/b")
-    number = locks.requests
-    locks.done(LockWithdraw(b"k/b", 1, number))
-    assert locks.acquire(2, name=b"k/a").end is LockEnd.WAITING
-    assert [notice.end for notice in locks.notices] == [LockEnd.WITHDRAWN]
-
-
-# ---- hierarchy
-
-
-def test_the_order_of_a_hierarchy_is_kept() -> None:
-    locks = Locks()
-    database, table, row = b"k/database", b"k/database/table", b"k/database/table/row"
-    with pytest.raises(LockOrder):
-        locks.acquire(1, X, name=row, hierarchical=True)
-    locks.acquire(1, IS, name=database, hierarchical=True)
-    with pytest.raises(LockOrder, match="IX"):
-        locks.acquire(1, IX, name=table, hierarchical=True)
-    locks.acquire(1, IX, name=database, hierarchical=True)
-    locks.acquire(1, IX, name=table, hierarchical=True)
-    locks.acquire(1, X, name=row, hierarchical=True)
-    for above in (database, table):
-        with pytest.raises(LockOrder):
-            locks.free(1, above)
-    locks.acquire(2, IX, name=database, hierarchical=True)
-    with pytest.raises(LockHeld):
-        locks.acquire(2, S, name=table, hierarchical=True, wait_ms=0)
-    locks.acquire(2, IX, name=table, hierarchical=True)
-    with pytest.raises(LockHeld):
-        locks.acquire(2, S, name=row, hierarchical=True, wait_ms=0)
-    for name in (row, table, database):
-        locks.free(1, name)
-    assert locks.acquire(3, X, name=row).end is LockEnd.GRANTED, "the order is kept only by those who ask for it"
 
 
 # ---- tokens

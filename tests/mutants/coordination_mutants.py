@@ -145,7 +145,7 @@ COORDINATION_MUTANTS = (
     Mutant(
         name="watchers do not notice that a snapshot was installed",
         file=SERVICE,
-        old="        self._watches.replaced(machine.data)\n",
+        old="        self._watches.replaced(machine.data, self._monotonic())\n",
         new="",
         test=_SNAPSHOTS + "a_watch_at_a_replica_that_installs_a_snapshot_misses_nothing",
     ),

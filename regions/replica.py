@@ -42,7 +42,7 @@ from isochrone.regions.state_service import StateService
 from isochrone.regions.statuses import group_status
 from isochrone.wire.commands import encode_batch
 from isochrone.wire.configurations import decode_configuration
-from isochrone.wire.leases import LeaseKeepAlive, encode_housekeeping
+from isochrone.wire.leases import LeaseKeepAlive, LeaseTimeToLive, encode_housekeeping
 from isochrone.wire.locks import LockWait
 from isochrone.wire.messages import Entry, EntryKind, Member, QuorumSizes
 from isochrone.wire.status import GroupStatus
@@ -473,7 +473,12 @@ class Replica:
         """The answer to a query; None for those that may have to wait for the log."""
         if self._service is None:
             raise InvariantViolation(f"a witness of group {self.group} was asked to read")
-        return None if isinstance(read.query, LeaseKeepAlive | LockWait) else self._service.answer(read)
+        query = read.query
+        if isinstance(query, LeaseKeepAlive | LeaseTimeToLive | LockWait) and self._service.office.term is None:
+            # Confirmed while this replica led; what only a leader knows is gone since then.
+            probe("replica.office_ended_before_the_answer")
+            return Outcome(b"", self.revision, NotLeader(self.group, self.known_leader()))
+        return None if isinstance(query, LeaseKeepAlive | LockWait) else self._service.answer(read)
 
     def _end_read(self, read: Read, outcome: Outcome | None) -> None:
         if outcome is not None:

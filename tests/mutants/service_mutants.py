@@ -69,6 +69,14 @@ SERVICE_MUTANTS = (
         test="tests/unit/regions/test_replica.py::test_a_renewal_asks_for_a_round_even_where_reads_are_leased",
     ),
     Mutant(
+        name="a leader that has lost its office tells what it knows no more",
+        file="regions/replica.py",
+        old=" and self._service.office.term is None:\n",
+        new=" and self._service is None:\n",
+        test="tests/unit/regions/test_replica.py::"
+        "test_what_only_a_leader_knows_is_not_told_by_one_that_has_lost_its_office",
+    ),
+    Mutant(
         name="a result is revealed without the region's lease",
         file="regions/replica.py",
         old="        if not self._region_lease(self.group, pending.keyspace):\n",

@@ -1,14 +1,17 @@
 """One replica without a host: what it answers, and when."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from isochrone.clocks.hlc import HybridLogicalClock
+from isochrone.errors import NotLeader
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term, Timestamp
 from isochrone.ports import StoredGroup, TermRun
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
+from isochrone.regions.raft.ready import NOTHING_READY, Event, EventName, ReadReady
 from isochrone.regions.replica import Replica, Turn
 from isochrone.regions.requests import Outcome, Read
 from isochrone.regions.state.families import HANDLERS
@@ -23,7 +26,8 @@ from isochrone.wire.commands import (
 )
 from isochrone.wire.entries import make_entry
 from isochrone.wire.kv import Put, Range, RangeResult
-from isochrone.wire.leases import LeaseKeepAlive
+from isochrone.wire.leases import LeaseGrant, LeaseKeepAlive, LeaseTimeToLive
+from isochrone.wire.locks import LockWait
 from isochrone.wire.messages import Configuration, Entry, EntryKind, HardState, Member
 
 GROUP, KEYSPACE, A = GroupId("g"), KeyspaceId("k/"), NodeId("a")
@@ -105,3 +109,50 @@ def test_a_renewal_asks_for_a_round_even_where_reads_are_leased(monkeypatch: pyt
     for query in (Range(b"k/x"), LeaseKeepAlive(1)):
         replica.read(Read(KEYSPACE, query, lambda _outcome: None))
     assert asked == [True, False]
+
+
+def test_what_only_a_leader_knows_is_not_told_by_one_that_has_lost_its_office(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quorum had confirmed that it leads, but it applied what the questions rest on only afterwards.
+
+    Told "not found", the owner of a lease that lives would give up what it holds.
+    """
+    stored = StoredGroup(
+        configuration=Configuration((Member(A, StoreId("s"), ReplicaRole.FULL),)),
+        hard_state=HardState(Term(1), None, LogIndex(0)),
+        truncated_index=LogIndex(0),
+        truncated_term=Term(0),
+        last_index=LogIndex(0),
+        term_runs=(),
+        applied=LogIndex(0),
+    )
+    config = RaftConfig(group=GROUP, node=A, heartbeat_ns=Nanos(MS), election_timeout_ns=Nanos(10 * MS))
+    core = RaftNode(config, stored, (), store=StoreId("s"), rng=random.Random(1), now=Nanos(0))
+    replica = Replica(GROUP, core, GroupState(GROUP, [KEYSPACE], HANDLERS), HybridLogicalClock(MS), lambda: Nanos(0))
+    queries = (LeaseKeepAlive(7), LeaseTimeToLive(7), LockWait(b"k/x", 7, 1), Range(b"k/x"))
+    granted = entry(1, 0, 0, LeaseGrant(7, 60_000))
+
+    def event(name: EventName, leader: NodeId | None) -> Event:
+        return Event(name, Term(1), LogIndex(0), leader)
+
+    script = [
+        replace(NOTHING_READY, events=(event(EventName.LEADER_CHANGED, A),), committed=(granted,)),
+        replace(NOTHING_READY, reads=(ReadReady((1, 2, 3, 4), LogIndex(2)),)),
+        replace(
+            NOTHING_READY,
+            events=(event(EventName.LEADER_CHANGED, None),),
+            committed=(entry(2, 0, 0, Put(b"k/x", b"")),),
+        ),
+        NOTHING_READY,
+    ]
+    applied = [LogIndex(0)]
+    monkeypatch.setattr(RaftNode, "ready", lambda _core, _now: script.pop(0))
+    monkeypatch.setattr(RaftNode, "read_index", lambda _core, _context, *, leased=True: None)
+    monkeypatch.setattr(RaftNode, "applied", lambda _core, index: applied.append(index))
+    monkeypatch.setattr(RaftNode, "applied_index", property(lambda _core: applied[-1]))
+    answers: dict[int, Outcome] = {}
+    for number, query in enumerate(queries):
+        replica.read(Read(KEYSPACE, query, lambda outcome, number=number: answers.update({number: outcome})))
+    replica.collect(Nanos(0), Turn())
+    assert answers == {} and replica.service.office.term == 1
+    replica.collect(Nanos(0), Turn())
+    assert [type(answers[number].error) for number in range(4)] == [NotLeader, NotLeader, NotLeader, type(None)]

@@ -86,7 +86,7 @@ def test_the_crowd_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_cost_of_a_release_is_not_that_of_all_locks_of_its_lease() -> None:
-    log, count = StateLog(), 20_000
+    log, count = StateLog(), locks.LOCKS_PER_LEASE_MAX
     log.do(LeaseGrant(1, 600_000))
     names = [b"k/%d" % number for number in range(count)]
     for operation in (LockAcquire, LockRelease):

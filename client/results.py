@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from isochrone.ids import GroupId, NodeId, Revision, Timestamp
+from isochrone.records import quickly_made
 from isochrone.wire.commands import Result
 from isochrone.wire.kv import RangeResult
 
@@ -21,6 +22,7 @@ class Provenance(StrEnum):
     """What one replica had applied. The result tells how old that may be, where it can be known."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteResult:
     """What a write did.
@@ -45,6 +47,7 @@ class WriteResult:
     provenance: Provenance = Provenance.LINEARIZABLE
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadResult:
     """The state of one key. `value` is None when the key is absent; then the fields that describe it are 0."""
@@ -65,6 +68,7 @@ class ReadResult:
     provenance: Provenance = Provenance.LINEARIZABLE
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executed:
     """What an operation did: see `wire.kv`, `wire.leases` and `wire.locks` for the results of each."""
@@ -79,6 +83,7 @@ class Executed:
     provenance: Provenance = Provenance.LINEARIZABLE
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queried:
     """The answer to a query."""
@@ -96,6 +101,7 @@ class Queried:
     """
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaleRange:
     """What the nearest replica had of a range."""

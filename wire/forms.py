@@ -16,9 +16,10 @@ FieldType = type[int] | type[bytes] | type[bool] | type[str] | type[IntEnum]
 class Form:
     """How one dataclass travels: its tag, and the exact types of its fields in order."""
 
-    __slots__ = ("_enums", "_make", "_numbers", "_values", "cls", "tag", "types")
+    __slots__ = ("_defaults", "_enums", "_make", "_numbers", "_required", "_values", "cls", "tag", "types")
 
-    def __init__(self, tag: int, cls: type[object], *types: FieldType) -> None:
+    def __init__(self, tag: int, cls: type[object], *types: FieldType, required: int | None = None) -> None:
+        """`required`: so many fields, all of them bytes, always travel; the others only if one has not its default."""
         self.tag = tag
         self.cls = cls
         self.types = tuple(int if issubclass(kind, IntEnum) else kind for kind in types)
@@ -28,17 +29,26 @@ class Form:
         names = [item.name for item in fields(cls)]  # type: ignore[arg-type]
         assert len(names) == len(types), cls
         self._values = attrgetter(*names) if len(names) > 1 else None
+        assert required is None or set(types[:required]) == {bytes}, cls
+        self._required = len(names) if required is None else required
+        self._defaults = tuple([item.default for item in fields(cls)[self._required :]])  # type: ignore[arg-type]
 
     def pack(self, value: object) -> tuple[object, ...]:
         """The tuple of a value."""
         if self._values is not None:
-            return (self.tag, *self._values(value))
+            values: tuple[object, ...] = self._values(value)
+            if self._defaults and values[self._required :] == self._defaults:
+                return (self.tag, *values[: self._required])
+            return (self.tag, *values)
         return (self.tag, *[getattr(value, item.name) for item in fields(self.cls)])  # type: ignore[arg-type]
 
     def unpack(self, values: tuple[object, ...]) -> object:
         """Back from the tuple's fields. Raises `InvalidRequest`, or `ValueError` for a number that an enum lacks."""
-        if tuple(map(type, values)) != self.types:
-            raise InvalidRequest(f"malformed fields of {self.cls.__name__}")
+        found = tuple(map(type, values))
+        if found != self.types:
+            if found != self.types[: self._required]:
+                raise InvalidRequest(f"malformed fields of {self.cls.__name__}")
+            return self._make(*values)
         for place in self._numbers:
             if not -_NUMBER_MAX <= cast("int", values[place]) <= _NUMBER_MAX:
                 raise InvalidRequest(f"a number in {self.cls.__name__} is out of the range of 64 bits")

@@ -244,7 +244,7 @@ KV_FORMS = (
     Form(PUT, Put, bytes, bytes, int, bool, bool, bool),
     Form(DELETE, DeleteRange, bytes, bytes, bool),
     Form(INCREMENT, Increment, bytes, int),
-    Form(RANGE, Range, bytes, bytes, int, int, int, SortOrder, SortTarget, bool, bool, int, int, int, int),
+    Form(RANGE, Range, bytes, bytes, int, int, int, SortOrder, SortTarget, bool, bool, int, int, int, int, required=2),
     Form(COMPACT, Compact, int),
 )
 _BY_TAG = by_tag(KV_FORMS)
@@ -303,6 +303,8 @@ PackedResult: TypeAlias = tuple[object, ...]
 
 def unpack_kv_result(packed: PackedResult) -> KvResult | CompactResult:
     """Take a packed result apart."""
+    if packed[0] == RANGE:  # the most common by far, and the dearest to match
+        return _unpack_range_result(*packed)
     tag, revision, timestamp, *rest = packed
     revision, timestamp = Revision(cast("int", revision)), Timestamp(cast("int", timestamp))
     match tag, rest:
@@ -312,14 +314,26 @@ def unpack_kv_result(packed: PackedResult) -> KvResult | CompactResult:
             return DeleteResult(revision, timestamp, deleted, tuple([decode_record(record) for record in records]))
         case 12, [int(value)]:
             return IncrementResult(revision, timestamp, value)
-        case 13, [int(count), bool(more), tuple(records)]:
-            return RangeResult(revision, timestamp, count, more, tuple([decode_record(record) for record in records]))
         case 14, [bool(succeeded), tuple(results)]:
             parts = tuple([cast("KvResult", unpack_kv_result(result)) for result in results])
             return TxnResult(revision, timestamp, succeeded, parts)
         case 15, []:
             return CompactResult(revision, timestamp)
     raise InvalidRequest(f"unknown or malformed result {tag!r}")
+
+
+def _unpack_range_result(
+    tag: object, revision: object = 0, timestamp: object = 0, count: object = 0, more: object = 0, records: object = 0
+) -> RangeResult:
+    if type(count) is not int or type(more) is not bool or type(records) is not tuple:
+        raise InvalidRequest(f"unknown or malformed result {tag!r}")
+    return RangeResult(
+        cast("Revision", revision),
+        cast("Timestamp", timestamp),
+        count,
+        more,
+        tuple([decode_record(record) for record in records]),
+    )
 
 
 def check_kv(operation: KvOperation | Compact) -> None:

@@ -28,7 +28,7 @@ from isochrone.ids import ClusterId, GroupId, NodeId, StoreId, store_id
 from isochrone.node.config import NodeConfig, encode_config
 from isochrone.node.files_os import load_config, load_served_topology, locked, write_durably
 from isochrone.node.layout import Layout
-from isochrone.node.ports_os import choose_etcd_addresses
+from isochrone.node.ports_os import choose_more_addresses
 from isochrone.node.settings import first_configuration
 from isochrone.regions.storage.directory_os import LOCK_FILE, bootstrap_store
 from isochrone.topology import Topology, load_topology
@@ -134,7 +134,8 @@ def write_configs(
     topology: Topology, layout: Layout, record: BootstrapRecord, addresses: Mapping[NodeId, str], *, local: bool
 ) -> None:
     """Write every node's configuration, for the addresses given."""
-    etcd_addresses = choose_etcd_addresses(topology, addresses)
+    etcd_addresses = choose_more_addresses(topology, addresses)
+    metrics_addresses = choose_more_addresses(topology, addresses, etcd_addresses)
     for spec in topology.nodes:
         config = NodeConfig(
             node=spec.id,
@@ -149,6 +150,7 @@ def write_configs(
             local=local,
             links_file=layout.links if local else None,
             etcd_addresses=etcd_addresses,
+            metrics_address=metrics_addresses[spec.id],
         )
         write_durably(layout.node_config(spec.id), encode_config(config))
 

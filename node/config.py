@@ -7,6 +7,7 @@ This module turns text into a `NodeConfig` and back; reading the file is for `no
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 from isochrone.errors import InvalidRequest
 from isochrone.ids import ClusterId, GroupId, NodeId, RegionId, StoreId, ZoneId
 from isochrone.topology import Ordering, Problem, Topology, TopologyError
+
+LOCK_WARNING_S = 60.0
 
 
 class ConfigError(InvalidRequest):
@@ -49,6 +52,10 @@ class NodeConfig:
     """`host:port` at which nodes speak etcd's API. A node that is not named speaks it nowhere."""
     etcd_group: GroupId | None = None
     """The group for which this node speaks etcd's API; that of its region when None."""
+    metrics_address: str | None = None
+    """`host:port` at which this node serves its metrics over HTTP; nowhere when None."""
+    lock_warning_s: float = LOCK_WARNING_S
+    """Whoever holds a lock for longer is warned about in the log of the group's leader; 0: nobody ever is."""
 
 
 def encode_config(config: NodeConfig) -> str:
@@ -90,6 +97,8 @@ def parse_config(text: str, source: str) -> NodeConfig:
         links_file=None if plain.get("links_file") is None else Path(_text(plain, "links_file", source)),
         etcd_addresses=_addresses(plain.get("etcd_addresses", {}), "etcd_addresses", source),
         etcd_group=None if plain.get("etcd_group") is None else GroupId(_text(plain, "etcd_group", source)),
+        metrics_address=_optional_address(plain, "metrics_address", source),
+        lock_warning_s=_number(plain, "lock_warning_s", source, LOCK_WARNING_S),
     )
     _check_relations(config, source)
     return config
@@ -132,6 +141,7 @@ def check_fits(config: NodeConfig, topology: Topology) -> None:
 def _check_keys(plain: Mapping[str, object], source: str) -> None:
     known = [each.name for each in fields(NodeConfig)]
     optional = {"local", "clock_offset_ms", "seed", "links_file", "etcd_addresses", "etcd_group"}
+    optional |= {"metrics_address", "lock_warning_s"}
     for name in sorted(set(plain) - set(known)):
         raise ConfigError(f"{source}: {name}: found an unknown key; allowed: {', '.join(known)}")
     for name in known:
@@ -146,6 +156,8 @@ def _check_relations(config: NodeConfig, source: str) -> None:
         raise ConfigError(
             f"{source}: clock_offset_ms: found {config.clock_offset_ms:g}; allowed: 0 unless local is true"
         )
+    if not 0 <= config.lock_warning_s < math.inf:
+        raise ConfigError(f"{source}: lock_warning_s: found {config.lock_warning_s:g}; allowed: 0 or more seconds")
 
 
 def _text(plain: Mapping[str, object], name: str, source: str) -> str:
@@ -162,8 +174,8 @@ def _boolean(plain: Mapping[str, object], name: str, source: str) -> bool:
     return value
 
 
-def _number(plain: Mapping[str, object], name: str, source: str) -> float:
-    value = plain.get(name, 0.0)
+def _number(plain: Mapping[str, object], name: str, source: str, default: float = 0.0) -> float:
+    value = plain.get(name, default)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ConfigError(f"{source}: {name}: found {_kind(value)}; allowed: a number")
     return float(value)
@@ -174,6 +186,11 @@ def _optional_integer(plain: Mapping[str, object], name: str, source: str) -> in
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise ConfigError(f"{source}: {name}: found {_kind(value)}; allowed: an integer or null")
     return value
+
+
+def _optional_address(plain: Mapping[str, object], name: str, source: str) -> str | None:
+    value = plain.get(name)
+    return None if value is None else _address(value, name, source)
 
 
 def _addresses(value: object, name: str, source: str) -> dict[NodeId, str]:

@@ -4,7 +4,7 @@ The group is the one that the node's configuration names, else the first of its 
 outside that group are refused with etcd's "permission denied".
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import final
 
 from isochrone.client.client import Client
@@ -73,6 +73,11 @@ class EtcdEndpoint:
         services = dict.fromkeys(path.split("/")[1] for path in methods)
         methods |= {**self._health.methods(), **reflection_methods(services)}
         self._server = Http2Server(methods, message_bytes_max=MESSAGE_BYTES_MAX)
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """Questions to the group that were answered with an error, by its class."""
+        return self._access.refusals
 
     def leader_changed(self) -> None:
         """A group of this node has another leader, or none."""

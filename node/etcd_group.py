@@ -9,6 +9,7 @@ once, and the leader in this process is asked once.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import final
@@ -62,6 +63,8 @@ class GroupAccess:
         self._client: asyncio.Task[Client] | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._closed = False
+        self.refusals: Counter[str] = Counter()
+        """Questions that were answered with an error, by its class."""
 
     @property
     def replica(self) -> Replica | None:
@@ -101,7 +104,7 @@ class GroupAccess:
             else:
                 check_operation(question)
         except InvalidRequest as error:
-            told(error)
+            self._refuse(told, error)
             return
         prefix, keyspace = next((each for each in self._keyspaces if key.startswith(each[0])), self._keyspaces[0])
         pass_on = partial(self._pass_on, prefix, question, timeout_s, told)
@@ -109,13 +112,14 @@ class GroupAccess:
         if replica is None or replica.known_leader() != self.node:
             pass_on()
             return
-        done = partial(_tell, told, pass_on)
+        done = partial(self._tell, told, pass_on)
         if isinstance(question, _QUERIES):
             self.host.read(self.group, keyspace, encode_query(question), done)
             return
         command = encode_command(Command(0, 0, 0, question))
         if len(command) > COMMAND_BYTES_MAX:
-            told(InvalidRequest(f"command has {len(command)} bytes; at most {COMMAND_BYTES_MAX} are allowed"))
+            text = f"command has {len(command)} bytes; at most {COMMAND_BYTES_MAX} are allowed"
+            self._refuse(told, InvalidRequest(text))
             return
         self.host.write(self.group, keyspace, command, b"", Nanos(round(timeout_s * NS_PER_S)), done)
 
@@ -129,13 +133,17 @@ class GroupAccess:
             check_query(query)
             outcome = self.host.read_applied(self.group, keyspace, encode_query(query))
         except InvalidRequest as error:
-            told(error)
+            self._refuse(told, error)
             return
-        told(outcome.error or decode_result(outcome.payload))
+        if outcome.error is not None:
+            self._refuse(told, outcome.error)
+        else:
+            told(decode_result(outcome.payload))
 
     def _pass_on(self, prefix: bytes, question: Operation | Query, timeout_s: float, told: Told) -> None:
         if self._closed or len(self._tasks) >= UNDER_WAY_MAX:
-            told(Unavailable("the node is stopping" if self._closed else "too much is passed on to the leader already"))
+            text = "the node is stopping" if self._closed else "too much is passed on to the leader already"
+            self._refuse(told, Unavailable(text))
             return
         work = self._ask_leader(prefix, question, timeout_s, told)
         task = asyncio.get_running_loop().create_task(work)
@@ -152,9 +160,22 @@ class GroupAccess:
             else:
                 result = (await client.execute(prefix, question, timeout_s=timeout_s)).result
         except IsochroneError as error:
-            told(error)
+            self._refuse(told, error)
         else:
             told(result)
+
+    def _tell(self, told: Told, pass_on: Callable[[], None], outcome: Outcome) -> None:
+        match outcome.error:
+            case None:
+                told(decode_result(outcome.payload))
+            case NotLeader():
+                pass_on()
+            case error:
+                self._refuse(told, error)
+
+    def _refuse(self, told: Told, error: IsochroneError) -> None:
+        self.refusals[type(error).__name__] += 1
+        told(error)
 
     async def close(self) -> None:
         """End what is under way. Whoever waits for the client to open is not told any more."""
@@ -166,13 +187,3 @@ class GroupAccess:
                 if isinstance(client, Client):
                     await client.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _tell(told: Told, pass_on: Callable[[], None], outcome: Outcome) -> None:
-    match outcome.error:
-        case None:
-            told(decode_result(outcome.payload))
-        case NotLeader():
-            pass_on()
-        case error:
-            told(error)

@@ -20,6 +20,7 @@ from isochrone.ids import NS_PER_MS, GroupId, NodeId, Term
 from isochrone.node.config import NodeConfig, check_fits
 from isochrone.node.etcd_endpoint_grpc import EtcdEndpoint, served_group
 from isochrone.node.files_os import load_links, load_served_topology
+from isochrone.node.node_metrics import NodeMetrics
 from isochrone.node.operations import operate
 from isochrone.node.service import ClientService
 from isochrone.node.settings import group_settings, places, routes
@@ -57,6 +58,7 @@ class Node:
         host: Host,
         server: NodeServer,
         endpoint: EtcdEndpoint | None,
+        metrics: NodeMetrics,
     ) -> None:
         self._config = config
         self._store = store
@@ -65,6 +67,7 @@ class Node:
         self._host = host
         self._server = server
         self._endpoint = endpoint
+        self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -137,7 +140,9 @@ class Node:
         admin = _Admin()
         server = NodeServer(node_hello, shaper=shaper, transport=transport, sessions=service, admin=admin)
         endpoint = _endpoint(config, topology, host, shaper)
-        node = cls(config, store, shaper, transport, host, server, endpoint)
+        refusals = {"session": service.refusals} | ({"etcd": endpoint.refusals} if endpoint is not None else {})
+        metrics = NodeMetrics(config, topology, host, store, clock, refusals, lambda: node.status().counters)
+        node = cls(config, store, shaper, transport, host, server, endpoint, metrics)
         admin.node = node
         return node
 
@@ -147,6 +152,7 @@ class Node:
             address = await self._server.start(self._config.listen)
             if self._endpoint is not None:
                 await self._endpoint.start()
+            await self._metrics.start()
         except BaseException:
             await self._shut_down()
             raise
@@ -161,6 +167,7 @@ class Node:
             logger.info("node %s has stopped", self._config.node)
 
     async def _shut_down(self) -> None:
+        await self._metrics.stop()
         if self._endpoint is not None:
             await self._endpoint.stop()
         await self._server.stop()

@@ -36,19 +36,21 @@ def choose_addresses(topology: Topology) -> Mapping[NodeId, str]:
     return addresses
 
 
-def choose_etcd_addresses(topology: Topology, addresses: Mapping[NodeId, str]) -> Mapping[NodeId, str]:
-    """Where each node speaks etcd's API: the port after one that the topology names, else a free one of loopback.
+def choose_more_addresses(topology: Topology, *known: Mapping[NodeId, str]) -> Mapping[NodeId, str]:
+    """Another address for each node, beside those `known`: the next port after that of the topology, or a free one.
+
+    So a node to which the topology gives port n speaks etcd's API on n + 1, and serves its metrics on n + 2.
 
     Raises:
         Unavailable: no port is free.
     """
     rng = random.SystemRandom()
     chosen: dict[NodeId, str] = {}
-    taken = {int(address.rpartition(":")[2]) for address in addresses.values()}
+    taken = {int(address.rpartition(":")[2]) for addresses in known for address in addresses.values()}
     for spec in topology.nodes:
         if spec.address is not None:
             host, _, port = spec.address.rpartition(":")
-            chosen[spec.id] = f"{host}:{int(port) + 1}"
+            chosen[spec.id] = f"{host}:{int(port) + len(known)}"
         else:
             drawn = _draw_port(rng, taken)
             taken.add(drawn)

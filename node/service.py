@@ -7,6 +7,7 @@ other groups a node only knows what the topology says.
 A driver without tasks of its own: everything happens in callbacks of the session streams and of the host.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -71,6 +72,8 @@ class ClientService:
         self._watches: dict[int, SessionWatches] = {}
         """Of the sessions that have watched anything."""
         self._host: Host | None = None
+        self.refusals: Counter[str] = Counter()
+        """Requests that were answered with an error, by its class."""
 
     def attach(self, host: Host) -> None:
         """Serve from this host."""
@@ -199,6 +202,7 @@ class ClientService:
         if error is None:
             session.send(Answer(request, self._node, outcome.revision, outcome.payload))
             return
+        self.refusals[type(error).__name__] += 1
         leader = error.leader if isinstance(error, NotLeader) else None
         session.send(Refusal(request, self._node, type(error).__name__, str(error), leader))
 

@@ -183,6 +183,11 @@ class Replica:
         """How many queries wait for their answer."""
         return len(self._reads)
 
+    @property
+    def reads_asked(self) -> int:
+        """How many linearizable queries came while this replica led."""
+        return self._read_number
+
     def has_work(self, now: Nanos) -> bool:
         """Whether anything waits that was not proposed yet, or not answered."""
         return bool(self._reads) or self.wants_to_propose(now)

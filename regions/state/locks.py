@@ -386,16 +386,6 @@ def holds_token(data: GroupData, name: bytes, token: int) -> bool:
     return lock is not None and any(held.token == token for held in lock.held.values())
 
 
-def held_longer_than(data: GroupData, ticket: int) -> list[tuple[bytes, int]]:
-    """Locks and leases that hold them since before a timestamp, for those who warn of it."""
-    return sorted(
-        (name, held.lease)
-        for name, lock in data.locks.locks.items()
-        for held in lock.held.values()
-        if held.ticket < ticket
-    )
-
-
 # ---- rows
 
 

@@ -23,11 +23,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
+from time import monotonic_ns
 from typing import TypeVar
 
 import lmdb
 
 from isochrone.errors import InvariantViolation, StorageError
+from isochrone.histograms import Histogram
 from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId
 from isochrone.ports import Row, SnapshotReader, StoredGroup, StoreIdentity, WriteBatch
 from isochrone.regions.storage import image_lmdb
@@ -128,6 +130,8 @@ class LmdbStore:
         self._failure: str | None = None
         self._closed = False
         self._commits = 0
+        self.commit_ns = Histogram()
+        """How long commits took that wrote what hosts wanted, with their sync. Filled by the thread."""
         # A daemon, so that a process that failed without closing the store can end. A commit under way then is not
         # acknowledged to anybody.
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
@@ -152,6 +156,18 @@ class LmdbStore:
     def commits(self) -> int:
         """How many commits have returned since the store was opened."""
         return self._commits
+
+    @property
+    def size_bytes(self) -> int:
+        """What the pages in use take, those included that LMDB has freed and will use again."""
+        environment = self._image.environment
+        pages: int = environment.info()["last_pgno"] + 1
+        return pages * int(environment.stat()["psize"])
+
+    @property
+    def size_bytes_max(self) -> int:
+        """Where the store is full."""
+        return self._map_bytes_max
 
     async def load(self, group: GroupId) -> StoredGroup:
         """A group's log bounds, hard state and sizes of entries."""
@@ -311,6 +327,7 @@ class LmdbStore:
 
     def _commit_writes(self, writes: list[_Write], steps: list[_Step], groups: dict[GroupId, StoredGroup]) -> bool:
         """Make planned writes durable in one commit and say so; or refuse or fail them all."""
+        begun = monotonic_ns()
         try:
             put = partial(image_lmdb.put_batches, self._image, steps=steps)
             while not self._try_commit(put):
@@ -325,6 +342,7 @@ class LmdbStore:
             return False
         image_lmdb.note_changes(self._image, groups)
         self._commits += 1
+        self.commit_ns.record(monotonic_ns() - begun)
         self._tell([(write.done, None, None) for write in writes])
         return True
 

@@ -68,7 +68,7 @@ TASKLESS_DRIVERS = (
     "node/settings.py",
 )
 """Drivers that define no coroutine: called back by other drivers."""
-COMPOSITION = ("node/node.py", "client/client.py")
+COMPOSITION = ("node/node.py", "node/node_metrics.py", "client/client.py")
 """Drivers that may import adapters, to join them with the rest: what a node runs, and what an SDK client runs."""
 
 PURE_IMPORTS = frozenset(

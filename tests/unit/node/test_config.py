@@ -28,7 +28,12 @@ CONFIG = NodeConfig(
     clock_offset_ms=-12.5,
     seed=7,
     links_file=Path("/var/lib/isochrone/links.json"),
+    metrics_address="127.0.0.1:7003",
+    lock_warning_s=2.5,
 )
+
+
+OPTIONAL = ("local", "seed", "links_file", "metrics_address", "lock_warning_s")
 
 
 def plain() -> dict[str, Any]:
@@ -42,9 +47,10 @@ def test_a_configuration_survives_its_file() -> None:
 
 
 def test_what_has_a_default_may_be_left_out() -> None:
-    least = {name: value for name, value in plain().items() if name not in ("local", "seed", "links_file")}
+    least = {name: value for name, value in plain().items() if name not in OPTIONAL}
     config = parse_config(json.dumps(least | {"clock_offset_ms": 0}), "f")
     assert (config.local, config.clock_offset_ms, config.seed, config.links_file) == (False, 0.0, None, None)
+    assert (config.metrics_address, config.lock_warning_s) == (None, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,8 @@ def test_what_has_a_default_may_be_left_out() -> None:
         ({"addresses": {"a-1": 1}}, "f: addresses.a-1: found 1; allowed: host:port, such as 127.0.0.1:7001"),
         ({"addresses": {"b-1": "h:1"}}, "f: addresses: found no address of a-1 itself"),
         ({"local": False}, "f: clock_offset_ms: found -12.5; allowed: 0 unless local is true"),
+        ({"metrics_address": "h"}, 'f: metrics_address: found "h"; allowed: host:port, such as 127.0.0.1:7001'),
+        ({"lock_warning_s": -1}, "f: lock_warning_s: found -1; allowed: 0 or more seconds"),
         ({"zones": "a"}, "f: zones: found an unknown key; allowed: node, region, zone, "),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from small_topology import ONE_REGION, write_topology
 
 from isochrone.errors import Unavailable
-from isochrone.node.ports_os import check_addresses, choose_addresses
+from isochrone.node.ports_os import check_addresses, choose_addresses, choose_more_addresses
 from isochrone.topology import load_topology
 
 
@@ -26,9 +26,14 @@ nodes:
   - {name: n-b, zone: us-east-1b}
   - {name: n-c, zone: us-east-1c}
 """
-    addresses = choose_addresses(load_topology(write_topology(tmp_path, ONE_REGION + nodes)))
-    assert addresses["n-a"] == "198.51.100.7:7001"
-    assert addresses["n-b"].startswith("127.0.0.1:")
+    topology = load_topology(write_topology(tmp_path, ONE_REGION + nodes))
+    addresses = choose_addresses(topology)
+    etcd_addresses = choose_more_addresses(topology, addresses)
+    metrics_addresses = choose_more_addresses(topology, addresses, etcd_addresses)
+    of_a_node = [each["n-a"] for each in (addresses, etcd_addresses, metrics_addresses)]
+    assert of_a_node == ["198.51.100.7:7001", "198.51.100.7:7002", "198.51.100.7:7003"]
+    drawn = [each[node] for each in (addresses, etcd_addresses, metrics_addresses) for node in ("n-b", "n-c")]
+    assert all(address.startswith("127.0.0.1:") for address in drawn) and len(set(drawn)) == 6
 
 
 @pytest.mark.parametrize(

@@ -401,15 +401,6 @@ def test_bad_requests_are_refused(operation: LockAcquire) -> None:
     assert locks.state.data.locks.locks == {}
 
 
-def test_who_holds_for_long_can_be_found() -> None:
-    locks = Locks()
-    locks.acquire(1, name=b"k/a")
-    locks.now_ms += 1_000
-    locks.acquire(2, name=b"k/b")
-    since = (locks.now_ms - 500) * NS_PER_MS
-    assert lock_state.held_longer_than(locks.state.data, since) == [(b"k/a", 1)]
-
-
 def test_a_busy_lock_is_the_same_after_a_restart() -> None:
     locks = Locks()
     locks.acquire(1, S, delay_ms=5_000)

@@ -21,6 +21,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
+from isochrone.client import telemetry
 from isochrone.client.answers import as_bytes, expect, wait_limit_s
 from isochrone.client.connection import Connector
 from isochrone.client.dispatch import Dispatcher
@@ -133,6 +134,7 @@ class Client:
         if not endpoints:
             raise InvalidRequest("no endpoint was given")
         _check_timeout(timeout_s)
+        over_grpc = connector is None
         if connector is None or rng is None:
             # Loaded only here: all else of the SDK runs without gRPC, as in the simulation.
             from isochrone.client.boot_clock_os import BootClock
@@ -147,7 +149,10 @@ class Client:
         except BaseException:
             await dispatcher.close()
             raise
-        return cls(dispatcher, timeout_s, rng, clock or LoopClock())
+        client = cls(dispatcher, timeout_s, rng, clock or LoopClock())
+        if over_grpc:
+            telemetry.count(client)
+        return client
 
     async def put(self, key: bytes | str, value: bytes | str, *, timeout_s: float | None = None) -> WriteResult:
         """Set a key.
@@ -321,7 +326,7 @@ class Client:
         )
         owns_lease = lease is None
         lease = lease or Lease(self, name, ttl_s, self._clock, self._rng, grace_s)
-        return Lock(self, acquire, lease, owns_lease, self.wait_limit_s(wait_s), self._clock, self._rng)
+        return Lock(self, acquire, lease, owns_lease, self.wait_limit_s(wait_s), self._clock, self._rng, self.region)
 
     def election(
         self,
@@ -397,6 +402,11 @@ class Client:
         """The prefixes of all keyspaces, in order: every key begins with one of them."""
         return self._dispatcher.directory.prefixes
 
+    @property
+    def region(self) -> str:
+        """Where this process runs, as said when it connected."""
+        return self._dispatcher.region
+
     def statistics(self) -> Statistics:
         """What this client has done so far."""
         dispatcher = self._dispatcher
@@ -405,7 +415,8 @@ class Client:
             retransmissions=dispatcher.retransmissions,
             reconnects=dispatcher.reconnects,
             leader_changes=dispatcher.leader_changes,
-            sessions_opened=sum(writer.sessions_opened for writer in self._writers.values()),
+            sessions_opened=sum(writer.sessions_opened for writer in list(self._writers.values())),
+            errors=dict(dispatcher.errors),
         )
 
     async def close(self) -> None:
@@ -418,6 +429,7 @@ class Client:
             await asyncio.gather(*(writer.close(CLOSE_TIMEOUT_S) for writer in self._writers.values()))
         finally:
             await self._dispatcher.close()
+            telemetry.closed(self)
 
     async def __aenter__(self) -> Self:
         return self

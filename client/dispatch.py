@@ -14,10 +14,11 @@ import asyncio
 import itertools
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import final
 
-from isochrone.client.attempts import Call, Fail, Send, Wait
+from isochrone.client.attempts import Call, Fail, Send, SessionRefused, Wait
 from isochrone.client.connection import Connector
 from isochrone.client.links import Link
 from isochrone.client.routing import Directory, LeaderView, Route
@@ -107,6 +108,8 @@ class Dispatcher:
         """All that are open."""
         self._calls_count = 0
         self._closed = False
+        self.errors: Counter[str] = Counter()
+        """Calls that ended with an error, by its class."""
         self.attempts = 0
         self.retransmissions = 0
         self.leader_changes = 0
@@ -204,7 +207,12 @@ class Dispatcher:
     @property
     def reconnects(self) -> int:
         """Streams opened again."""
-        return sum(max(0, link.opened - 1) for link in self._links.values())
+        return sum(max(0, link.opened - 1) for link in list(self._links.values()))
+
+    @property
+    def region(self) -> str:
+        """Where the client is."""
+        return self._hello.region
 
     def abandon_calls(self, reason: str) -> None:
         """End every call under way."""
@@ -418,4 +426,6 @@ class Dispatcher:
         for request in pending.call.open_requests:
             del self._pending[request]
         if pending.future.done() and not pending.future.cancelled():
-            pending.future.exception()  # Seen, even if the caller was cancelled at the same moment.
+            error = pending.future.exception()  # Seen, even if the caller was cancelled at the same moment.
+            if error is not None and not isinstance(error, SessionRefused):  # The writer goes on with a new session.
+                self.errors[type(error).__name__] += 1

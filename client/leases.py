@@ -29,6 +29,7 @@ from typing import Protocol, Self, final
 
 from isochrone.client.answers import expect
 from isochrone.client.results import Executed, Queried
+from isochrone.client.telemetry import LEASES_LOST
 from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, LeaseLost, LeaseNotFound, Rejected
 from isochrone.probes import probe
 from isochrone.wire.commands import Operation, Query
@@ -223,6 +224,7 @@ class Lease:
         if self.lost.is_set():
             return
         self.lost.set()
+        LEASES_LOST.add(1)
         if self._body is not None and not self._body.expired():
             self._body.reschedule(self._loop.time())
 

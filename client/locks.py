@@ -23,6 +23,7 @@ from typing import Self, final
 
 from isochrone.client.answers import expect
 from isochrone.client.leases import Caller, Lease, LeaseClock
+from isochrone.client.telemetry import LOCK_ACQUISITION, LOCK_HOLD
 from isochrone.errors import (
     DeadlineExceeded,
     Deadlock,
@@ -71,6 +72,7 @@ class Lock:
         wait_s: float,
         clock: LeaseClock,
         rng: random.Random,
+        region: str,
     ) -> None:
         """Made by `Client.lock`.
 
@@ -82,6 +84,7 @@ class Lock:
             wait_s: how long to wait; infinite for as long as it takes.
             clock: see `Lease`.
             rng: draws request numbers.
+            region: of the client, for its telemetry.
         """
         self._caller = caller
         self._acquire = acquire
@@ -91,6 +94,8 @@ class Lock:
         self._lease = lease
         self._owns_lease = owns_lease
         self._mode = acquire.mode
+        self._labels = {"region": region}
+        self._held_since = 0.0
         self.token = 0
         """The fencing token of this grant: larger than those of all before it. A conversion is a new grant."""
 
@@ -136,6 +141,7 @@ class Lock:
         self.token, self._mode = result.token, result.mode
 
     async def __aenter__(self) -> Self:
+        asked_at = self._clock()
         if self._owns_lease:
             await self._lease.__aenter__()
         elif self.name in self._lease.lock_names:
@@ -148,11 +154,14 @@ class Lock:
             await self._not_granted(wanted, error)
             raise
         self.token, self._mode = result.token, result.mode
+        self._held_since = self._clock()
+        LOCK_ACQUISITION.record(self._held_since - asked_at, self._labels)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        LOCK_HOLD.record(self._clock() - self._held_since, self._labels)
         if self._owns_lease:
             # The lease's end releases the lock, in one step and without a delay: it is the owner's wish.
             try:

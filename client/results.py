@@ -3,7 +3,9 @@
 This module is pure.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from isochrone.ids import GroupId, NodeId, Revision, Timestamp
@@ -119,12 +121,25 @@ class StaleRange:
 class Statistics:
     """Counters of one client since it connected."""
 
-    attempts: int
+    attempts: int = 0
     """Requests sent, retransmissions among them."""
-    retransmissions: int
+    retransmissions: int = 0
     """Requests sent while an earlier attempt of the same call had no known outcome."""
-    reconnects: int
+    reconnects: int = 0
     """Connections opened to a node that had been connected before."""
-    leader_changes: int
+    leader_changes: int = 0
     """Changes of leader learned, of groups that already had a known one."""
-    sessions_opened: int
+    sessions_opened: int = 0
+    errors: Mapping[str, int] = field(default_factory=dict)
+    """Calls that ended with an error, by its class."""
+
+    def plus(self, other: "Statistics") -> "Statistics":
+        """What two clients have done together."""
+        return Statistics(
+            self.attempts + other.attempts,
+            self.retransmissions + other.retransmissions,
+            self.reconnects + other.reconnects,
+            self.leader_changes + other.leader_changes,
+            self.sessions_opened + other.sessions_opened,
+            Counter(self.errors) + Counter(other.errors),
+        )

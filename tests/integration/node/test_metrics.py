@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -281,3 +283,54 @@ async def cut_off(address: str, sent: bytes) -> bytes:
         return b""
     finally:
         writer.close()
+
+
+PROGRAM = """
+import asyncio, json, sys
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from isochrone.client import Client
+from isochrone.errors import LockHeld
+
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
+
+async def main():
+    async with await Client.connect([sys.argv[1]], region="us-east-1") as client:
+        async with client.lock("us/program"):
+            try:
+                async with client.lock("us/program", wait_s=0):
+                    pass
+            except LockHeld:
+                pass
+    await client.close()
+
+asyncio.run(main())
+(resource,) = reader.get_metrics_data().resource_metrics
+(scope,) = [each for each in resource.scope_metrics if each.scope.name == "isochrone.client"]
+print(json.dumps({
+    each.name: [[dict(point.attributes), getattr(point, "count", getattr(point, "value", None))]
+                for point in each.data.data_points]
+    for each in scope.metrics
+}))
+"""
+
+
+def test_a_program_with_a_meter_provider_exports_what_its_client_did(cluster: Cluster) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, cluster.address(NODES[0])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=cluster.root,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    region = {"region": "us-east-1"}
+    assert told["isochrone_client_lock_acquisition_seconds"] == [[region, 1]]
+    assert told["isochrone_client_lock_hold_seconds"] == [[region, 1]]
+    assert told["isochrone_client_errors_total"] == [[region | {"error": "LockHeld"}, 1]]
+    assert told["isochrone_client_attempts_total"][0][1] > 4
+    assert told["isochrone_client_retries_total"] == [[region, 0]]

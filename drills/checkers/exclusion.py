@@ -1,32 +1,37 @@
 """Lock exclusion, by the order of fencing tokens as a guarded resource sees it.
 
-A *hold* is what one holder of an exclusive lock knew of it; a *guarded write* is what reached the resource, in the
-order in which it came. What must hold:
+A *hold* is what one holder of a lock knew of it; a *guarded write* is what reached the resource under an exclusive
+lock, in the order in which it came. What must hold:
 
-1. a token is one grant's: no two holds of a lock have the same;
+1. a token is one grant's: no two holders of a lock have the same;
 2. tokens follow real time: a hold that was granted before another was asked for has the smaller token;
 3. the resource accepts no smaller token after a larger one. So the intervals in which it sees holders do not overlap;
 4. the resource refuses nothing else: it takes what no larger token has forbidden;
-5. where clocks keep their bound: no two holders are sure of the lock at one time. HAZARD: a clock beyond its bound
-   breaks this rule and no other; only the tokens protect the resource then.
+5. where clocks keep their bound: no two holders whose modes exclude each other are sure of the lock at one time.
+   HAZARD: a clock beyond its bound breaks this rule and no other; only the tokens protect the resource then.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from isochrone.drills.checkers.lock_table import excludes
 from isochrone.drills.verdict import Check, Verdict
+from isochrone.wire.locks import LockMode
 
 NAME = "lock exclusion"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """One grant of an exclusive lock, as its holder knew it. Times are true ones."""
+    """One grant of a lock, as its holder knew it. Times are true ones."""
 
     lock: str
     holder: str
+    lease: int
+    """On which the lock hung."""
     token: int
+    mode: LockMode = LockMode.X
     asked_ns: int
     """When the holder began to ask."""
     granted_ns: int
@@ -52,7 +57,7 @@ class ExclusionResult:
 
     holds: int
     handovers: int
-    """How often a lock went from one holder to another."""
+    """How often a lock was granted to another than the one before."""
     refused: int
     """Writes that the resource refused for their token."""
     broken: tuple[str, ...]
@@ -97,7 +102,7 @@ def check_exclusion(
 
 def _shared_tokens(by_token: Sequence[Hold]) -> Iterator[str]:
     for a, b in pairwise(by_token):
-        if a.token == b.token:
+        if a.token == b.token and (a.holder, a.lease) != (b.holder, b.lease):
             yield f"token {a.token} of lock {a.lock} was given to {a.holder} and to {b.holder}"
 
 
@@ -115,16 +120,22 @@ def _tokens_against_time(by_token: Sequence[Hold]) -> Iterator[str]:
 
 
 def _overlaps(holds: Iterable[Hold]) -> Iterator[str]:
-    last: Hold | None = None
+    live: list[Hold] = []
     for hold in sorted(holds, key=lambda hold: (hold.granted_ns, hold.token)):
-        if last is not None and hold.granted_ns < last.sure_until_ns:
-            over_ms = (min(last.sure_until_ns, hold.sure_until_ns) - hold.granted_ns) / 1e6
-            yield (
-                f"{last.holder} (token {last.token}) and {hold.holder} (token {hold.token}) were both sure to hold "
-                f"lock {hold.lock}, for {over_ms:.1f} ms"
-            )
-        if last is None or hold.sure_until_ns > last.sure_until_ns:
-            last = hold
+        live = [other for other in live if other.sure_until_ns > hold.granted_ns]
+        for other in live:
+            if (other.holder, other.lease) != (hold.holder, hold.lease) and excludes(other.mode, hold.mode):
+                over_ms = (min(other.sure_until_ns, hold.sure_until_ns) - hold.granted_ns) / 1e6
+                yield (
+                    f"{_described(other)} and {_described(hold)} were both sure to hold lock {hold.lock}, "
+                    f"for {over_ms:.1f} ms"
+                )
+        live.append(hold)
+
+
+def _described(hold: Hold) -> str:
+    mode = "" if hold.mode is LockMode.X else f", mode {hold.mode.name}"
+    return f"{hold.holder} (token {hold.token}{mode})"
 
 
 def _resource_faults(writes: Iterable[GuardedWrite]) -> Iterator[str]:

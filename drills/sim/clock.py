@@ -5,7 +5,12 @@ it must; wider than `BOUND_NS_MAX` it counts as unsynchronised, as in production
 bound whatever it shows. HAZARD: what rests on clock intervals may break under a lying clock, and nothing else may.
 
 `monotonic` runs at the node's rate and is never stepped.
+
+A client that holds locks measures by a clock of another kind (`HolderClock`).
 """
+
+from collections.abc import Callable
+from typing import final
 
 from isochrone.clocks.interval import Interval
 from isochrone.drills.sim.loop import START_S, SimLoop
@@ -77,3 +82,28 @@ class SimClock:
 
     def _drift_ns(self) -> float:
         return self._gained_ns + (self._loop.now_s - self._since_s) * 1e9 * (self._rate - 1.0)
+
+
+@final
+class HolderClock:
+    """The SDK's `LeaseClock` of one process: it runs at a rate of its own, and goes on while the process stands still.
+
+    What it calls back belongs to whoever asked for it, so it waits while that one is stopped.
+    """
+
+    def __init__(self, loop: SimLoop, rate: float) -> None:
+        self._loop = loop
+        self._rate = rate
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return START_S + (self._loop.now_s - START_S) * self._rate
+
+    def call_at(self, when_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """See `client.leases.LeaseClock`."""
+        cancel: Callable[[], None] = self._loop.call_later(max(0.0, when_s - self()) / self._rate, callback).cancel
+        return cancel
+
+    def true_ns(self, shown_s: float) -> int:
+        """How long it takes in truth until so much has passed here."""
+        return round(shown_s / self._rate * NS_PER_S)

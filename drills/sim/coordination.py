@@ -10,16 +10,22 @@ import random
 from collections.abc import Sequence
 
 from isochrone.client import Client
+from isochrone.client.leases import CLOCK_RATE_MAX
 from isochrone.drills.checkers.elections import check_elections
 from isochrone.drills.checkers.exclusion import GuardedWrite, check_exclusion
 from isochrone.drills.checkers.lease_expiry import LeaseStory, check_lease_expiry
+from isochrone.drills.checkers.lock_table import check_lock_tables
+from isochrone.drills.checkers.queues import check_queues
 from isochrone.drills.checkers.watch_order import WatchStory, check_watches
 from isochrone.drills.sim.committed import Committed
-from isochrone.drills.sim.contenders import Contender, GroupConnector, Resource, lock_names, signature
+from isochrone.drills.sim.contenders import Contender, GroupConnector
 from isochrone.drills.sim.followers import Follower
+from isochrone.drills.sim.holding import Resource, data_of, signature
+from isochrone.drills.sim.lock_plans import election, lock_names
 from isochrone.drills.sim.loop import SimLoop
 from isochrone.drills.sim.network import Network
 from isochrone.drills.sim.options import SimOptions, rng_for
+from isochrone.drills.sim.queueing import queue_of
 from isochrone.drills.sim.schedule import FaultKind, Schedule
 from isochrone.drills.sim.sessions import Listeners, SimConnector
 from isochrone.drills.verdict import Check, guarded
@@ -28,10 +34,9 @@ from isochrone.errors import Indeterminate, InvalidRequest, Rejected
 from isochrone.ids import NS_PER_S, GroupId, NodeId
 from isochrone.topology.model import Topology
 from isochrone.wire.kv import Compact
+from isochrone.wire.records import KeyValue
 
 CALL_TIMEOUT_S = 5.0
-CLIENT_RATE_MAX = 500e-6
-"""By so much holders let the clocks of nodes differ in rate from true time."""
 COMPACTION_GAP_S = 4.0
 FINISH_S = 60.0
 """So long after faults contenders, followers and leases may take to come to their end."""
@@ -82,6 +87,7 @@ class Coordination:
                 timeout_s=CALL_TIMEOUT_S,
                 connector=GroupConnector(self._loop, connector, contender.group),
                 rng=rng_for(self._seed, name),
+                clock=contender.clock,
             )
             self._loop.at(self._loop.now_s, connected.set_result, None)
 
@@ -135,9 +141,10 @@ class Coordination:
                 return f"{task.get_name()} ended: {task.exception()!r}"
         for follower in self._followers:
             items = self._truth.written(follower.group).items
-            wanted = [item.mod_revision for item in items if item.key.startswith(follower.keyspace.encode())]
-            if wanted and follower.last_revision < wanted[-1]:
-                return f"follower {follower.name} was told up to {follower.last_revision} of {wanted[-1]}"
+            wanted = [item for item in items if item.key.startswith(follower.keyspace.encode())]
+            if wanted and not follower.knows(wanted[-1]):
+                told, last = follower.last_revision, wanted[-1].mod_revision
+                return f"follower {follower.name} was told up to {told} of {last}"
         return None
 
     async def stop(self) -> None:
@@ -151,22 +158,28 @@ class Coordination:
         rate_max = max((abs(each.amount) for each in schedule if each.kind is FaultKind.CLOCK_RATE), default=0.0) / 1e6
         return [
             guarded("lock exclusion", lambda: self._exclusion(rate_max)),
+            guarded("lock table", self._lock_tables),
             guarded("elections", self._elections),
+            guarded("queues", self._queues),
             guarded("lease expiry", lambda: self._lease_expiry(rate_max)),
             guarded("watches", self._watches),
         ]
 
     def _exclusion(self, rate_max: float) -> Check:
-        holds = [hold for contender in self._contenders for hold in contender.holds]
+        holds = [hold for contender in self._contenders for hold in contender.holder.holds]
         writes = self.resource.writes + self._writes_to_the_store()
-        return check_exclusion(holds, writes, clocks_keep_bound=rate_max <= CLIENT_RATE_MAX).as_check()
+        return check_exclusion(holds, writes, clocks_keep_bound=rate_max <= CLOCK_RATE_MAX).as_check()
+
+    def _lock_tables(self) -> Check:
+        truth = self._truth
+        return check_lock_tables(truth.lock_looks, truth.deadlocks, truth.lock_faults)
 
     def _writes_to_the_store(self) -> list[GuardedWrite]:
         """What gates in the store let pass, as its own order has it."""
         writes: list[GuardedWrite] = []
         for keyspace, group in self._keyspaces.items():
             for name in lock_names(keyspace):
-                for item in self._truth.versions(group, f"{name}/data".encode()):
+                for item in self._truth.versions(group, data_of(name)):
                     holder, token = signature(item.value)
                     writes.append(
                         GuardedWrite(
@@ -183,8 +196,16 @@ class Coordination:
         return check_elections(
             item
             for keyspace, group in self._keyspaces.items()
-            for item in self._truth.versions(group, lock_names(keyspace)[0].encode())
+            for item in self._truth.versions(group, election(keyspace).encode())
         )
+
+    def _queues(self) -> Check:
+        calls = [call for contender in self._contenders for call in contender.queue_calls]
+        left: dict[bytes, KeyValue] = {}
+        for keyspace, group in self._keyspaces.items():
+            prefix = queue_of(keyspace).encode()
+            left.update({item.key: item for item in self._truth.written(group).items if item.key.startswith(prefix)})
+        return check_queues(calls, [key for key, item in left.items() if item.version])
 
     def _lease_expiry(self, rate_max: float) -> Check:
         stories = [
@@ -201,7 +222,7 @@ class Coordination:
         ]
         return check_lease_expiry(
             stories,
-            rate_max=max(rate_max, CLIENT_RATE_MAX),
+            rate_max=max(rate_max, CLOCK_RATE_MAX),
             healed_ns=self.healed_ns,
             until_ns=self._now_ns(),
             patience_ns=PATIENCE_NS,

@@ -1,4 +1,4 @@
-"""Followers: watchers that listen through the SDK, fall silent for a while, and resume where they were."""
+"""Followers: watchers that listen through the SDK, slowly, fall silent for a while, and resume where they were."""
 
 import asyncio
 import random
@@ -11,6 +11,10 @@ from isochrone.ids import GroupId
 from isochrone.probes import probe
 from isochrone.wire.kv import prefix_end
 from isochrone.wire.records import KeyValue
+
+SLOW_ODDS = 0.03
+SLOW_S_MAX = 1.5
+"""So often, and at most so long, a follower is busy with what it was told, and takes nothing."""
 
 
 @dataclass(slots=True)
@@ -25,6 +29,13 @@ class Follower:
     stories: list[WatchStory] = field(default_factory=list)
     told: list[KeyValue | Gap] = field(default_factory=list)
     start_revision: int = 1
+
+    def knows(self, item: KeyValue) -> bool:
+        """Whether the last that it was told is this, or a gap that covers it."""
+        if not self.told:
+            return False
+        last = self.told[-1]
+        return last.revision >= item.mod_revision if isinstance(last, Gap) else last == item
 
     @property
     def last_revision(self) -> int:
@@ -52,6 +63,8 @@ class Follower:
                     self.told.append(Gap(told.revision, told.items))
                 else:
                     self.told.append(told.item)
+                if self.rng.random() < SLOW_ODDS:
+                    await asyncio.sleep(self.rng.uniform(0.0, SLOW_S_MAX))
 
     def _close_story(self) -> None:
         self.stories.append(self._story(reached_end=False))

@@ -103,7 +103,7 @@ class Watch:
             digest.update(done.rows)
             if process is machine.process:
                 self.invariants.applied(group, node, replica.core.term, entry)
-                self.truth.applied(group, state, done, round(self._loop.now_s * NS_PER_S))
+                self.truth.applied(group, entry.index, state, done, round(self._loop.now_s * NS_PER_S))
                 self.invariants.state_at(group, node, entry.index, digest.total)
             return done
 

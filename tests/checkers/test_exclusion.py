@@ -1,13 +1,27 @@
 """The exclusion check finds each way in which a lock can fail, and takes what is right."""
 
+from dataclasses import replace
+
 import pytest
 
 from isochrone.drills.checkers.exclusion import GuardedWrite, Hold, check_exclusion
 from isochrone.drills.verdict import Verdict
+from isochrone.wire.locks import LockMode
 
 
-def hold(holder: str, token: int, asked: int, granted: int, sure_until: int, lock: str = "l") -> Hold:
-    return Hold(lock=lock, holder=holder, token=token, asked_ns=asked, granted_ns=granted, sure_until_ns=sure_until)
+def hold(
+    holder: str, token: int, asked: int, granted: int, sure_until: int, lock: str = "l", mode: LockMode = LockMode.X
+) -> Hold:
+    return Hold(
+        lock=lock,
+        holder=holder,
+        lease=token,
+        token=token,
+        mode=mode,
+        asked_ns=asked,
+        granted_ns=granted,
+        sure_until_ns=sure_until,
+    )
 
 
 def write(holder: str, token: int, at: int, accepted: bool = True, lock: str = "l") -> GuardedWrite:
@@ -86,3 +100,23 @@ def test_a_refused_write_forbids_nothing() -> None:
 def test_a_lock_that_never_changed_hands_proves_nothing() -> None:
     holds = [hold("a", 1, 0, 10, 20), hold("a", 2, 20, 30, 40)]
     assert check_exclusion(holds, [], clocks_keep_bound=True).verdict is Verdict.UNKNOWN
+
+
+def test_those_whose_modes_go_together_may_be_sure_at_one_time_and_others_may_not() -> None:
+    shared = [
+        hold("a", 1, 0, 10, 90, mode=LockMode.S),
+        hold("b", 2, 0, 20, 80, mode=LockMode.S),
+        hold("c", 3, 0, 30, 70, mode=LockMode.IS),
+    ]
+    assert check_exclusion(shared, [], clocks_keep_bound=True).verdict is Verdict.TRUE
+    intends = hold("d", 4, 0, 75, 95, mode=LockMode.IX)
+    assert check_exclusion([*shared, intends], [], clocks_keep_bound=True).broken == (
+        "a (token 1, mode S) and d (token 4, mode IX) were both sure to hold lock l, for 0.0 ms",
+        "b (token 2, mode S) and d (token 4, mode IX) were both sure to hold lock l, for 0.0 ms",
+    )
+
+
+def test_a_lease_may_hold_in_two_modes_and_find_its_own_grant_again() -> None:
+    weaker, converted = hold("a", 1, 0, 10, 90, mode=LockMode.S), hold("a", 2, 20, 30, 80)
+    holds = [replace(weaker, lease=7), replace(converted, lease=7), replace(converted, lease=7, asked_ns=85)]
+    assert check_exclusion([*holds, hold("b", 3, 0, 95, 96)], [], clocks_keep_bound=True).verdict is Verdict.TRUE

@@ -1,0 +1,177 @@
+"""What a simulated process does and knows while it holds locks, and what befalls it then.
+
+It writes to what the locks guard, some of it late; it is stopped in the midst of its work, for longer than its leases
+live, and goes on as if nothing had happened; it is cut off. There are two kinds of resource:
+
+- one outside the system, which knows nothing but the largest token that it took (`Resource`);
+- the store itself, by transactions that a fence gate lets pass (`fenced`).
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from isochrone.client import Client
+from isochrone.client.locks import Lock
+from isochrone.drills.checkers.exclusion import GuardedWrite, Hold
+from isochrone.drills.sim.clock import HolderClock
+from isochrone.drills.sim.loop import Group, SimLoop
+from isochrone.drills.sim.network import Link
+from isochrone.ids import NS_PER_S
+from isochrone.probes import probe
+from isochrone.wire.kv import Put, fenced
+from isochrone.wire.locks import LockMode
+
+PAUSE_ODDS = 0.12
+OFFLINE_ODDS = 0.12
+LATE_ODDS = 0.15
+GATE_TIMEOUT_S = 2.0
+
+
+class Resource:
+    """A resource outside the system: it takes a write unless it has seen a larger token."""
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self._now_ns = now_ns
+        self._largest: dict[str, int] = {}
+        self.writes: list[GuardedWrite] = []
+
+    def write(self, what: tuple[str, str, int]) -> None:
+        """`what`: the lock, its holder and the token."""
+        lock, holder, token = what
+        accepted = token >= self._largest.get(lock, 0)
+        if accepted:
+            self._largest[lock] = token
+        else:
+            probe("contenders.refused_by_token")
+        self.writes.append(GuardedWrite(lock=lock, holder=holder, token=token, at_ns=self._now_ns(), accepted=accepted))
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Grant:
+    """A lock that is held."""
+
+    lock: Lock
+    name: str
+    mode: LockMode
+    asked_ns: int
+    granted_ns: int
+    sure_ns: int
+    """Until then its holder was sure of it, when he looked last."""
+
+
+@final
+class Holder:
+    """See the module. One of each process."""
+
+    def __init__(
+        self,
+        loop: SimLoop,
+        name: str,
+        group: Group,
+        resource: Resource,
+        clock: HolderClock,
+        rng: random.Random,
+        links: Callable[[], Sequence[Link]],
+    ) -> None:
+        """`group` and `links` are those of the process."""
+        self.name = name
+        self.holds: list[Hold] = []
+        """What it held, as it knew it."""
+        self._loop = loop
+        self._group = group
+        self._resource = resource
+        self._clock = clock
+        self._rng = rng
+        self._links = links
+        self._grants: list[Grant] = []
+
+    def now_ns(self) -> int:
+        """True time, in nanoseconds."""
+        return round(self._loop.now_s * NS_PER_S)
+
+    def granted(self, lock: Lock, name: str, mode: LockMode, asked_ns: int) -> Grant:
+        """A lock was granted, in a mode, to a question of `asked_ns`. Ends with `given_up`."""
+        grant = Grant(lock, name, mode, asked_ns, self.now_ns(), self.now_ns())
+        self._grants.append(grant)
+        return grant
+
+    def given_up(self, grant: Grant) -> None:
+        """The grant is used no more, nor is a weaker one of the same lock and lease, which ends with it."""
+        ended_ns = self.now_ns()
+        for each in [each for each in self._grants if each.lock.lease is grant.lock.lease and each.name == grant.name]:
+            self._grants.remove(each)
+            sure_ns = ended_ns if each.lock.remaining_s else min(ended_ns, each.sure_ns)
+            self.holds.append(
+                Hold(
+                    lock=each.name,
+                    holder=self.name,
+                    lease=each.lock.lease.identity,
+                    token=each.lock.token,
+                    mode=each.mode,
+                    asked_ns=each.asked_ns,
+                    granted_ns=each.granted_ns,
+                    sure_until_ns=sure_ns,
+                )
+            )
+
+    async def use(self, client: Client) -> None:
+        """Write to what is held exclusively, and let things happen."""
+        rng = self._rng
+        for _ in range(rng.randrange(1, 4)):
+            exclusive = [grant for grant in self._grants if grant.mode is LockMode.X]
+            writes = [(grant.name, self.name, grant.lock.token) for grant in exclusive]
+            for write in writes:
+                self._resource.write(write)
+            for grant in self._grants:
+                grant.sure_ns = self.now_ns() + self._clock.true_ns(grant.lock.remaining_s)
+            for write in writes:
+                if rng.random() < LATE_ODDS:
+                    self._loop.at(self._loop.now_s + rng.uniform(0.1, 5.0), self._resource.write, write)
+            if rng.random() < PAUSE_ODDS:
+                self._loop.pause(self._group)
+                self._loop.at(self._loop.now_s + rng.uniform(0.2, 6.0), self._loop.resume, self._group)
+                await asyncio.sleep(0)
+                for write in writes:
+                    self._resource.write(write)
+            if rng.random() < OFFLINE_ODDS:
+                self._go_offline(rng.uniform(0.5, 6.0))
+                await asyncio.sleep(rng.uniform(0.0, 5.0))
+            for name, _, token in writes:
+                change = fenced(gate_of(name), token, Put(data_of(name), _signed(self.name, token)))
+                await client.execute(name, change, timeout_s=GATE_TIMEOUT_S)
+            await asyncio.sleep(rng.uniform(0.0, 0.8))
+
+    def _go_offline(self, duration_s: float) -> None:
+        """Nothing reaches or leaves this process for a while; it runs on, until its leases' deadlines end its work."""
+        for link in self._links():
+            link.cut()
+            self._loop.at(self._loop.now_s + duration_s, _mend, link)
+
+
+def gate_of(name: str) -> bytes:
+    """The key of the gate of what a lock guards in the store."""
+    return f"{name}/gate".encode()
+
+
+def data_of(name: str) -> bytes:
+    """The key that a lock guards in the store."""
+    return f"{name}/data".encode()
+
+
+def _signed(holder: str, token: int) -> bytes:
+    return f"{token} {holder}".encode()
+
+
+def signature(value: bytes) -> tuple[str, int]:
+    """Holder and token of what was written to a guarded key."""
+    token, _, holder = value.decode().partition(" ")
+    return holder, int(token)
+
+
+def _mend(link: Link) -> None:
+    if link.cuts:  # Else all cuts were ended meanwhile.
+        link.mend()

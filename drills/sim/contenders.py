@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from isochrone.client import Client, HeldSession
+from isochrone.client import FOREVER, Client, HeldSession
 from isochrone.client.connection import Closed, Connection, Received
 from isochrone.client.leases import CLOCK_RATE_MAX, Lease
 from isochrone.client.results import Executed, Queried
@@ -27,7 +27,6 @@ from isochrone.errors import Indeterminate, LeaseNotFound, LockNotHeld, Rejected
 from isochrone.ids import NS_PER_MS, GroupId
 from isochrone.wire.commands import Operation, Query
 from isochrone.wire.leases import LeaseGrant, LeaseGrantResult, LeaseKeepAlive, LeaseKeepAliveResult, LeaseRevoke
-from isochrone.wire.locks import LockMode
 from isochrone.wire.session import ClientHello
 
 ELECTIONS_SHARE = 0.5
@@ -125,7 +124,7 @@ class Contender:
         )
         async with asyncio.timeout(rng.choice((None, None, None, 0.3, 2.0))):
             async with lock:
-                grant = self.holder.granted(lock, name, LockMode.X, asked_ns)
+                grant = self.holder.granted(lock, name, asked_ns)
                 try:
                     await self.holder.use(client)
                 finally:
@@ -142,17 +141,17 @@ class Contender:
             await self.holder.use(client)
             return
         rng, asked_ns, (want, *rest) = self._rng, self.holder.now_ns(), plan
-        lock = session.lock(
-            want.name,
-            mode=want.asks,
-            wait_s=rng.choice((None, None, 1.0, 4.0)),
-            delay_s=rng.choice((0.0, 0.0, 0.5)),
-            hierarchical=want.hierarchical,
-        )
+        wait_s = rng.choice((FOREVER, FOREVER, 1.0, 4.0))
+        delay_s = rng.choice((0.0, 0.0, 0.5))
+        lock = session.lock(want.name, mode=want.mode, wait_s=wait_s, delay_s=delay_s, hierarchical=want.hierarchical)
         async with lock:
-            grant = self.holder.granted(lock, want.name, want.gets, asked_ns)
+            grant = self.holder.granted(lock, want.name, asked_ns)
             try:
                 await asyncio.sleep(rng.choice((0.1, 0.5, 1.0)))
+                if want.then is not None:
+                    asked_ns = self.holder.now_ns()
+                    await lock.convert(want.then, wait_s=wait_s)
+                    self.holder.granted(lock, want.name, asked_ns)
                 await self._take_next(client, session, tuple(rest))
             finally:
                 self.holder.given_up(grant)

@@ -57,6 +57,7 @@ class Grant:
     lock: Lock
     name: str
     mode: LockMode
+    token: int
     asked_ns: int
     granted_ns: int
     sure_ns: int
@@ -93,16 +94,16 @@ class Holder:
         """True time, in nanoseconds."""
         return round(self._loop.now_s * NS_PER_S)
 
-    def granted(self, lock: Lock, name: str, mode: LockMode, asked_ns: int) -> Grant:
-        """A lock was granted, in a mode, to a question of `asked_ns`. Ends with `given_up`."""
-        grant = Grant(lock, name, mode, asked_ns, self.now_ns(), self.now_ns())
+    def granted(self, lock: Lock, name: str, asked_ns: int) -> Grant:
+        """A lock was granted, or converted, to a question of `asked_ns`. Ends with `given_up`."""
+        grant = Grant(lock, name, lock.mode, lock.token, asked_ns, self.now_ns(), self.now_ns())
         self._grants.append(grant)
         return grant
 
     def given_up(self, grant: Grant) -> None:
-        """The grant is used no more, nor is a weaker one of the same lock and lease, which ends with it."""
+        """The lock is used no more, whatever it was converted to."""
         ended_ns = self.now_ns()
-        for each in [each for each in self._grants if each.lock.lease is grant.lock.lease and each.name == grant.name]:
+        for each in [each for each in self._grants if each.lock is grant.lock]:
             self._grants.remove(each)
             sure_ns = ended_ns if each.lock.remaining_s else min(ended_ns, each.sure_ns)
             self.holds.append(
@@ -110,7 +111,7 @@ class Holder:
                     lock=each.name,
                     holder=self.name,
                     lease=each.lock.lease.identity,
-                    token=each.lock.token,
+                    token=each.token,
                     mode=each.mode,
                     asked_ns=each.asked_ns,
                     granted_ns=each.granted_ns,
@@ -123,7 +124,7 @@ class Holder:
         rng = self._rng
         for _ in range(rng.randrange(1, 4)):
             exclusive = [grant for grant in self._grants if grant.mode is LockMode.X]
-            writes = [(grant.name, self.name, grant.lock.token) for grant in exclusive]
+            writes = [(grant.name, self.name, grant.token) for grant in exclusive]
             for write in writes:
                 self._resource.write(write)
             for grant in self._grants:

@@ -15,15 +15,22 @@ LOCKS, ROWS = 2, 2
 BRANCHES = ("a", "b")
 """Of the hierarchy of each keyspace."""
 
+_CONVERSIONS = (
+    (LockMode.S, LockMode.X),
+    (LockMode.S, LockMode.X),
+    (LockMode.IX, LockMode.X),
+    (LockMode.IX, LockMode.S),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Want:
     """One lock of several."""
 
     name: str
-    asks: LockMode
-    gets: LockMode
-    """What it holds then, with what it held of this lock before."""
+    mode: LockMode
+    then: LockMode | None = None
+    """What it is asked to give besides, once it is held."""
     hierarchical: bool = False
 
 
@@ -60,17 +67,15 @@ def draw_plan(rng: random.Random, keyspace: str) -> Plan:
     match rng.randrange(3):
         case 0:
             names = rng.sample(_rows(keyspace), ROWS)
-            modes = [rng.choice((LockMode.X, LockMode.X, *LockMode)) for _ in names]
-            return tuple(Want(name, mode, mode) for name, mode in zip(names, modes, strict=True))
+            return tuple(Want(name, rng.choice((LockMode.X, LockMode.X, *LockMode))) for name in names)
         case 1:
-            name, weaker = rng.choice(_rows(keyspace)), rng.choice((LockMode.S, LockMode.S, LockMode.IX))
-            asks, gets = (LockMode.X, LockMode.X)
-            if weaker is LockMode.IX and rng.random() < 0.5:
-                asks, gets = LockMode.S, LockMode.SIX
-            return (Want(name, weaker, weaker), Want(name, asks, gets))
+            mode, then = rng.choice(_CONVERSIONS)
+            return (Want(_rows(keyspace)[0], mode, then),)
         case _:
             leaf = rng.choice((LockMode.S, LockMode.X))
             above = (LockMode.IX, LockMode.SIX) if leaf is LockMode.X else (LockMode.IS, LockMode.IX, LockMode.S)
-            root = rng.choice(above)
             branch = f"{_root(keyspace)}/{rng.choice(BRANCHES)}"
-            return (Want(_root(keyspace), root, root, True), Want(branch, leaf, leaf, True))
+            return (
+                Want(_root(keyspace), rng.choice(above), hierarchical=True),
+                Want(branch, leaf, hierarchical=True),
+            )

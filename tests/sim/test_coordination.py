@@ -1,6 +1,7 @@
 """Locks, leases, elections and watches in simulated runs: they hold under faults, and the runs are worth it."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from isochrone.drills.sim.schedule import FaultKind
 from isochrone.drills.sim.world import World
 from isochrone.drills.verdict import Check, Verdict
 
-SEEDS = (0, 2, 7, 8, 10, 15, 18, 22, 28, 33, 39, 40, 45, 56)
+SEEDS = range(20)
 RARE = (
     "contenders.refused_by_token",
     "followers.gap",
@@ -26,17 +27,18 @@ RARE = (
 )
 
 
-@lru_cache(maxsize=1)
-def ran() -> list[tuple[SimResult, dict[str, Check]]]:
-    """Each seed's run, and what its checks said."""
-    runs: list[tuple[SimResult, dict[str, Check]]] = []
-    for seed in SEEDS:
-        case = draw_case(seed, Mode.LITE)
-        worlds: list[World] = []
-        result = run_case(replace(case.options, coordination=True), case.schedule, worlds.append)
-        checks = worlds[0].coordination.checks(case.schedule)
-        runs.append((result, {check.name: check for check in checks}))
-    return runs
+@lru_cache(maxsize=len(SEEDS))
+def run(seed: int) -> tuple[SimResult, dict[str, Check]]:
+    """A seed's run, and what its checks said."""
+    case = draw_case(seed, Mode.LITE)
+    worlds: list[World] = []
+    result = run_case(replace(case.options, coordination=True), case.schedule, worlds.append)
+    return result, {check.name: check for check in worlds[0].coordination.checks(case.schedule)}
+
+
+def ran() -> Iterator[tuple[SimResult, dict[str, Check]]]:
+    """One run after the other, each made but once."""
+    return map(run, SEEDS)
 
 
 def test_runs_come_to_their_end() -> None:
@@ -50,7 +52,7 @@ def test_each_check_holds_and_has_something_to_judge(name: str) -> None:
     for result, checks in ran():
         verdicts[checks[name].verdict] += 1
         assert checks[name].verdict is not Verdict.FALSE, f"seed {result.case.options.seed}: {checks[name].reason}"
-    assert verdicts[Verdict.TRUE] >= len(SEEDS) - 1
+    assert verdicts[Verdict.TRUE] >= 3 * len(SEEDS) // 4
 
 
 def test_the_runs_have_changes_of_leaders_and_reach_what_is_rare() -> None:
@@ -70,6 +72,6 @@ def test_some_runs_have_clocks_that_keep_their_bound_so_that_holders_may_not_ove
 def test_a_seed_repeats_its_run_and_the_contenders_are_part_of_its_trace() -> None:
     case = draw_case(SEEDS[0], Mode.LITE)
     again = run_case(replace(case.options, coordination=True), case.schedule)
-    assert again.trace_hash == ran()[0][0].trace_hash
+    assert again.trace_hash == run(SEEDS[0])[0].trace_hash
     without = run_case(replace(case.options, coordination=False), case.schedule)
     assert without.trace_hash != again.trace_hash

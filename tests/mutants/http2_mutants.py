@@ -8,6 +8,7 @@ HEADERS = "wire/http2/headers.py"
 SERVER = "wire/http2/server_os.py"
 
 _CONNECTION = "tests/unit/wire/test_http2_connection.py::test_"
+_ATTACKS = "tests/unit/wire/test_http2_attacks.py::test_"
 _CALLS = "tests/unit/wire/test_http2_calls.py::test_"
 _HEADERS = "tests/unit/wire/test_http2_headers.py::test_"
 _SERVER = "tests/integration/wire/test_http2_server.py::test_"
@@ -37,9 +38,30 @@ HTTP2_MUTANTS = (
     Mutant(
         name="the stream that waits longest takes the whole window every time",
         file=CONNECTION,
-        old="                    self._blocked.pop(stream.number, None)  # to the end, so that all get their turn\n",
-        new="",
+        old="        self._blocked.pop(stream.number, None)\n        while stream.pending:\n",
+        new="        while stream.pending:\n",
         test=_CONNECTION + "streams_that_wait_for_the_connections_window_take_turns",
+    ),
+    Mutant(
+        name="calls may be begun and given up without end",
+        file=CONNECTION,
+        old="            self._resets += 1\n",
+        new="",
+        test=_ATTACKS + "rapid_reset",
+    ),
+    Mutant(
+        name="acknowledgements weigh nothing but their bytes",
+        file=CONNECTION,
+        old="        self._backlog_bytes += len(data) + PIECE_BYTES\n\n    def _fits",
+        new="        self._backlog_bytes += len(data)\n\n    def _fits",
+        test=_ATTACKS + "floods_that_want_acknowledgements",
+    ),
+    Mutant(
+        name="a grant looks at streams that wait for their own windows",
+        file=CONNECTION,
+        old="        if stream.send_window > 0:\n            self._blocked",
+        new="        if True:\n            self._blocked",
+        test=_ATTACKS + "answers_that_wait_for_their_own_windows_are_in_nobodys_way",
     ),
     Mutant(
         name="a stream's window is not given back",

@@ -6,7 +6,8 @@ from hpack import Decoder, Encoder
 
 from isochrone.wire.http2 import frames
 from isochrone.wire.http2.calls import Methods, acceptor
-from isochrone.wire.http2.connection import Connection, Limits
+from isochrone.wire.http2.connection import Connection
+from isochrone.wire.http2.limits import Limits
 
 MESSAGE_BYTES_MAX = 100_000
 

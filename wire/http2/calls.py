@@ -13,6 +13,9 @@ from isochrone.wire.http2.connection import Connection, Consumer, Stream
 from isochrone.wire.http2.headers import ANSWER, OK_TRAILERS, RequestHeaders, error_answer, error_trailers
 
 PREFIX_BYTES = 5
+_NEVER = 1 << 62
+PATH_CHARS_MAX = 200
+"""So much of a method that does not exist is told back."""
 CANCELLED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 1, 8, 12, 13
 """Codes of gRPC that are answered here."""
 
@@ -57,7 +60,7 @@ def acceptor(
     def accept(connection: Connection, stream: Stream, headers: RequestHeaders) -> Consumer | None:
         method = methods.get(headers.path)
         if method is None:
-            connection.finish(stream, error_answer(UNIMPLEMENTED, f"unknown method {headers.path}"))
+            connection.finish(stream, error_answer(UNIMPLEMENTED, f"unknown method {headers.path[:PATH_CHARS_MAX]}"))
             return None
         return Call(connection, stream, method, headers.timeout_ns, message_bytes_max)
 
@@ -75,6 +78,7 @@ class Call:
         "_headers_sent",
         "_message_bytes_max",
         "_method",
+        "_needed",
         "_over",
         "_stream",
         "_working",
@@ -94,7 +98,9 @@ class Call:
         self._stream = stream
         self._method = method
         self._message_bytes_max = message_bytes_max
-        self._buffer = b""
+        self._buffer: bytes | bytearray = b""
+        self._needed = 0
+        """How much must have come before the buffer is looked at again."""
         self._headers_sent = False
         self._working = False
         """A unary handler has the request and has not ended the call."""
@@ -153,8 +159,15 @@ class Call:
         """See `Consumer`."""
         if self._is_over():
             return
-        buffer = self._buffer + data if self._buffer else data
         held = len(self._buffer)
+        if isinstance(self._buffer, bytearray):
+            self._buffer += data
+            if len(self._buffer) < self._needed and not ended:  # not looked at for every piece, be they of one byte
+                self._connection.hold(len(data))
+                return
+            buffer = bytes(self._buffer)
+        else:
+            buffer = data
         at, size = 0, len(buffer)
         while size - at >= PREFIX_BYTES:
             length = int.from_bytes(buffer[at + 1 : at + PREFIX_BYTES], "big")
@@ -179,7 +192,7 @@ class Call:
         if self._is_over():  # the handler ended the call
             self._drop(held)
             return
-        self._keep(buffer if self._handler is None else buffer[at:], held)
+        self._keep(buffer if self._handler is None else buffer[at:], held, whole=self._handler is None and at > 0)
         if ended:
             self._ended()
 
@@ -193,7 +206,7 @@ class Call:
         return self._working
 
     def _ended(self) -> None:
-        left, unary = self._buffer, self._handler is None
+        left, unary = bytes(self._buffer), self._handler is None
         self._drop(len(left))
         if unary and len(left) >= PREFIX_BYTES:
             length = int.from_bytes(left[1:PREFIX_BYTES], "big")
@@ -234,10 +247,17 @@ class Call:
                 self._connection.work_ended()
         return not self.cancelled_by_client
 
-    def _keep(self, buffer: bytes, held: int) -> None:
-        self._buffer = buffer
-        if len(buffer) != held:
-            self._connection.hold(len(buffer) - held)
+    def _keep(self, rest: bytes, held: int, *, whole: bool) -> None:
+        """Keep what is not yet a message; `whole`: or the request of a unary call whose end has not come."""
+        self._buffer = bytearray(rest) if rest else b""
+        if whole:
+            self._needed = _NEVER
+        elif len(rest) < PREFIX_BYTES:
+            self._needed = PREFIX_BYTES
+        else:
+            self._needed = PREFIX_BYTES + int.from_bytes(rest[1:PREFIX_BYTES], "big")
+        if len(rest) != held:
+            self._connection.hold(len(rest) - held)
 
     def _drop(self, held: int) -> None:
         self._buffer = b""

@@ -7,8 +7,9 @@ that has gathered by then. Data that the client's windows do not allow waits at 
 Invariants:
 1. Frames of one stream leave in the order in which they were given, and nothing follows an end of stream.
 2. Of what a client makes us keep, everything is bounded: streams at a time (those that it gave up while work for them
-   goes on included), the bytes of unfinished requests, of answers that it does not take, and of a header block. Whoever
-   goes beyond loses the connection, and with it only its own calls.
+   goes on included), the bytes of unfinished requests, of answers that it does not take, and of a header block. So is
+   work that no answer pays for: calls that it begins and gives up, and changes of its settings. Whoever goes beyond
+   loses the connection, and with it only its own calls.
 3. After a `ProtocolError` nothing more is read: a GOAWAY with the reason is the last thing that leaves.
 
 Windows are given back as data arrives, so a client that keeps to them is never stuck, and one that does not gains
@@ -19,28 +20,12 @@ HAZARD: consumers are called from within `receive`, and may answer from there; t
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol, final
 
 from isochrone.wire.http2 import frames
 from isochrone.wire.http2.frames import Code, ProtocolError, frame
 from isochrone.wire.http2.headers import HEADER_LIST_BYTES_MAX, HeaderDecoder, RequestHeaders, http_refusal
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may make us keep."""
-
-    streams: int = 2_000
-    """At a time. A client that was told waits; one that does not is refused the stream."""
-    stream_window_bytes: int = 1 << 20
-    connection_window_bytes: int = 16 << 20
-    """At least 65,535, with which every connection begins."""
-    request_bytes: int = 32 << 20
-    """Of all requests that have not arrived as a whole."""
-    backlog_bytes: int = 64 << 20
-    """Of all answers that the client has not taken."""
-
+from isochrone.wire.http2.limits import PIECE_BYTES, Limits
 
 DRAINED_BYTES = 1 << 20
 """Whoever rests because much waits for a client goes on when no more than this does."""
@@ -67,7 +52,7 @@ class Stream:
         self.remote_ended = remote_ended
         self.credit = 0
         """Bytes received that the client was not yet allowed to send again."""
-        self.pending: deque[tuple[bytes, bool]] = deque()
+        self.pending: deque[tuple[bytes | memoryview, bool]] = deque()
         """Data, or a block of trailers that ends the stream, which waits for a window."""
         self.consumer: Consumer | None = None
 
@@ -87,8 +72,10 @@ class Connection:
         self._decoder = HeaderDecoder()
         self._streams: dict[int, Stream] = {}
         self._blocked: dict[int, Stream] = {}
-        """Streams whose data waits for a window, the longest blocked first."""
+        """Streams whose data waits for the connection's window alone, the longest blocked first."""
         self._abandoned = 0
+        self._resets = 0
+        self._settings_left = limits.settings
         self._last_stream = 0
         self._buffer = b""
         self._preface_seen = False
@@ -129,8 +116,8 @@ class Connection:
     def take_output(self) -> bytes:
         """All that is to be sent now."""
         output = b"".join(self._output)
+        self._backlog_bytes -= len(output) + PIECE_BYTES * len(self._output)
         self._output.clear()
-        self._backlog_bytes -= len(output)
         if self._when_drained and self._backlog_bytes <= DRAINED_BYTES:
             waiting, self._when_drained = self._when_drained, []
             for callback in waiting:
@@ -146,6 +133,11 @@ class Connection:
         if not self._going_away:
             self._going_away = True
             self._write(frames.go_away(self._last_stream, Code.NO_ERROR))
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the client has begun as a client of HTTP/2 does."""
+        return self._settings_seen
 
     @property
     def is_idle(self) -> bool:
@@ -181,6 +173,7 @@ class Connection:
                 + frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, number, trailers)
             )
             self._ended(stream)
+            self._check_backlog()
         else:
             self.send_headers(stream, block)
             self.send_data(stream, data)
@@ -202,7 +195,7 @@ class Connection:
             self._write(frame(frames.DATA, 0, number, data))
         else:
             stream.pending.append((data, False))
-            self._backlog_bytes += len(data)
+            self._backlog_bytes += size + PIECE_BYTES
             if number not in self._blocked:
                 self._advance(stream)
         self._check_backlog()
@@ -211,9 +204,10 @@ class Connection:
         """The end of an answer, once its data has left."""
         if stream.number in self._streams:
             stream.pending.append((trailers, True))
-            self._backlog_bytes += len(trailers)
+            self._backlog_bytes += len(trailers) + PIECE_BYTES
             if stream.number not in self._blocked:
                 self._advance(stream)
+            self._check_backlog()
 
     def work_ended(self) -> None:
         """The work for a call ended that its client had given up."""
@@ -374,6 +368,9 @@ class Connection:
         if stream is not None:
             self._forget(stream)
             self._cancel(stream)
+            self._resets += 1
+            if self._resets > self._limits.resets:
+                raise ProtocolError(Code.ENHANCE_YOUR_CALM, "too many calls are begun and given up")
 
     def _settings(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -383,24 +380,31 @@ class Connection:
                 raise ProtocolError(Code.FRAME_SIZE_ERROR, "an acknowledgement with settings")
             return
         self._settings_seen = True
+        self._settings_left -= 1
+        if self._settings_left < 0:
+            raise ProtocolError(Code.ENHANCE_YOUR_CALM, "too many changes of settings")
+        window = self._stream_send_window
         for name, value in frames.parse_settings(payload):
             if name == frames.INITIAL_WINDOW_SIZE:
-                self._resize_windows(value)
+                if value > frames.WINDOW_MAX:
+                    raise ProtocolError(Code.FLOW_CONTROL_ERROR, "a window beyond the largest")
+                window = value
             elif name == frames.ENABLE_PUSH and value > 1:
                 raise ProtocolError(Code.PROTOCOL_ERROR, f"enable push: {value}")
             elif name == frames.MAX_FRAME_SIZE and not frames.FRAME_BYTES_MAX <= value < 1 << 24:
                 raise ProtocolError(Code.PROTOCOL_ERROR, f"largest frame: {value}")
         self._write(frame(frames.SETTINGS, frames.ACK, 0, b""))
-        self._advance_blocked()
+        if window != self._stream_send_window:
+            self._resize_windows(window)
 
     def _resize_windows(self, size: int) -> None:
-        if size > frames.WINDOW_MAX:
-            raise ProtocolError(Code.FLOW_CONTROL_ERROR, "a window beyond the largest")
         change, self._stream_send_window = size - self._stream_send_window, size
-        for stream in self._streams.values():
+        for stream in list(self._streams.values()):
             stream.send_window += change
             if stream.send_window > frames.WINDOW_MAX:
                 raise ProtocolError(Code.FLOW_CONTROL_ERROR, "a window beyond the largest")
+            if stream.pending:
+                self._advance(stream)
 
     def _ping(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -422,7 +426,7 @@ class Connection:
         if not self._output:
             self._wake()
         self._output.append(data)
-        self._backlog_bytes += len(data)
+        self._backlog_bytes += len(data) + PIECE_BYTES
 
     def _fits(self, stream: Stream, size: int) -> bool:
         """Whether that much data may leave at once, in one frame."""
@@ -433,44 +437,51 @@ class Connection:
             self._end(ProtocolError(Code.ENHANCE_YOUR_CALM, "answers are not taken"))
 
     def _advance_blocked(self) -> None:
-        for stream in list(self._blocked.values()):
+        for _ in range(len(self._blocked)):
             if self._send_window <= 0:
                 break
-            self._advance(stream)
+            self._advance(next(iter(self._blocked.values())))
 
     def _advance(self, stream: Stream) -> None:
         """Send what the windows allow of what is pending."""
+        self._blocked.pop(stream.number, None)
         while stream.pending:
             data, ends = stream.pending.popleft()
-            self._backlog_bytes -= len(data)
+            self._backlog_bytes -= len(data) + PIECE_BYTES
             if ends:
                 self._write(frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream.number, data))
                 self._ended(stream)
                 return
+            data = memoryview(data)
             while data:
                 size = min(len(data), stream.send_window, self._send_window, frames.FRAME_BYTES_MAX)
                 if size <= 0:
-                    stream.pending.appendleft((data, False))
-                    self._backlog_bytes += len(data)
-                    self._blocked.pop(stream.number, None)  # to the end, so that all get their turn
-                    self._blocked[stream.number] = stream
+                    self._keep_pending(stream, data)
                     return
                 stream.send_window -= size
                 self._send_window -= size
                 self._write(frame(frames.DATA, 0, stream.number, data[:size]))
                 data = data[size:]
-        self._blocked.pop(stream.number, None)
+
+    def _keep_pending(self, stream: Stream, data: memoryview) -> None:
+        """The rest of a piece waits for a window: for the stream's, or at the end of those that wait for the other."""
+        stream.pending.appendleft((data, False))
+        self._backlog_bytes += len(data) + PIECE_BYTES
+        if stream.send_window > 0:
+            self._blocked[stream.number] = stream
 
     def _ended(self, stream: Stream) -> None:
         """We have sent the end of a stream."""
         del self._streams[stream.number]
         self._blocked.pop(stream.number, None)
+        if self._resets:
+            self._resets -= 1
         if not stream.remote_ended:  # tell the client that the rest of its request is of no use
             self._write(frames.reset_stream(stream.number, Code.NO_ERROR))
 
     def _forget(self, stream: Stream) -> None:
         self._blocked.pop(stream.number, None)
-        self._backlog_bytes -= sum(len(data) for data, _ in stream.pending)
+        self._backlog_bytes -= sum(len(data) + PIECE_BYTES for data, _ in stream.pending)
         stream.pending.clear()
 
     def _cancel(self, stream: Stream) -> None:

@@ -49,7 +49,7 @@ class ProtocolError(Exception):
         self.code = code
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview) -> bytes:
     """A frame as bytes."""
     size = len(payload)
     return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream) + payload

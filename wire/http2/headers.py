@@ -16,6 +16,10 @@ from isochrone.wire.http2.frames import Code, ProtocolError
 
 HEADER_LIST_BYTES_MAX = 16_384
 KEPT_BLOCKS_MAX = 256
+KEPT_BLOCK_BYTES_MAX = 1_024
+"""Longer blocks are decoded whenever they come."""
+TEXT_CHARS_MAX = 1_000
+"""So much of an error's text is told: spelt for a header, it fits into a frame."""
 TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])", re.ASCII)
 UNIT_NS = {b"H": 3_600 * 10**9, b"M": 60 * 10**9, b"S": 10**9, b"m": 10**6, b"u": 10**3, b"n": 1}
 
@@ -56,7 +60,7 @@ class HeaderDecoder:
         headers = _parse(fields)
         if count != len(entries) or newest is not (entries[0] if entries else None):
             self._kept.clear()
-        elif headers is not None:
+        elif headers is not None and len(block) <= KEPT_BLOCK_BYTES_MAX:
             if len(self._kept) >= KEPT_BLOCKS_MAX:
                 self._kept.clear()
             self._kept[block] = headers
@@ -116,7 +120,7 @@ OK_TRAILERS = _literal(b"grpc-status", b"0")
 
 def error_trailers(code: int, text: str) -> bytes:
     """The end of a call that failed after messages were sent."""
-    message = quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode("ascii")
+    message = quote(text[:TEXT_CHARS_MAX], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode("ascii")
     return _literal(b"grpc-status", b"%d" % code) + _literal(b"grpc-message", message)
 
 

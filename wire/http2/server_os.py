@@ -5,24 +5,42 @@ answers gather in its connection, up to the limit at which it loses it.
 """
 
 import asyncio
+import socket
 from typing import final
 
 from isochrone.errors import Unavailable
 from isochrone.wire.http2.calls import Methods, acceptor
-from isochrone.wire.http2.connection import Accept, Connection, Limits
+from isochrone.wire.http2.connection import Accept, Connection
+from isochrone.wire.http2.limits import Limits
 
 BACKLOG = 1024
 """Clients that may wait to be accepted."""
+CONNECTIONS_MAX = 10_000
+"""Most connections at a time."""
+GREETING_TIMEOUT_S = 10.0
+"""Whoever has not said by then that it speaks HTTP/2 is cut off."""
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 60, 10, 6
+"""A client that is gone without a word is noticed by the system: asked after so long, so often, and then given up."""
 
 
 @final
 class Http2Server:
     """A server of some methods of gRPC."""
 
-    def __init__(self, methods: Methods, *, message_bytes_max: int, limits: Limits | None = None) -> None:
-        """`message_bytes_max`: of one message of a client."""
+    def __init__(
+        self,
+        methods: Methods,
+        *,
+        message_bytes_max: int,
+        limits: Limits | None = None,
+        connections_max: int = CONNECTIONS_MAX,
+        greeting_timeout_s: float = GREETING_TIMEOUT_S,
+    ) -> None:
+        """`message_bytes_max`: of one message of a client. Who comes when there are `connections_max` is cut off."""
         self._accept = acceptor(methods, message_bytes_max)
         self._limits = limits or Limits()
+        self._connections_max = connections_max
+        self._greeting_timeout_s = greeting_timeout_s
         self._sockets: dict[_Socket, None] = {}
         self._server: asyncio.Server | None = None
 
@@ -44,25 +62,35 @@ class Http2Server:
         if self._server is None:
             return
         self._server.close()
-        for socket in self._sockets:
-            socket.connection.go_away()
+        for each in self._sockets:
+            each.connection.go_away()
         try:
             async with asyncio.timeout(grace_s):
-                await asyncio.gather(*(socket.idle() for socket in self._sockets))
+                await asyncio.gather(*(each.idle() for each in self._sockets))
         except TimeoutError:
             pass  # whoever is left is cut off
-        await asyncio.gather(*(socket.close() for socket in list(self._sockets)))
+        await asyncio.gather(*(each.close() for each in list(self._sockets)))
         await self._server.wait_closed()
 
     def _connected(self) -> "_Socket":
-        return _Socket(self._accept, self._limits, self._sockets)
+        return _Socket(self._accept, self._limits, self._sockets, self._connections_max, self._greeting_timeout_s)
 
 
 @final
 class _Socket(asyncio.Protocol):
     """One client's socket."""
 
-    def __init__(self, accept: Accept, limits: Limits, sockets: "dict[_Socket, None]") -> None:
+    def __init__(
+        self,
+        accept: Accept,
+        limits: Limits,
+        sockets: "dict[_Socket, None]",
+        connections_max: int,
+        greeting_timeout_s: float,
+    ) -> None:
+        self._connections_max = connections_max
+        self._greeting_timeout_s = greeting_timeout_s
+        self._greeting: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._sockets = sockets
         self._transport: asyncio.Transport | None = None
@@ -77,7 +105,12 @@ class _Socket(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if len(self._sockets) >= self._connections_max:
+            transport.abort()
+            return
         self._sockets[self] = None
+        _keep_alive(transport)
+        self._greeting = self._loop.call_later(self._greeting_timeout_s, self._expect_greeting)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -103,6 +136,8 @@ class _Socket(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._sockets.pop(self, None)
+        if self._greeting is not None:
+            self._greeting.cancel()
         self.connection.lost()
         self._closed.set_result(None)
         self._tell_idle()
@@ -121,6 +156,10 @@ class _Socket(asyncio.Protocol):
         else:
             self._transport.close()
         await self._closed
+
+    def _expect_greeting(self) -> None:
+        if not self.connection.greeted and self._transport is not None:
+            self._transport.abort()
 
     def _wake(self) -> None:
         if not self._scheduled:
@@ -143,3 +182,11 @@ class _Socket(asyncio.Protocol):
     def _tell_idle(self) -> None:
         if self._idle is not None and not self._idle.done() and self.connection.is_idle:
             self._idle.set_result(None)
+
+
+def _keep_alive(transport: asyncio.Transport) -> None:
+    sock: socket.socket = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)

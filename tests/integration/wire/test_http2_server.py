@@ -12,7 +12,7 @@ import pytest
 from isochrone.errors import Unavailable
 from isochrone.wire.http2 import frames
 from isochrone.wire.http2.calls import Call, Methods, StreamMethod, UnaryMethod
-from isochrone.wire.http2.connection import Limits
+from isochrone.wire.http2.limits import Limits
 from isochrone.wire.http2.server_os import Http2Server
 
 MESSAGE_BYTES_MAX = 2 << 20

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from isochrone.wire.http2 import frames
 from isochrone.wire.http2.calls import Call, StreamMethod, UnaryMethod, acceptor
-from isochrone.wire.http2.connection import Connection, Limits
+from isochrone.wire.http2.connection import Connection
 from isochrone.wire.http2.frames import Code
 from isochrone.wire.http2.headers import ANSWER, OK_TRAILERS
+from isochrone.wire.http2.limits import Limits
 
 ECHO = {"/t/Echo": UnaryMethod(lambda call, message: call.answer(message))}
 END = frames.END_HEADERS | frames.END_STREAM

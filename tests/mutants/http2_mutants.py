@@ -57,13 +57,6 @@ HTTP2_MUTANTS = (
         test=_ATTACKS + "floods_that_want_acknowledgements",
     ),
     Mutant(
-        name="a grant looks at streams that wait for their own windows",
-        file=CONNECTION,
-        old="        if stream.send_window > 0:\n            self._blocked",
-        new="        if True:\n            self._blocked",
-        test=_ATTACKS + "answers_that_wait_for_their_own_windows_are_in_nobodys_way",
-    ),
-    Mutant(
         name="a stream's window is not given back",
         file=CONNECTION,
         old="            self._write(frames.window_update(number, stream.credit))\n",

@@ -114,7 +114,7 @@ def test_work_that_was_given_up_takes_its_place_until_it_is_done() -> None:
 def test_floods_that_want_acknowledgements(kind: int, payload: bytes) -> None:
     client = Client(Counted().methods, SMALL)
     with within(4):
-        assert flood(client, kind, payload, 1_000_000) < 1_000
+        assert flood(client, kind, payload, 100_000) <= 200, "many small pieces weigh more than their bytes"
     assert client.refusal()[0] == Code.ENHANCE_YOUR_CALM
 
 

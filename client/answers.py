@@ -37,6 +37,11 @@ def wait_limit_s(wait_s: float | None, default_s: float) -> float:
     return wait_s
 
 
+def shown(name: bytes) -> str:
+    """A key or name as people read it, in quotes."""
+    return repr(name[:100].decode(errors="backslashreplace"))
+
+
 def as_bytes(text: bytes | str) -> bytes:
     """Keys and values are bytes; text is encoded as UTF-8."""
     return text.encode() if isinstance(text, str) else text

@@ -23,7 +23,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self, final
 
-from isochrone.client.answers import as_bytes, expect
+from isochrone.client.answers import as_bytes, expect, shown
 from isochrone.client.leases import Lease
 from isochrone.client.views import RecipeClient, View, read_view, until
 from isochrone.errors import Indeterminate, InvalidRequest, LeaseNotFound, Rejected
@@ -69,7 +69,7 @@ class Barrier:
             NotInTime: it stayed closed.
         """
         limit_s = self._client.wait_limit_s(wait_s)
-        await until(self._client, self._key, self._is_open, limit_s, f"the opening of {self._key!r}")
+        await until(self._client, self._key, self._is_open, limit_s, f"the opening of {shown(self._key)}")
 
     def _is_open(self, view: View) -> bool:
         return all(item.key != self._key for item in view.items)
@@ -163,7 +163,9 @@ class DoubleBarrier:
         def enough(view: View) -> bool:
             return self._ready_at(view) > 0 or self._count(view) >= self._size
 
-        view = await until(self._client, self._prefix, enough, self._wait_s, f"{self._size} at {self._prefix[:-1]!r}")
+        view = await until(
+            self._client, self._prefix, enough, self._wait_s, f"{self._size} at {shown(self._prefix[:-1])}"
+        )
         if not self._ready_at(view):
             absent = Compare(self._ready, Target.VERSION, Relation.EQUAL, 0)
             await self._execute((absent,), Put(self._ready, b""))
@@ -176,7 +178,7 @@ class DoubleBarrier:
         def over(view: View) -> bool:
             return self._ready_at(view) != self._round or not self._count(view)
 
-        view = await until(self._client, self._prefix, over, self._wait_s, f"the end of {self._prefix[:-1]!r}")
+        view = await until(self._client, self._prefix, over, self._wait_s, f"the end of {shown(self._prefix[:-1])}")
         if self._ready_at(view) == self._round:
             same = Compare(self._ready, Target.CREATE, Relation.EQUAL, self._round)
             await self._execute((self._nobody_there(), same), DeleteRange(self._ready))

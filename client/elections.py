@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, final
 
-from isochrone.client.answers import as_bytes, expect
+from isochrone.client.answers import as_bytes, expect, shown
 from isochrone.client.leases import Caller, Lease
 from isochrone.client.locks import Lock
 from isochrone.client.watches import Watcher, WatchGap
@@ -86,7 +86,7 @@ class Election:
         executed = await self._caller.execute(self.name, Txn((holds,), (announce,)), timeout_s=timeout_s)
         done = expect(TxnResult, executed.result)
         if not done.succeeded:
-            raise LockNotHeld(f"election {self.name!r} has another leader than token {self.token}")
+            raise LockNotHeld(f"election {shown(self.name)} has another leader than token {self.token}")
         return done.revision
 
     async def __aenter__(self) -> Self:

@@ -15,7 +15,7 @@ What a call touches lies in one group. Calls are linearizable unless asked other
 from collections.abc import Sequence
 from typing import Protocol, final
 
-from isochrone.client.answers import as_bytes, expect
+from isochrone.client.answers import as_bytes, expect, shown
 from isochrone.client.leases import Caller, Lease
 from isochrone.client.results import Queried, StaleRange
 from isochrone.errors import InvalidRequest, StaleToken
@@ -213,7 +213,7 @@ class Kv:
             TxnResult, (await self._caller.execute(gate, fenced(gate, token, *operations), timeout_s=timeout_s)).result
         )
         if not done.succeeded:
-            raise StaleToken(f"the gate {gate[:64]!r} has seen a larger token than {token}")
+            raise StaleToken(f"the gate {shown(gate)} has seen a larger token than {token}")
         return done
 
     async def compact(self, key: bytes | str, revision: int, *, timeout_s: float | None = None) -> CompactResult:

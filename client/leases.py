@@ -162,11 +162,10 @@ class Lease:
 
     def _loss(self) -> LeaseLost:
         if self._is_gone:
-            return LeaseLost(f"lease {self.identity} was revoked, or has expired; what ran under it was told to end")
+            return LeaseLost(f"lease {self.identity} was revoked, or has expired")
         since_s = self._clock() - self._sent_at
         return LeaseLost(
-            f"lease {self.identity} was renewed {since_s:.1f} s ago for the last time, for {self._ttl_s:g} s; "
-            "what ran under it was told to end"
+            f"lease {self.identity} was renewed {since_s:.1f} s ago for the last time, for {self._ttl_s:g} s"
         )
 
     def _extend(self, ttl_ms: int) -> None:

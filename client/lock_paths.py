@@ -24,6 +24,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self, final
 
+from isochrone.client.answers import shown
 from isochrone.client.leases import Lease
 from isochrone.client.locks import Lock
 from isochrone.errors import InvalidRequest, LockHeld
@@ -82,7 +83,7 @@ async def _take_turn(level: _Level, name: bytes, left_s: float) -> None:
         async with asyncio.timeout(None if math.isinf(left_s) else left_s):
             await level.turn.acquire()
     except TimeoutError:
-        raise LockHeld(f"another path of this session waited for lock {name!r} for {left_s:g} s") from None
+        raise LockHeld(f"another path of this session waited for lock {shown(name)} for {left_s:g} s") from None
 
 
 @final
@@ -138,5 +139,5 @@ def _path(prefix: bytes, name: bytes) -> tuple[bytes, ...]:
     """The levels from the root to the name."""
     parts = name[len(prefix) :].split(b"/")
     if not all(parts):
-        raise InvalidRequest(f"lock {name!r} has an empty level below the keyspace {prefix!r}")
+        raise InvalidRequest(f"lock {shown(name)} has an empty level below the keyspace {shown(prefix)}")
     return tuple(prefix + b"/".join(parts[: count + 1]) for count in range(len(parts)))

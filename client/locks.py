@@ -21,7 +21,7 @@ import random
 from types import TracebackType
 from typing import Self, final
 
-from isochrone.client.answers import expect
+from isochrone.client.answers import expect, shown
 from isochrone.client.leases import Caller, Lease, LeaseClock
 from isochrone.client.telemetry import LOCK_ACQUISITION, LOCK_HOLD
 from isochrone.errors import (
@@ -145,7 +145,7 @@ class Lock:
         if self._owns_lease:
             await self._lease.__aenter__()
         elif self.name in self._lease.lock_names:
-            raise InvalidRequest(f"this lease holds or awaits lock {self.name!r} already; `convert` gives it more")
+            raise InvalidRequest(f"this lease holds or awaits lock {shown(self.name)} already; `convert` gives it more")
         self._lease.lock_names[self.name] = None
         wanted = self._request(self._mode, self._wait_s)
         try:
@@ -167,7 +167,9 @@ class Lock:
             try:
                 return await self._lease.__aexit__(kind, error, traceback)
             except LeaseLost as lost:
-                raise LeaseLost(f"lock {self.name!r} with token {self.token} may be another's now: {lost}") from lost
+                raise LeaseLost(
+                    f"lock {shown(self.name)} with token {self.token} may be another's now: {lost}"
+                ) from lost
         try:
             if not self._lease.lost.is_set():
                 # Whatever its token: the lease holds the name once, and a conversion may have ended unheard.
@@ -222,11 +224,11 @@ class Lock:
             case LockEnd.GRANTED:
                 return result
             case LockEnd.DEADLOCK:
-                raise Deadlock(f"waiting for lock {wanted.name!r} was part of a cycle")
+                raise Deadlock(f"waiting for lock {shown(wanted.name)} was part of a cycle")
             case LockEnd.LEASE_ENDED:
-                raise LeaseLost(f"the lease ended while it waited for lock {wanted.name!r}")
+                raise LeaseLost(f"the lease ended while it waited for lock {shown(wanted.name)}")
             case _:
-                raise LockHeld(f"lock {wanted.name!r} was not granted in {wait_s:g} s")
+                raise LockHeld(f"lock {shown(wanted.name)} was not granted in {wait_s:g} s")
 
     async def _ask(self, request: LockAcquire, until: float) -> LockResult | None:
         """How the request stands once it waits no longer; None if that is not known yet."""
@@ -240,7 +242,7 @@ class Lock:
             answer = await self._caller.query(request.name, LockWait(*identity), timeout_s=timeout_s)
         except LockNotHeld as error:
             # The leader has changed meanwhile, and this one has not seen how the wait ended.
-            raise LockHeld(f"lock {request.name!r} was not granted") from error
+            raise LockHeld(f"lock {shown(request.name)} was not granted") from error
         except (DeadlineExceeded, Unavailable):
             if left_s <= 0:
                 raise

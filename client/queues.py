@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, final
 
-from isochrone.client.answers import as_bytes, expect
+from isochrone.client.answers import as_bytes, expect, shown
 from isochrone.client.leases import Lease
 from isochrone.client.locks import Lock
 from isochrone.client.views import RecipeClient
@@ -243,7 +243,7 @@ class Claim:
         ours = Compare(lock.name, Target.LOCK, Relation.EQUAL, lock.token)
         done = await self._items.client.execute(item.key, Txn((ours,), (DeleteRange(item.key),)))
         if not expect(TxnResult, done.result).succeeded:
-            raise LeaseLost(f"the claim of {item.key!r} had ended; another consumer gets the item, or has had it")
+            raise LeaseLost(f"the claim of {shown(item.key)} had ended; another consumer gets the item, or has had it")
 
     async def _wait(self) -> tuple[KeyValue, Lock]:
         """Claim an item as soon as there is one that nobody has."""
@@ -256,7 +256,7 @@ class Claim:
                 async with asyncio.timeout_at(None if math.isinf(until) else until):
                     await self._change_after(seen)
             except TimeoutError:
-                raise NotInTime(f"no item of {self._items.name!r} within {self._wait_s:g} s") from None
+                raise NotInTime(f"no item of {shown(self._items.name)} within {self._wait_s:g} s") from None
 
     async def _change_after(self, revision: Revision) -> None:
         prefix = self._items.name + b"/"

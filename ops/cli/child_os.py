@@ -2,7 +2,8 @@
 
 The child gets a process group of its own, so that what it starts is stopped with it. It is asked by SIGTERM; what is
 left of its group is killed when the child has ended then, at the latest when the time given is over. What a child that
-ends by itself leaves behind goes on.
+ends by itself leaves behind goes on. Signals go to the child's group: whether it ends then, and when, is up to it, and
+what it needs is held until it has ended.
 
 HAZARD: if this process is killed or stopped itself (SIGKILL, SIGSTOP), the child goes on. Only a fencing token, given
 with each write, makes a resource refuse it then.
@@ -10,18 +11,40 @@ with each write, makes a resource refuse it then.
 
 import asyncio
 import os
+import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import final
 
-from isochrone.errors import InvalidRequest
+from isochrone.ops.cli.signals_os import Diversion
 
+NOT_EXECUTABLE_STATUS = 126
+NOT_FOUND_STATUS = 127
+"""Exit statuses for commands that cannot be started, as shells have them."""
 KILL_S = 0.2
 """The child is killed so long before the end of what it needs: a kill takes a moment."""
 
 
-async def run_child(command: Sequence[str], environment: Mapping[str, str], left_s: Callable[[], float]) -> int:
+@final
+class CannotStart(Exception):
+    """The program cannot be started."""
+
+    def __init__(self, program: str, error: OSError) -> None:
+        super().__init__(f"{program} cannot be started: {error.strerror}")
+        self.exit_status = NOT_FOUND_STATUS if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE_STATUS
+
+
+def this_process() -> str:
+    """Host and process id, for those who want to know who holds something."""
+    return f"{platform.node()}:{os.getpid()}"
+
+
+async def run_child(
+    command: Sequence[str], environment: Mapping[str, str], left_s: Callable[[], float], diversion: Diversion
+) -> int:
     """Run a command to its end. Returns its exit status as shells tell it: 128 + the signal that ended it.
 
     When cancelled it stops the child within `left_s()`, and returns by the cancellation when no process of the
@@ -31,9 +54,10 @@ async def run_child(command: Sequence[str], environment: Mapping[str, str], left
         command: the program and its arguments.
         environment: added to that of this process.
         left_s: for how long the child may still run, asked when it is to be stopped.
+        diversion: through which signals come to the child.
 
     Raises:
-        InvalidRequest: the program cannot be started.
+        CannotStart: see there.
     """
     # A process group in the background that reads from the terminal would be stopped by it.
     stdin = subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else None
@@ -42,12 +66,15 @@ async def run_child(command: Sequence[str], environment: Mapping[str, str], left
             *command, env={**os.environ, **environment}, stdin=stdin, process_group=0
         )
     except OSError as error:
-        raise InvalidRequest(f"{command[0]} cannot be started: {error.strerror}") from error
+        raise CannotStart(command[0], error) from error
+    diversion.to = partial(_signal_group, process)
     try:
         status = await process.wait()
     except asyncio.CancelledError:
         await _stop(process, left_s())
         raise
+    finally:
+        diversion.to = None
     return status if status >= 0 else 128 - status
 
 

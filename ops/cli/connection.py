@@ -104,6 +104,9 @@ def key_for_group(client: Client, keyspace: str | None) -> bytes:
 keyspace_option = click.option(
     "--keyspace", metavar="PREFIX", help="The keyspace in whose group the lease lives; needed if there are several."
 )
+table_output_option = click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
 output_option = click.option(
     "-o", "--output", type=click.Choice(["simple", "json"]), default="simple", show_default=True
 )

@@ -5,13 +5,22 @@ import sys
 
 import click
 
-from isochrone.ops.cli.connection import Target, connected, connection_options, output_option
+from isochrone.client import Provenance, StaleRange
+from isochrone.ops.cli.connection import (
+    Target,
+    connected,
+    connection_options,
+    key_for_group,
+    keyspace_option,
+    output_option,
+)
 from isochrone.ops.cli.durations import in_words
-from isochrone.ops.cli.kv_view import result_lines, result_to_plain
+from isochrone.ops.cli.kv_view import items_table, result_lines, result_to_plain
 from isochrone.ops.cli.progress_os import say
 from isochrone.ops.cli.signals_os import run_command
+from isochrone.ops.cli.tables import print_parts
 from isochrone.ops.cli.txn_text import parse_txn
-from isochrone.wire.kv import KvResult, PutResult, RangeResult
+from isochrone.wire.kv import IncrementResult, KvResult, PutResult, RangeResult
 
 _prefix_option = click.option("--prefix", is_flag=True, help="All keys that begin with KEY.")
 _prev_kv_option = click.option("--prev-kv", is_flag=True, help="Show what was there before.")
@@ -27,12 +36,12 @@ def _print(result: KvResult, output: str) -> None:
 def kv_group() -> None:
     """Read and write keys. Every call but get --stale is linearizable and has a deadline (--timeout).
 
-    Exit status 1 means that it failed; the text says whether a write was surely not applied.
+    Exit status: 0 done, 1 failed (the text says whether a write may have been applied), 2 bad input.
 
     \b
     Examples:
       isochrone kv put us/orders/1 new
-      isochrone kv get us/orders/ --prefix -o json
+      isochrone kv get us/orders/ --prefix -o table
       isochrone kv del us/orders/1
     """
 
@@ -46,7 +55,7 @@ def kv_group() -> None:
 @click.option("--keys-only", is_flag=True, help="Leave values out.")
 @click.option("--stale", is_flag=True, help="What the nearest replica has applied will do, even if it is old.")
 @click.option("--print-value-only", is_flag=True, help="Leave keys out.")
-@output_option
+@click.option("-o", "--output", type=click.Choice(["simple", "table", "json"]), default="simple", show_default=True)
 @connection_options
 def get_command(
     target: Target,
@@ -62,35 +71,50 @@ def get_command(
 ) -> None:
     """Show KEY, the keys from KEY up to RANGE_END, or with --prefix all that begin with KEY.
 
+    An absent key shows nothing, with exit status 0. With --stale, standard error (with -o json, the output) tells which
+    replica has answered and how old its state may be.
+
     \b
     Examples:
       isochrone kv get us/orders/1 --print-value-only
       isochrone kv get us/orders/ --prefix --rev 120
     """
 
-    async def get() -> RangeResult:
+    async def get() -> RangeResult | StaleRange:
         async with connected(target) as client:
             if not stale:
                 return await client.kv.range(
                     key, range_end=range_end, prefix=prefix, limit=limit, revision=revision, keys_only=keys_only
                 )
-            near = await client.kv.range_nearest(
+            return await client.kv.range_nearest(
                 key, range_end=range_end, prefix=prefix, limit=limit, revision=revision, keys_only=keys_only
             )
-            age = "of unknown age" if near.age_s is None else f"at most {in_words(near.age_s)} old"
-            say(f"from {near.replica}, {age}")
-            return near.found
 
-    found = run_command(get())
-    if print_value_only and output == "simple":
+    answer = run_command(get())
+    found = answer.found if isinstance(answer, StaleRange) else answer
+    if output == "json":
+        click.echo(json.dumps(result_to_plain(found) | _origin(answer)))
+        return
+    if isinstance(answer, StaleRange):
+        age = "of unknown age" if answer.age_s is None else f"at most {in_words(answer.age_s)} old"
+        say(f"from {answer.replica}, {age}")
+    if output == "table":
+        print_parts([items_table(found.items, keys_only)])
+    elif print_value_only:
         for item in found.items:
             sys.stdout.buffer.write(item.value + b"\n")
         sys.stdout.buffer.flush()
-    elif keys_only and output == "simple":
+    elif keys_only:
         for item in found.items:
             click.echo(item.key.decode(errors="backslashreplace"))
     else:
         _print(found, output)
+
+
+def _origin(answer: RangeResult | StaleRange) -> dict[str, str | float | None]:
+    if isinstance(answer, StaleRange):
+        return {"provenance": str(answer.provenance), "replica": answer.replica, "age_s": answer.age_s}
+    return {"provenance": str(Provenance.LINEARIZABLE)}
 
 
 @kv_group.command("put")
@@ -108,6 +132,8 @@ def put_command(target: Target, key: str, value: str | None, lease: int, prev_kv
       isochrone kv put us/orders/1 new
       isochrone kv put us/config < config.yaml
     """
+    if value is None and sys.stdin.isatty():
+        say("reading the value from standard input; Ctrl-D ends it")
     data = sys.stdin.buffer.read() if value is None else value.encode()
 
     async def put() -> PutResult:
@@ -140,6 +166,49 @@ def del_command(target: Target, key: str, range_end: str, prefix: bool, prev_kv:
             return await client.kv.delete(key, range_end=range_end, prefix=prefix, prev_kv=prev_kv)
 
     _print(run_command(delete()), output)
+
+
+@kv_group.command("incr")
+@click.argument("key")
+@click.argument("delta", type=int, default=1)
+@output_option
+@connection_options
+def incr_command(target: Target, key: str, delta: int, output: str) -> None:
+    """Add DELTA (1 if not given) to the decimal number that KEY holds, and show the sum. An absent key counts as 0.
+
+    \b
+    Examples:
+      isochrone kv incr us/visits
+      isochrone kv incr us/stock -- -3
+    """
+
+    async def increment() -> IncrementResult:
+        async with connected(target) as client:
+            return await client.kv.increment(key, delta)
+
+    _print(run_command(increment()), output)
+
+
+@kv_group.command("compact")
+@click.argument("revision", type=click.IntRange(min=1))
+@keyspace_option
+@connection_options
+def compact_command(target: Target, revision: int, keyspace: str | None) -> None:
+    """Forget what is superseded at REVISION, in all keyspaces of the group.
+
+    Reads and watches from before REVISION are refused from then on.
+
+    \b
+    Example:
+      isochrone kv compact 4711
+    """
+
+    async def compact() -> None:
+        async with connected(target) as client:
+            await client.kv.compact(key_for_group(client, keyspace), revision)
+
+    run_command(compact())
+    click.echo(f"compacted revision {revision}")
 
 
 @kv_group.command("txn")

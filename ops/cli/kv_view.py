@@ -1,9 +1,13 @@
 """Keys, leases and events as lines and as plain data. Pure."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
+from rich.table import Table
+
 from isochrone.client import WatchEvent, WatchGap
+from isochrone.ops.cli.tables import make_table
 from isochrone.wire.kv import DeleteResult, IncrementResult, KvResult, PutResult, RangeResult, TxnResult
 from isochrone.wire.records import KeyValue
 
@@ -68,6 +72,17 @@ def result_lines(result: KvResult) -> list[str]:
             return ["SUCCESS" if succeeded else "FAILURE", *(line for part in parts for line in part)]
         case _:
             return []
+
+
+def items_table(items: Sequence[KeyValue], keys_only: bool) -> Table:
+    """Keys as a table."""
+    columns = ("key",) if keys_only else ("key", "value")
+    table = make_table((*columns, "version", "created", "modified", "lease"), right_from=len(columns))
+    for item in items:
+        texts = (text(item.key),) if keys_only else (text(item.key), text(item.value))
+        figures = (item.version, item.create_revision, item.mod_revision, item.lease or "-")
+        table.add_row(*texts, *map(str, figures))
+    return table
 
 
 def item_lines(item: KeyValue) -> list[str]:

@@ -17,6 +17,7 @@ from isochrone.ops.cli.connection import (
 from isochrone.ops.cli.durations import Duration
 from isochrone.ops.cli.kv_view import text
 from isochrone.ops.cli.signals_os import run_command
+from isochrone.ops.cli.tables import make_table, print_parts
 from isochrone.wire.leases import LeaseGrantResult, LeaseTimeToLiveResult
 
 _lease_argument = click.argument("lease", type=click.IntRange(min=1))
@@ -107,8 +108,7 @@ def time_to_live_command(target: Target, lease: int, keys: bool, keyspace: str |
 
     found = run_command(ask())
     if output == "json":
-        plain = {"lease": lease, "ttl_ms": found.ttl_ms, "remaining_ms": found.remaining_ms}
-        click.echo(json.dumps({**plain, "keys": [text(key) for key in found.keys]}))
+        click.echo(json.dumps(_to_plain(found)))
     elif found.remaining_ms < 0:
         click.echo(f"lease {lease} already expired")
     else:
@@ -118,11 +118,21 @@ def time_to_live_command(target: Target, lease: int, keys: bool, keyspace: str |
 
 
 @lease_group.command("list")
+@click.option("--long", "is_long", is_flag=True, help="Show the time and the keys of each; one question for each.")
 @keyspace_option
 @output_option
 @connection_options
-def list_command(target: Target, keyspace: str | None, output: str) -> None:
-    """Show the ids of all leases."""
+def list_command(target: Target, is_long: bool, keyspace: str | None, output: str) -> None:
+    """Show the ids of all leases.
+
+    \b
+    Examples:
+      isochrone lease list
+      isochrone lease list --long
+    """
+    if is_long:
+        _list_long(target, keyspace, output)
+        return
 
     async def ask() -> tuple[int, ...]:
         async with connected(target) as client:
@@ -133,3 +143,27 @@ def list_command(target: Target, keyspace: str | None, output: str) -> None:
     if output != "json":
         for lease in leases:
             click.echo(lease)
+
+
+def _to_plain(found: LeaseTimeToLiveResult) -> dict[str, object]:
+    plain = {"lease": found.lease, "ttl_ms": found.ttl_ms, "remaining_ms": found.remaining_ms}
+    return {**plain, "keys": [text(key) for key in found.keys]}
+
+
+def _list_long(target: Target, keyspace: str | None, output: str) -> None:
+    async def ask() -> list[LeaseTimeToLiveResult]:
+        async with connected(target) as client:
+            key = key_for_group(client, keyspace)
+            leases = await client.leases.list(key)
+            found = [await client.leases.time_to_live(key, lease, keys=True) for lease in leases]
+        return [each for each in found if each.remaining_ms >= 0]  # Others have ended meanwhile.
+
+    found = run_command(ask())
+    if output == "json":
+        click.echo(json.dumps({"leases": [_to_plain(each) for each in found]}))
+        return
+    table = make_table(("lease", "ttl s", "left s", "keys"))
+    for each in found:
+        keys = " ".join(map(text, each.keys[:5])) + (f" and {len(each.keys) - 5} more" if len(each.keys) > 5 else "")
+        table.add_row(str(each.lease), f"{each.ttl_ms / 1000:g}", f"{each.remaining_ms / 1000:.1f}", keys or "-")
+    print_parts([table])

@@ -1,4 +1,4 @@
-"""Signals that end a command: each gives it the time to stop what it started."""
+"""Signals that end a command: each gives it the time to stop what it started. Or they go to a child instead."""
 
 import asyncio
 import signal
@@ -13,6 +13,26 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C; the end of a service or a time limit; the end of the terminal."""
 
 
+FORWARDED = (
+    *ENDING,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTSTP,
+    signal.SIGCONT,
+    signal.SIGWINCH,
+)
+"""What a child is told of. A stop (Ctrl-Z) stops the child alone: whoever holds a lock for it has to go on."""
+
+
+@final
+class Diversion:
+    """Where signals go instead of ending the command, while `to` is set."""
+
+    def __init__(self) -> None:
+        self.to: Callable[[signal.Signals], None] | None = None
+
+
 @final
 class Interrupted(Exception):
     """A signal ended the work, which has stopped what it had started."""
@@ -23,8 +43,10 @@ class Interrupted(Exception):
         """As shells tell the end by a signal."""
 
 
-def run_until_signal(work: Coroutine[None, None, T]) -> T:
+def run_until_signal(work: Coroutine[None, None, T], diversion: Diversion | None = None) -> T:
     """Run a coroutine. A signal cancels it, so that it can stop what it started; later ones have no effect.
+
+    With a diversion, all of `FORWARDED` go there while it leads somewhere.
 
     Raises:
         Interrupted: a signal came, and the coroutine let itself be cancelled.
@@ -35,12 +57,17 @@ def run_until_signal(work: Coroutine[None, None, T]) -> T:
         task = asyncio.ensure_future(work)
 
         def on_signal(number: signal.Signals) -> None:
+            if diversion is not None and diversion.to is not None:
+                diversion.to(number)
+                return
+            if number not in ENDING:
+                return  # It is the child's, and there is none now.
             if not received:
                 task.cancel()
             received.append(number)
 
         loop = asyncio.get_running_loop()
-        for number in ENDING:
+        for number in ENDING if diversion is None else FORWARDED:
             loop.add_signal_handler(number, on_signal, number)
         return await task
 
@@ -83,9 +110,9 @@ def ended_by_signal(end: Callable[[], None] | None = None) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_command(work: Coroutine[None, None, T]) -> T:
+def run_command(work: Coroutine[None, None, T], diversion: Diversion | None = None) -> T:
     """Run a command's coroutine; a signal ends the command, with the exit status that shells give for it."""
     try:
-        return run_until_signal(work)
+        return run_until_signal(work, diversion)
     except Interrupted as end:
         raise SystemExit(end.exit_status) from None

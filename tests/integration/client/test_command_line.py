@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,6 +73,13 @@ def test_keys_are_written_read_changed_and_watched(cluster: Cluster) -> None:
     assert [(item["key"], item["value"], item["version"]) for item in found["items"]] == [("us/key", "two", 2)]
     done = run(cluster, "kv", "txn", text='value("us/key") = "two"\n\nput us/key three\nincr us/n 4\n\nget us/key\n')
     assert done.stdout == "SUCCESS\n\nOK\n\n4\n"
+    assert run(cluster, "kv", "incr", "us/n", "--", "-3").stdout == "1\n"
+    table = run(cluster, "kv", "get", "us/", "--prefix", "-o", "table").stdout.splitlines()
+    assert table[0].split() == ["key", "value", "version", "created", "modified", "lease"] and len(table) == 4
+    stale = run(cluster, "kv", "get", "us/key", "--stale")
+    assert stale.stdout.startswith("us/key\n") and re.search(r"from us-east-1\w-1, at most [\d.]+ s old", stale.stderr)
+    near = json.loads(run(cluster, "kv", "get", "us/key", "--stale", "-o", "json").stdout)
+    assert near["provenance"] == "stale" and near["age_s"] > 0 and near["replica"] in NODES
     assert run(cluster, "kv", "del", "us/", "--prefix").stdout == "2\n"
     lines = [line_of(watcher) for _ in range(12)]
     assert lines == ["PUT", "us/key", "one", "PUT", "us/key", "two", "PUT", "us/key", "three", "DELETE", "us/key", ""]
@@ -88,6 +96,7 @@ def test_leases_are_made_renewed_shown_and_ended(cluster: Cluster) -> None:
     shown = json.loads(run(cluster, "lease", "timetolive", lease, "--keys", "-o", "json").stdout)
     assert shown["keys"] == ["us/leased"] and 50_000 < shown["remaining_ms"] <= 60_000
     assert lease in run(cluster, "lease", "list").stdout.splitlines()
+    assert "us/leased" in run(cluster, "lease", "list", "--long").stdout
     assert run(cluster, "lease", "revoke", lease).stdout == f"lease {lease} revoked\n"
     assert run(cluster, "kv", "get", "us/leased").stdout == ""
     assert run(cluster, "lease", "keep-alive", lease, "--once").returncode == 1
@@ -105,11 +114,17 @@ def test_a_command_runs_under_a_lock_with_its_token(cluster: Cluster) -> None:
     holder = start(cluster, "lock", "run", "us/lock", "--", "sh", "-c", "echo held; sleep 60")
     assert line_of(holder) == "held"
     refused = run(cluster, "lock", "run", "us/lock", "--try", "--", "true")
-    assert refused.returncode == 1 and "is held" in refused.stderr
+    assert refused.returncode == 124 and "is held" in refused.stderr
+    shown = json.loads(run(cluster, "lock", "show", "us/lock", "-o", "json").stdout)
+    assert [item["mode"] for item in shown["holders"]] == ["X"] and shown["holders"][0]["token"] > tokens[1]
+    waiting = run(cluster, "lock", "run", "us/lock", "--wait", "3s", "--", "true")
+    assert waiting.returncode == 124 and f"held by {shown['holders'][0]['value']}" in waiting.stderr
     assert finish(holder, signal.SIGTERM) == 143
+    assert run(cluster, "lock", "show", "us/lock").stdout == "us/lock is free\n"
     assert run(cluster, "lock", "run", "us/lock", "--try", "--", "true").returncode == 0, "a signal releases it"
     missing = run(cluster, "lock", "run", "us/lock", "--", "./no-such-program")
-    assert missing.returncode == 2 and "cannot be started" in missing.stderr
+    assert missing.returncode == 127 and "cannot be started" in missing.stderr
+    assert run(cluster, "lock", "run", "us/lock", "--", str(cluster.root)).returncode == 126
 
 
 def test_leaders_are_elected_and_observed(cluster: Cluster) -> None:
@@ -124,6 +139,58 @@ def test_leaders_are_elected_and_observed(cluster: Cluster) -> None:
     assert seen == ["one", "(nobody leads)", "two"] or seen[:2] == ["one", "two"]
     assert finish(second, signal.SIGTERM) == 143
     assert finish(observer, signal.SIGTERM) == 143
+
+
+TELLS_SIGNALS = """
+import signal, sys, time
+def told(number, frame):
+    print(signal.Signals(number).name, flush=True)
+    if number == signal.SIGTERM:
+        time.sleep(3)  # Longer than the grace: the lock is held all the same.
+        sys.exit(9)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, told)
+print("held", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def test_signals_go_to_the_command_and_the_lock_is_held_until_it_has_ended(cluster: Cluster) -> None:
+    options = ("--ttl", "4s", "--grace", "1s")
+    holder = start(cluster, "lock", "run", "us/told", *options, "--", sys.executable, "-c", TELLS_SIGNALS)
+    assert line_of(holder) == "held"
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        holder.send_signal(number)
+        assert line_of(holder) == number.name
+    holder.send_signal(signal.SIGTSTP)  # It stops the command, and nothing else.
+    time.sleep(5)
+    assert run(cluster, "lock", "run", "us/told", "--try", "--", "true").returncode == 124, "it is renewed"
+    holder.send_signal(signal.SIGCONT)
+    holder.send_signal(signal.SIGTERM)
+    assert line_of(holder) == "SIGTERM"
+    assert run(cluster, "lock", "run", "us/told", "--try", "--", "true").returncode == 124, "it has not ended yet"
+    holder.communicate(timeout=30)
+    assert holder.returncode == 9
+    assert run(cluster, "lock", "run", "us/told", "--try", "--", "true").returncode == 0
+
+
+def test_a_wrapper_that_stood_still_stops_its_command_when_it_wakes(cluster: Cluster) -> None:
+    """L1: meanwhile another has the lock, with a larger token."""
+    options = ("--ttl", "3s", "--grace", "1s")
+    show = "echo $ISOCHRONE_LOCK_TOKEN; exec sleep 60"
+    holder = start(cluster, "lock", "run", "us/frozen", *options, "--", "sh", "-c", show)
+    token = int(line_of(holder))
+    os.kill(holder.pid, signal.SIGSTOP)
+    try:
+        later = run(
+            cluster, "lock", "run", "us/frozen", "--wait", "20s", "--", "sh", "-c", "echo $ISOCHRONE_LOCK_TOKEN"
+        )
+    finally:
+        os.kill(holder.pid, signal.SIGCONT)
+    assert int(later.stdout) > token
+    _, errors = holder.communicate(timeout=30)
+    assert holder.returncode == 125 and "may be another's now" in errors
 
 
 IGNORES_SIGTERM = """
@@ -152,7 +219,7 @@ def test_a_command_whose_lock_is_lost_is_stopped_before_the_deadline(cluster: Cl
     lines = output.splitlines()
     asked = lines.index("asked to stop")
     last = float(lines[-1].split()[1])
-    assert holder.returncode == 1 and "was lost and its command was stopped" in errors
+    assert holder.returncode == 125 and "may be another's now" in errors and "its command was stopped" in errors
     assert any(line.startswith("alive") for line in lines[asked:]), "it went on, and was killed"
     assert last - stopped_at < 4, "the lock may be another's so long after its last renewal"
     eventually(lambda: all(status_of(cluster.address(node)) is not None for node in NODES), "the nodes answer again")

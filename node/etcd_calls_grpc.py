@@ -13,7 +13,7 @@ from isochrone.node.etcd_group import GroupAccess
 from isochrone.wire.commands import Operation, Query, Result
 from isochrone.wire.etcd.answers_grpc import Speaker, answer_of
 from isochrone.wire.etcd.checks_grpc import refusal_of
-from isochrone.wire.etcd.errors import EtcdError, Status, status_of
+from isochrone.wire.etcd.errors import OWN_PREFIX, EtcdError, Status, status_of
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.etcd.requests_grpc import (
     compact_of,
@@ -32,6 +32,8 @@ TIMEOUT_S = 7.0
 """How long a group may take to answer, as in etcd with its default timers."""
 PENDING_RENEWALS_MAX = 1_000
 """Most renewals of one stream under way; the next end the stream."""
+HEALTH_KEY = b"health"
+"""What `etcdctl endpoint health` reads. It takes etcd's own "permission denied" for a healthy answer, and no other."""
 MALFORMED = Status("INTERNAL", "the request is not a message of its method")
 _KV, _LEASE = "/etcdserverpb.KV/", "/etcdserverpb.Lease/"
 _M = TypeVar("_M", bound=Message)
@@ -53,6 +55,16 @@ def fail(call: Call, status: Status) -> None:
 def refuse(call: Call, error: EtcdError) -> None:
     """End a call with an error of etcd's."""
     fail(call, error.value)
+
+
+def outside(access: GroupAccess, key: bytes, range_end: bytes = b"") -> Status | None:
+    """The error for a key or a range that the endpoint does not serve; None if it does."""
+    text = access.outside(key, range_end)
+    if text is None:
+        return None
+    if key == HEALTH_KEY and not range_end:
+        return EtcdError.PERMISSION_DENIED.value
+    return Status(EtcdError.PERMISSION_DENIED.value.code, OWN_PREFIX + text)
 
 
 def timeout_s(call: Call) -> float:
@@ -129,11 +141,11 @@ class GroupCalls:
         self._access.ask(key, question, seconds, told)
 
     def _serves(self, call: Call, question: Operation | Query) -> bool:
-        if isinstance(question, Put | DeleteRange | Range | Txn) and not all(
-            self._access.serves(key, range_end) for key, range_end in ranges_of(question)
-        ):
-            refuse(call, EtcdError.PERMISSION_DENIED)
-            return False
+        if isinstance(question, Put | DeleteRange | Range | Txn):
+            for key, range_end in ranges_of(question):
+                if (refusal := outside(self._access, key, range_end)) is not None:
+                    fail(call, refusal)
+                    return False
         return True
 
     def _answer(self, call: Call, outcome: Result | IsochroneError) -> None:

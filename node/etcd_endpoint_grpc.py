@@ -1,16 +1,18 @@
 """A node's endpoint of etcd's API: its services put together, for one group.
 
-The group is the one that the node's configuration names, else the first of its region that has keys. Keys and ranges
-outside that group are refused with etcd's "permission denied".
+The group is the one that the node's configuration names, else the first with keys whose home is the node's region, else
+the first with keys that has a full replica there. An endpoint without a group answers probes only. Keys and ranges
+outside that group are refused with the code "permission denied" and the reason.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import final
 
 from isochrone.client.client import Client
-from isochrone.ids import GroupId, RegionId
+from isochrone.ids import GroupId, NodeId, RegionId, ReplicaRole
 from isochrone.node.clusters_os import Cluster
 from isochrone.node.config import ConfigError, NodeConfig
+from isochrone.node.etcd_auth_grpc import auth_methods
 from isochrone.node.etcd_calls_grpc import GroupCalls
 from isochrone.node.etcd_cluster_grpc import ClusterCalls
 from isochrone.node.etcd_group import GroupAccess
@@ -20,9 +22,10 @@ from isochrone.node.etcd_probes_grpc import HealthCalls, reflection_methods
 from isochrone.node.etcd_snapshot_grpc import SnapshotCalls
 from isochrone.node.etcd_watches_grpc import PATH, watch_method
 from isochrone.regions.host import Host
-from isochrone.topology import Topology
+from isochrone.topology import Replica, Topology
 from isochrone.wire.etcd.answers_grpc import Speaker, numeric_id
 from isochrone.wire.etcd.checks_grpc import REQUEST_BYTES_MAX
+from isochrone.wire.http2.calls import Methods
 from isochrone.wire.http2.server_os import Http2Server
 
 MESSAGE_BYTES_MAX = REQUEST_BYTES_MAX + (512 << 10)
@@ -30,7 +33,7 @@ MESSAGE_BYTES_MAX = REQUEST_BYTES_MAX + (512 << 10)
 
 
 def served_group(topology: Topology, region: RegionId, wanted: GroupId | None) -> GroupId | None:
-    """The group that an endpoint in a region speaks for; None if the region is home to none with keys.
+    """The group that an endpoint in a region speaks for; None if the region holds the keys of none.
 
     Raises:
         ConfigError: there is no such group as the one wanted, or no keyspace belongs to it.
@@ -40,7 +43,24 @@ def served_group(topology: Topology, region: RegionId, wanted: GroupId | None) -
         if wanted not in with_keys:
             raise ConfigError(f"etcd_group: found {wanted}; allowed: {', '.join(sorted(with_keys))}")
         return wanted
-    return next((group.id for group in topology.groups if group.home == region and group.id in with_keys), None)
+    groups = [group for group in topology.groups if group.id in with_keys]
+    at_home = [group.id for group in groups if group.home == region]
+    held = [group.id for group in groups if any(_holds_keys(topology, region, each) for each in group.replicas)]
+    return next(iter(at_home + held), None)
+
+
+def _holds_keys(topology: Topology, region: RegionId, replica: Replica) -> bool:
+    return replica.role is ReplicaRole.FULL and topology.node(replica.node).region == region
+
+
+def speaking_for(config: NodeConfig, topology: Topology, group: GroupId) -> dict[NodeId, str]:
+    """Where nodes speak for a group: this one, and those whose regions' endpoints do unless configured otherwise."""
+    return {
+        node.id: config.etcd_addresses[node.id]
+        for node in topology.nodes
+        if node.id in config.etcd_addresses
+        and (node.id == config.node or served_group(topology, node.region, None) == group)
+    }
 
 
 @final
@@ -48,30 +68,26 @@ class EtcdEndpoint:
     """See the module."""
 
     def __init__(
-        self,
-        config: NodeConfig,
-        topology: Topology,
-        group: GroupId,
-        host: Host,
-        connect: Callable[[], Awaitable[Client]],
+        self, config: NodeConfig, topology: Topology, host: Host, connect: Callable[[], Awaitable[Client]]
     ) -> None:
-        """`connect` opens a client of this cluster."""
-        keyspaces = [(each.prefix, each.id) for each in topology.keyspaces if each.group == group]
-        speaker = Speaker(numeric_id(f"{config.cluster}/{group}"), numeric_id(config.node))
-        self._address = config.etcd_addresses[config.node]
-        self._access = GroupAccess(host, config.node, group, keyspaces, connect)
-        cluster = Cluster(topology, config.addresses)
-        methods = {
-            **GroupCalls(self._access, speaker).methods(),
-            **ClusterCalls(self._access, speaker, cluster, config.etcd_addresses).methods(),
-            **MaintenanceCalls(self._access, speaker).methods(),
-            **LockCalls(self._access, speaker).methods(),
-            **SnapshotCalls(self._access, speaker).methods(),
-            PATH: watch_method(self._access, speaker),
-        }
+        """`connect` opens a client of this cluster.
+
+        Raises:
+            ConfigError: as `served_group`.
+        """
+        self.address = config.etcd_addresses[config.node]
+        """`host:port` where it listens."""
+        self.group = served_group(topology, config.region, config.etcd_group)
+        """The group that it speaks for, if any."""
+        self._access: GroupAccess | None = None
+        methods: Methods = {}
+        if self.group is not None:
+            keyspaces = [(each.prefix, each.id) for each in topology.keyspaces if each.group == self.group]
+            self._access = GroupAccess(host, config.node, self.group, keyspaces, connect)
+            methods = _services(self._access, config, topology)
         self._health = HealthCalls(host, [each.id for each in topology.groups])
         services = dict.fromkeys(path.split("/")[1] for path in methods)
-        methods |= {**self._health.methods(), **reflection_methods(services)}
+        methods = {**methods, **auth_methods(), **self._health.methods(), **reflection_methods(services)}
         self._server = Http2Server(methods, message_bytes_max=MESSAGE_BYTES_MAX)
 
     @property
@@ -85,10 +101,26 @@ class EtcdEndpoint:
 
     async def start(self) -> None:
         """Listen. Raises `Unavailable` if the address cannot be listened on."""
-        host, _, port = self._address.rpartition(":")
+        host, _, port = self.address.rpartition(":")
         await self._server.start(host.strip("[]"), int(port))
 
     async def stop(self) -> None:
         """Take no more calls, and end those under way."""
         await self._server.stop()
-        await self._access.close()
+        if self._access is not None:
+            await self._access.close()
+
+
+def _services(access: GroupAccess, config: NodeConfig, topology: Topology) -> Methods:
+    """Everything that asks the group."""
+    speaker = Speaker(numeric_id(f"{config.cluster}/{access.group}"), numeric_id(config.node))
+    cluster = Cluster(topology, config.addresses)
+    client_addresses = speaking_for(config, topology, access.group)
+    return {
+        **GroupCalls(access, speaker).methods(),
+        **ClusterCalls(access, speaker, cluster, client_addresses).methods(),
+        **MaintenanceCalls(access, speaker).methods(),
+        **LockCalls(access, speaker).methods(),
+        **SnapshotCalls(access, speaker).methods(),
+        PATH: watch_method(access, speaker),
+    }

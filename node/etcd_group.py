@@ -92,6 +92,14 @@ class GroupAccess:
             for prefix, _ in self._keyspaces
         )
 
+    def outside(self, key: bytes, range_end: bytes) -> str | None:
+        """Why a key or a range is not served, in words; None if it is."""
+        if self.serves(key, range_end):
+            return None
+        what = f"key {_shown(key)} lies" if not range_end else f"all from {_shown(key)} to {_shown(range_end)} lies"
+        prefixes = ", ".join(_shown(prefix) for prefix, _ in self._keyspaces)
+        return f"{what} outside group {self.group}, for which this endpoint speaks; its keys begin with {prefixes}"
+
     def ask(self, key: bytes, question: Operation | Query, timeout_s: float, told: Told) -> None:
         """Put a question to the group's leader; `told` is called once, perhaps at once.
 
@@ -187,3 +195,7 @@ class GroupAccess:
                 if isinstance(client, Client):
                     await client.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _shown(key: bytes) -> str:
+    return repr(key[:64])[1:]

@@ -12,13 +12,13 @@ from typing import TypeVar, final
 from google.protobuf.message import Message
 
 from isochrone.errors import InvariantViolation, IsochroneError, KeyNotFound
-from isochrone.node.etcd_calls_grpc import TIMEOUT_S, parsed, refuse
+from isochrone.node.etcd_calls_grpc import TIMEOUT_S, fail, outside, parsed
 from isochrone.node.etcd_group import GroupAccess
 from isochrone.node.etcd_work_grpc import Begin, Refused, working
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.wire.commands import Operation, Query, Result
 from isochrone.wire.etcd.answers_grpc import Speaker, key_value
-from isochrone.wire.etcd.errors import EtcdError, Status
+from isochrone.wire.etcd.errors import Status
 from isochrone.wire.etcd.generated import rpc_pb2, v3election_pb2, v3lock_pb2
 from isochrone.wire.http2.calls import Call, Methods
 from isochrone.wire.kv import (
@@ -255,10 +255,10 @@ class LockCalls:
         return await future
 
     def _serves(self, call: Call, key: bytes) -> bool:
-        served = self._access.serves(key, b"")
-        if not served:
-            refuse(call, EtcdError.PERMISSION_DENIED)
-        return served
+        refusal = outside(self._access, key)
+        if refusal is not None:
+            fail(call, refusal)
+        return refusal is None
 
     def _header(self, revision: int) -> rpc_pb2.ResponseHeader:
         return self._speaker.header(revision, self._access.term)

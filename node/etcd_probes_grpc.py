@@ -1,7 +1,8 @@
 """What probes and tools ask of an endpoint: health by `grpc.health.v1`, and reflection.
 
-Health has a name for each group (`health_grpc.health_name`): a group serves at a node that has a replica of it and
-knows its leader. The empty name stands for the process, which serves as long as it answers.
+Health has a name for each group (`health_name`), so that a probe can tell a node that lives from a group that serves:
+a group serves at a node that has a replica of it and knows its leader. The empty name stands for the process, which
+serves as long as it answers.
 """
 
 from collections.abc import Iterable
@@ -15,11 +16,15 @@ from isochrone.ids import GroupId
 from isochrone.node.etcd_calls_grpc import fail, parsed
 from isochrone.regions.host import Host
 from isochrone.wire.etcd.errors import Status
-from isochrone.wire.health_grpc import health_name
 from isochrone.wire.http2.calls import Call, Methods, StreamMethod, UnaryMethod
 
 UNKNOWN_SERVICE = Status("NOT_FOUND", "unknown service")
 _Health = health_pb2.HealthCheckResponse
+
+
+def health_name(group: GroupId) -> str:
+    """The service name under which a group's health is asked for."""
+    return f"raft.{group}"
 
 
 @final

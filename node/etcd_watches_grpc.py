@@ -12,7 +12,7 @@ from functools import partial
 from typing import final
 
 from isochrone.errors import InvalidRequest, IsochroneError, QueueFull
-from isochrone.node.etcd_calls_grpc import fail, parsed
+from isochrone.node.etcd_calls_grpc import fail, outside, parsed
 from isochrone.node.etcd_group import GroupAccess
 from isochrone.node.watch_lines import Line, Lines
 from isochrone.probes import probe
@@ -119,8 +119,9 @@ class _Stream:
 
     def _refusal(self, request: pb.WatchCreateRequest, key: bytes) -> str | None:
         """Why the watcher is not created; None if it is."""
-        if not self._access.serves(key, request.range_end):
-            return EtcdError.PERMISSION_DENIED.value.text
+        refusal = outside(self._access, key, request.range_end)
+        if refusal is not None:
+            return refusal.text
         if request.range_end not in (b"", ALL) and key >= request.range_end:
             return WATCH_RANGE_EMPTY
         if request.watch_id and self._is_taken(request.watch_id):

@@ -18,7 +18,7 @@ from isochrone.clocks.system_os import SystemClock, kernel_bound_ns, require_boo
 from isochrone.errors import ClockUnsynchronized, InvalidRequest
 from isochrone.ids import NS_PER_MS, GroupId, NodeId, Term
 from isochrone.node.config import NodeConfig, check_fits
-from isochrone.node.etcd_endpoint_grpc import EtcdEndpoint, served_group
+from isochrone.node.etcd_endpoint_grpc import EtcdEndpoint
 from isochrone.node.files_os import load_links, load_served_topology
 from isochrone.node.node_metrics import NodeMetrics
 from isochrone.node.operations import operate
@@ -207,6 +207,8 @@ class Node:
             pid=os.getpid(),
             groups=self._host.group_statuses(),
             counters=counters,
+            etcd_address=self._endpoint.address if self._endpoint is not None else None,
+            etcd_group=self._endpoint.group if self._endpoint is not None else None,
         )
 
     async def operate(self, operation: Operation) -> None:
@@ -255,9 +257,8 @@ def system_clock(spec: ClockSpec, offset_ms: float) -> SystemClock:
 
 
 def _endpoint(config: NodeConfig, topology: Topology, host: Host, shaper: Shaper) -> EtcdEndpoint | None:
-    """The node's endpoint of etcd's API, if it has an address and there is a group to speak for."""
-    group = served_group(topology, config.region, config.etcd_group)
-    if group is None or config.node not in config.etcd_addresses:
+    """The node's endpoint of etcd's API, if it has an address."""
+    if config.node not in config.etcd_addresses:
         return None
     connect = partial(
         Client.connect,
@@ -267,7 +268,7 @@ def _endpoint(config: NodeConfig, topology: Topology, host: Host, shaper: Shaper
         name=config.node,
         shaper=shaper if config.local else None,
     )
-    return EtcdEndpoint(config, topology, group, host, connect)
+    return EtcdEndpoint(config, topology, host, connect)
 
 
 def _peer_addresses(config: NodeConfig, topology: Topology) -> dict[NodeId, PeerAddress]:

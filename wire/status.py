@@ -81,6 +81,10 @@ class NodeStatus:
     groups: tuple[GroupStatus, ...]
     counters: dict[str, int]
     """Messages dropped and why, commits, batches, shaper lateness in microseconds, and the like."""
+    etcd_address: str | None = None
+    """`host:port` at which it speaks etcd's API; None if nowhere."""
+    etcd_group: GroupId | None = None
+    """The group for which it does."""
 
 
 def status_to_plain(status: NodeStatus) -> dict[str, Any]:

@@ -114,6 +114,9 @@ def render(topology: Topology, statuses: Sequence[NodeStatus]) -> Iterator[Rende
         yield heading(f"{group.id}: " + (f"led by {leader.node}" if leader else "no leader"))
         yield _table(own)
         yield from (Text(_lag_in_words(row)) for row in own if row.role is ReplicaRole.LEARNER)
+        endpoints = [each.etcd_address for each in statuses if each.etcd_group == group.id and each.etcd_address]
+        if endpoints:
+            yield Text(f"etcd's API: {','.join(endpoints)}", no_wrap=True)
 
 
 def _lag_in_words(row: ReplicaRow) -> str:

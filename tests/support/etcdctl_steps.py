@@ -220,6 +220,17 @@ MEMBER_CHANGES = (
     Run("member remove <extra>", "Member <extra> removed from cluster <cluster>"),
 )
 
+OUTSIDE = (
+    refused("put foo bar", "...key 'foo' lies outside group us-east-1.zone, for which this endpoint speaks; ..."),
+    refused("get foo --prefix", "...all from 'foo' to 'fop' lies outside group us-east-1.zone, ..."),
+    refused("txn", "...key 'foo' lies outside ...", stdin="\nput us/o/a 1\nput foo 2\n\n\n"),
+    Run("watch foo", complains="...key 'foo' lies outside ...", status=5),
+    Run("lock foo", complains="...key 'foo/... lies outside ...", status=1),
+    Run("get us/o --prefix"),
+    Run("get '' --prefix --keys-only --limit=1"),
+)
+"""What an endpoint of ours does not serve; a store of etcd's serves all keys."""
+
 MAINTENANCE = (
     Run("endpoint health", complains="... is healthy: successfully committed proposal: took = ..."),
     Run("endpoint status", "<endpoint>, <member>, <version>, ..., ..., false, ..., ..., ..., ..."),
@@ -259,6 +270,7 @@ SECTIONS: dict[str, tuple[Step, ...]] = {
     "elections": ELECTIONS,
     "members": MEMBERS,
     "member changes": MEMBER_CHANGES,
+    "outside": OUTSIDE,
     "maintenance": MAINTENANCE,
     "snapshot": SNAPSHOT,
     "check perf": CHECK_PERF,

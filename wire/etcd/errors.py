@@ -41,10 +41,9 @@ class EtcdError(Enum):
     COMPACTED = Status("OUT_OF_RANGE", "etcdserver: mvcc: required revision has been compacted")
     FUTURE_REVISION = Status("OUT_OF_RANGE", "etcdserver: mvcc: required revision is a future revision")
     NO_SPACE = Status("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded")
-
     PERMISSION_DENIED = Status("PERMISSION_DENIED", "etcdserver: permission denied")
-    """For keys that an endpoint does not serve, too: `etcdctl endpoint health` reads a key of its own choice, and takes
-    this answer for a healthy one."""
+
+    AUTH_NOT_ENABLED = Status("FAILED_PRECONDITION", "etcdserver: authentication is not enabled")
 
     LEASE_NOT_FOUND = Status("NOT_FOUND", "etcdserver: requested lease not found")
     LEASE_EXISTS = Status("FAILED_PRECONDITION", "etcdserver: lease already exists")

@@ -10,7 +10,7 @@ import pytest
 from etcd_cluster import EtcdCluster
 from etcd_conversation import converse, differences, text_of
 from etcd_nodes import etcd_nodes
-from etcd_requests import Call, Request, random_requests
+from etcd_requests import Call, CreateWatch, Request, random_requests
 
 from isochrone.wire.etcd.checks_grpc import refusal_of
 from isochrone.wire.etcd.errors import EtcdError
@@ -49,7 +49,11 @@ def answered_otherwise_here(request: Request) -> bool:
     2. In a transaction etcd takes a revision below 0 for one that is compacted; to us it is the present one, as alone.
     3. etcd sorts by another target than the key, where no order is named, only the first keys up to the limit; we sort
        all of them.
+    4. A store of etcd's has all keys; an endpoint of ours has those of its group. (A watch of no key is one of the key
+       of one zero byte.)
     """
+    if isinstance(request, CreateWatch):
+        return not request.request.key and not request.request.range_end
     if not isinstance(request, Call):
         return False
     match request.request:

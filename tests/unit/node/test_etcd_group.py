@@ -1,18 +1,23 @@
 """Which keys and which group an endpoint of etcd's API speaks for."""
 
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from small_topology import write_topology
 
 from isochrone.ids import GroupId, KeyspaceId, NodeId, RegionId
 from isochrone.node.config import ConfigError
-from isochrone.node.etcd_endpoint_grpc import served_group
+from isochrone.node.etcd_calls_grpc import outside
+from isochrone.node.etcd_endpoint_grpc import served_group, speaking_for
 from isochrone.node.etcd_group import GroupAccess
 from isochrone.regions.host import Host
 from isochrone.topology import load_topology
+from isochrone.wire.etcd.errors import EtcdError, Status
 from isochrone.wire.kv import ALL
+
+SHIPPED = Path(__file__).parents[3] / "deploy" / "topologies"
 
 
 async def never() -> None:
@@ -43,6 +48,16 @@ def test_an_endpoint_serves_its_groups_keys_and_the_ranges_that_touch_them(
     keyspaces = [(b"us/", KeyspaceId("us")), (b"eu/", KeyspaceId("eu"))]
     access = GroupAccess(cast("Host", None), NodeId("a-1"), GroupId("g"), keyspaces, never)  # type: ignore[arg-type]
     assert access.serves(key, range_end) is served
+    assert (outside(access, key, range_end) is None) is served
+
+
+def test_what_lies_outside_is_refused_with_the_reason_but_in_etcds_words_where_its_clients_look_for_them() -> None:
+    access = GroupAccess(cast("Host", None), NodeId("a-1"), GroupId("g"), [(b"us/", KeyspaceId("us"))], never)  # type: ignore[arg-type]
+    text = "isochrone: key 'foo' lies outside group g, for which this endpoint speaks; its keys begin with 'us/'"
+    assert outside(access, b"foo") == Status("PERMISSION_DENIED", text)
+    found = outside(access, b"health", b"healti")
+    assert found is not None and "all from 'health' to 'healti' lies outside group g" in found.text
+    assert outside(access, b"health") == EtcdError.PERMISSION_DENIED.value
 
 
 def test_an_endpoint_speaks_for_its_regions_group_unless_told_otherwise(tmp_path: Path) -> None:
@@ -53,3 +68,42 @@ def test_an_endpoint_speaks_for_its_regions_group_unless_told_otherwise(tmp_path
     assert served_group(topology, RegionId("elsewhere"), group) == group
     with pytest.raises(ConfigError, match=f"etcd_group: found nowhere; allowed: {group}"):
         served_group(topology, RegionId("us-east-1"), GroupId("nowhere"))
+
+
+TWO_REGIONS = """
+name: two-regions-one-home
+latencies: aws
+regions:
+  - {name: us-east-1, zones: [us-east-1a, us-east-1b]}
+  - {name: eu-west-1, zones: [eu-west-1a, eu-west-1b]}
+  - {name: us-west-2, zones: [us-west-2a], witness_site: true}
+keyspaces:
+  - {prefix: global/, home: us-east-1, survive: region}
+clock: {source: bound, bound_ms: 5}
+"""
+
+
+def test_a_region_that_is_home_to_no_keys_speaks_for_those_that_it_holds_and_a_witness_site_for_none(
+    tmp_path: Path,
+) -> None:
+    topology = load_topology(write_topology(tmp_path, TWO_REGIONS))
+    group = topology.groups[0].id
+    assert any(topology.node(replica.node).region == "eu-west-1" for replica in topology.groups[0].replicas)
+    assert served_group(topology, RegionId("eu-west-1"), None) == group
+    assert served_group(topology, RegionId("us-west-2"), None) is None
+
+
+def test_clients_are_told_only_of_endpoints_that_speak_for_the_same_group() -> None:
+    topology = load_topology(SHIPPED / "three-regions.yaml")
+    addresses = {node.id: f"127.0.0.1:{number}" for number, node in enumerate(topology.nodes, 1)}
+    node = topology.nodes[0]
+    config: Any = SimpleNamespace(node=node.id, etcd_addresses=addresses)
+    group = served_group(topology, node.region, None)
+    assert group is not None
+    own = {each.id: addresses[each.id] for each in topology.nodes if each.region == node.region}
+    assert speaking_for(config, topology, group) == own and len(own) == 3
+    elsewhere = next(each.id for each in topology.groups if each.home != node.region)
+    assert speaking_for(config, topology, elsewhere).keys() == {
+        node.id,
+        *(each.id for each in topology.nodes if each.region == topology.group(elsewhere).home),
+    }

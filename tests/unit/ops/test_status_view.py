@@ -183,3 +183,12 @@ def test_who_has_joined_is_shown_and_who_has_left_is_not(copied: Topology) -> No
         (LEADER, ReplicaRole.FULL),
         (COPY, ReplicaRole.LEARNER),
     ]
+
+
+def test_the_endpoints_of_a_group_are_told_as_etcdctl_takes_them(topology: Topology) -> None:
+    def speaks(node: NodeId, port: int, group: GroupId | None) -> NodeStatus:
+        return replace(node_status(node, 1, 1), etcd_address=f"127.0.0.1:{port}", etcd_group=group)
+
+    statuses = [speaks(LEADER, 2379, GROUP), speaks(FOLLOWER, 2380, GROUP), speaks(SILENT, 2381, None)]
+    assert "etcd's API: 127.0.0.1:2379,127.0.0.1:2380" in printed(topology, statuses, 200)
+    assert not any("etcd" in line for line in printed(topology, [node_status(LEADER, 1, 1)], 200))

@@ -42,6 +42,15 @@ def test_a_status_is_read_back_with_the_members_of_a_joint_configuration() -> No
         quorums=QuorumSizes(2, 4),
     )
     status = NodeStatus(
-        NodeId("a"), RegionId("r"), ZoneId("z"), StoreId("s"), Incarnation(1), 1, (group,), {"counter": 1}
+        NodeId("a"),
+        RegionId("r"),
+        ZoneId("z"),
+        StoreId("s"),
+        Incarnation(1),
+        1,
+        (group,),
+        {"counter": 1},
+        etcd_address="127.0.0.1:2379",
+        etcd_group=GroupId("g"),
     )
     assert status_from_plain(msgpack.unpackb(pack(status_to_plain(status)))) == status

@@ -68,9 +68,14 @@ class EtcdEndpoint:
     """See the module."""
 
     def __init__(
-        self, config: NodeConfig, topology: Topology, host: Host, connect: Callable[[], Awaitable[Client]]
+        self,
+        config: NodeConfig,
+        topology: Topology,
+        host: Host,
+        store_bytes: Callable[[], int],
+        connect: Callable[[], Awaitable[Client]],
     ) -> None:
-        """`connect` opens a client of this cluster.
+        """`store_bytes` tells the size of the node's store; `connect` opens a client of this cluster.
 
         Raises:
             ConfigError: as `served_group`.
@@ -84,7 +89,7 @@ class EtcdEndpoint:
         if self.group is not None:
             keyspaces = [(each.prefix, each.id) for each in topology.keyspaces if each.group == self.group]
             self._access = GroupAccess(host, config.node, self.group, keyspaces, connect)
-            methods = _services(self._access, config, topology)
+            methods = _services(self._access, config, topology, store_bytes)
         self._health = HealthCalls(host, [each.id for each in topology.groups])
         services = dict.fromkeys(path.split("/")[1] for path in methods)
         methods = {**methods, **auth_methods(), **self._health.methods(), **reflection_methods(services)}
@@ -93,7 +98,7 @@ class EtcdEndpoint:
     @property
     def refusals(self) -> Mapping[str, int]:
         """Questions to the group that were answered with an error, by its class."""
-        return self._access.refusals
+        return {} if self._access is None else self._access.refusals
 
     def leader_changed(self) -> None:
         """A group of this node has another leader, or none."""
@@ -111,7 +116,7 @@ class EtcdEndpoint:
             await self._access.close()
 
 
-def _services(access: GroupAccess, config: NodeConfig, topology: Topology) -> Methods:
+def _services(access: GroupAccess, config: NodeConfig, topology: Topology, store_bytes: Callable[[], int]) -> Methods:
     """Everything that asks the group."""
     speaker = Speaker(numeric_id(f"{config.cluster}/{access.group}"), numeric_id(config.node))
     cluster = Cluster(topology, config.addresses)
@@ -119,7 +124,7 @@ def _services(access: GroupAccess, config: NodeConfig, topology: Topology) -> Me
     return {
         **GroupCalls(access, speaker).methods(),
         **ClusterCalls(access, speaker, cluster, client_addresses).methods(),
-        **MaintenanceCalls(access, speaker).methods(),
+        **MaintenanceCalls(access, speaker, store_bytes).methods(),
         **LockCalls(access, speaker).methods(),
         **SnapshotCalls(access, speaker).methods(),
         PATH: watch_method(access, speaker),

@@ -29,9 +29,11 @@ _ALL_KEYS = Range(b"\0", ALL)
 class MaintenanceCalls:
     """The service of an endpoint."""
 
-    def __init__(self, access: GroupAccess, speaker: Speaker) -> None:
+    def __init__(self, access: GroupAccess, speaker: Speaker, store_bytes: Callable[[], int]) -> None:
+        """`store_bytes` tells the size of the node's store, in which all of its groups are."""
         self._access = access
         self._speaker = speaker
+        self._store_bytes = store_bytes
 
     def methods(self) -> Methods:
         """By path."""
@@ -74,6 +76,8 @@ class MaintenanceCalls:
         answer = pb.StatusResponse(
             header=self._header(),
             version=API_VERSION,
+            dbSize=self._store_bytes(),
+            dbSizeInUse=self._store_bytes(),
             leader=0 if leader is None else numeric_id(leader),
             raftIndex=status.commit,
             raftTerm=status.term,

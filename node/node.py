@@ -139,7 +139,7 @@ class Node:
         node_hello = NodeHello(PROTOCOL_VERSION, config.cluster, config.node, config.region, config.zone)
         admin = _Admin()
         server = NodeServer(node_hello, shaper=shaper, transport=transport, sessions=service, admin=admin)
-        endpoint = _endpoint(config, topology, host, shaper)
+        endpoint = _endpoint(config, topology, host, store, shaper)
         refusals = {"session": service.refusals} | ({"etcd": endpoint.refusals} if endpoint is not None else {})
         metrics = NodeMetrics(config, topology, host, store, clock, refusals, lambda: node.status().counters)
         node = cls(config, store, shaper, transport, host, server, endpoint, metrics)
@@ -256,7 +256,9 @@ def system_clock(spec: ClockSpec, offset_ms: float) -> SystemClock:
     return SystemClock(lambda: bound_ns, bound_max_ns=bound_max_ns, offset_ms=offset_ms)
 
 
-def _endpoint(config: NodeConfig, topology: Topology, host: Host, shaper: Shaper) -> EtcdEndpoint | None:
+def _endpoint(
+    config: NodeConfig, topology: Topology, host: Host, store: LmdbStore, shaper: Shaper
+) -> EtcdEndpoint | None:
     """The node's endpoint of etcd's API, if it has an address."""
     if config.node not in config.etcd_addresses:
         return None
@@ -268,7 +270,7 @@ def _endpoint(config: NodeConfig, topology: Topology, host: Host, shaper: Shaper
         name=config.node,
         shaper=shaper if config.local else None,
     )
-    return EtcdEndpoint(config, topology, host, connect)
+    return EtcdEndpoint(config, topology, host, lambda: store.size_bytes, connect)
 
 
 def _peer_addresses(config: NodeConfig, topology: Topology) -> dict[NodeId, PeerAddress]:

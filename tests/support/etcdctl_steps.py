@@ -234,6 +234,7 @@ OUTSIDE = (
 MAINTENANCE = (
     Run("endpoint health", complains="... is healthy: successfully committed proposal: took = ..."),
     Run("endpoint status", "<endpoint>, <member>, <version>, ..., ..., false, ..., ..., ..., ..."),
+    Run("endpoint status -w fields", '..."DBSize" : <size>\n...'),
     Run("endpoint hashkv --endpoints=<one>", "<one>, <hash>"),
     Run("alarm list"),
     Run("defrag --endpoints=<one>", "Finished defragmenting etcd member[<one>]"),

@@ -68,10 +68,10 @@ class GroupMeasures:
             age_ns = 0
         else:
             self.commit_ns.record(age_ns)
-        if applied.happened:
-            self.happened.update(applied.happened)
-            if at_once := applied.happened.count(Happening.LOCK_GRANTED):
-                self.acquired_at_once_ns.record(age_ns, at_once)
+        for happening in applied.happened:
+            self.happened[happening] += 1
+            if happening is Happening.LOCK_GRANTED:
+                self.acquired_at_once_ns.record(age_ns)
         for notice in applied.lock_notices:
             self.waits_ended[notice.end] += 1
             if notice.end is LockEnd.GRANTED:

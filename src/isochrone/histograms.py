@@ -31,10 +31,10 @@ class Histogram:
         self.total = 0
         """Sum of all values."""
 
-    def record(self, value: int, times: int = 1) -> None:
-        """Count a value, so many times."""
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.total += value * times
+    def record(self, value: int) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
 
     @property
     def count(self) -> int:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -60,6 +61,23 @@ def test_the_documentation_names_every_metric_and_no_other() -> None:
         if not name.startswith("isochrone_client_")
     ]
     assert documented == [(each.name, each.kind.value, each.labels, each.meaning) for each in CATALOGUE]
+
+
+def test_the_rules_for_prometheus_name_metrics_that_exist_with_labels_that_they_have() -> None:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text(encoding="utf-8"))
+    known = {
+        (metric.name + suffix): {"node", "region", *metric.labels}
+        for metric in CATALOGUE
+        for suffix in (("_bucket", "_count", "_sum") if metric.kind is Kind.HISTOGRAM else ("",))
+    }
+    used: set[str] = set()
+    for rule in rules["groups"][0]["rules"]:
+        names = re.findall(r"isochrone_\w+", rule["expr"])
+        assert names and set(names) <= set(known), rule["alert"]
+        labels = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        assert labels and all(labels <= known[name] for name in names), rule["alert"]
+        used |= set(names)
+    assert len(used) >= 10
 
 
 def test_a_histogram_is_told_in_seconds_with_rising_counts() -> None:

@@ -78,12 +78,13 @@ def apply_txn(context: ApplyContext, operation: Operation) -> PackedResult:
     budget = _Budget()
     way = list(_way(context.data, operation, budget))
     _check(context.data, list(_chosen(operation, iter(way))), budget)
-    if not way[0] and _refuses_token(context.data, operation, budget):
+    if not way[0] and _refuses_token(context.data, operation):
         context.happened.append(Happening.TOKEN_REFUSED)
     return _run(context, operation, iter(way))
 
 
-def _refuses_token(data: GroupData, txn: Txn, budget: _Budget) -> bool:
+def _refuses_token(data: GroupData, txn: Txn) -> bool:
+    budget = _Budget()  # What is only counted must not be what makes a transaction fail.
     tokens = [compare for compare in txn.compares if compare.target in (Target.TOKEN, Target.LOCK)]
     return not all(_holds(data, compare, budget) for compare in tokens)
 

@@ -5,6 +5,7 @@ from coordination_mutants import COORDINATION_MUTANTS
 from host_mutants import HOST_MUTANTS, STATE_MUTANTS, STORE_MUTANTS
 from http2_mutants import HTTP2_MUTANTS
 from lease_mutants import HAND_BACK_MUTANTS, LEASE_MUTANTS
+from measure_mutants import MEASURE_MUTANTS
 from quiescence_mutants import CORE_MUTANTS, WATCH_MUTANTS
 from raft_mutants import ELECTION_MUTANTS, READING_MUTANTS, REPLICATION_MUTANTS, WITNESS_MUTANTS
 from service_mutants import SERVICE_MUTANTS
@@ -30,4 +31,5 @@ MUTANTS = (
     *SNAPSHOT_MUTANTS,
     *COPY_MUTANTS,
     *HTTP2_MUTANTS,
+    *MEASURE_MUTANTS,
 )

@@ -17,7 +17,7 @@ from isochrone.regions.requests import Outcome
 from isochrone.regions.state.model import Happening
 from isochrone.regions.watch_hub import WatchHub, WatchRequest
 from isochrone.wire.commands import Command, OpenSession, Operation, SessionResult, decode_result, encode_command
-from isochrone.wire.kv import Put, fenced
+from isochrone.wire.kv import Compare, Put, Relation, Target, Txn, fenced
 from isochrone.wire.leases import LeaseGrant
 from isochrone.wire.locks import LockAcquire, LockEnd, LockRelease, LockResult
 
@@ -111,6 +111,14 @@ def test_expiries_repeated_commands_and_refused_tokens_are_counted_once() -> Non
         assert happened(cluster)[Happening.LEASE_EXPIRED] == 1
 
     with_cluster(test)
+
+
+def test_a_comparison_that_fails_without_a_token_is_no_refused_token() -> None:
+    log = StateLog()
+    log.do(Txn((Compare(b"k/a", Target.VERSION, Relation.EQUAL, 7),), (Put(b"k/a", b"1"),)))
+    assert log.last.happened == ()
+    log.do(Txn((Compare(b"k/lock", Target.LOCK, Relation.EQUAL, 7),), (Put(b"k/a", b"1"),)))
+    assert log.last.happened == (Happening.TOKEN_REFUSED,)
 
 
 def test_elections_are_counted_and_timed_where_they_are_won() -> None:

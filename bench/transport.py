@@ -40,7 +40,7 @@ from isochrone.wire.messages import (
 )
 from isochrone.wire.peers_grpc import GrpcTransport, PeerAddress
 from isochrone.wire.server_grpc import NodeServer
-from isochrone.wire.session import Answer, ClientHello, NodeHello, SessionMessage, WriteRequest
+from isochrone.wire.session import ClientHello, NodeHello, SessionMessage, WriteAnswer, WriteRequest
 from isochrone.wire.session_client_grpc import connect
 from isochrone.wire.sessions_grpc import Session
 from isochrone.wire.shaper_os import Shaper
@@ -86,7 +86,7 @@ class BenchNode:
 
     def received(self, session: Session, message: SessionMessage) -> None:
         if isinstance(message, WriteRequest):
-            session.send(Answer(message.request, self.name, 0, b""))
+            session.send(WriteAnswer(message.requests, self.name, 0, (b"",)))
 
     def closed(self, session: Session) -> None:
         """See `SessionHandler`."""
@@ -158,7 +158,7 @@ async def sessions(address: str, count: int, window: int) -> str:
     try:
         for number in range(count):
             await answered.acquire()
-            connection.send(WriteRequest(number, GROUP, KeyspaceId("k"), 1000, b"", bytes(100)))
+            connection.send(WriteRequest((number,), GROUP, KeyspaceId("k"), 1000, b"", (bytes(100),)))
         for _ in range(window):
             await answered.acquire()
         writes = connection.counters()["session_grpc_messages_written"]

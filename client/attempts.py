@@ -40,6 +40,7 @@ from isochrone.errors import (
     Unavailable,
 )
 from isochrone.ids import GroupId, NodeId
+from isochrone.records import quickly_made
 from isochrone.wire.session import Refusal
 
 PAUSE_FIRST_S = 0.02
@@ -55,6 +56,7 @@ class SessionRefused(Rejected):
     """The group does not know the session, and no attempt took effect: open a new session and call again."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Send:
     """Send the request to `node` now."""
@@ -62,6 +64,7 @@ class Send:
     node: NodeId
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing to do before `until`, unless something happens."""
@@ -139,7 +142,7 @@ class Call:
         """What to do now, given who leads and which nodes can take a request."""
         if now >= self.deadline:
             return Fail(self._out_of_time())
-        if view != self._view:
+        if view is not self._view and view != self._view:
             self._view = view
             self._refused_by.clear()
             self._hint = None

@@ -13,13 +13,17 @@ know newer replicas of the group than the client, which then asks for them: so i
 import asyncio
 import itertools
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import final
 
+from isochrone.client.alarm import Alarm
 from isochrone.client.attempts import Call, Fail, Send, SessionRefused, Wait
 from isochrone.client.connection import Connector
+from isochrone.client.gathering import Gathering, WriteCommand
 from isochrone.client.links import Link
 from isochrone.client.routing import Directory, LeaderView, Route
 from isochrone.client.watches import TakenApart, Watcher, take_apart
@@ -38,7 +42,7 @@ from isochrone.wire.session import (
     WatchEnded,
     WatchEvents,
     WatchProgress,
-    WriteRequest,
+    WriteAnswer,
 )
 
 logger = logging.getLogger(__name__)
@@ -46,25 +50,27 @@ logger = logging.getLogger(__name__)
 ENDPOINT_STAGGER_S = 0.3
 """Head start of each endpoint over the next one when a client connects."""
 
-Request = WriteRequest | ReadRequest | AppliedRead
 Response = Answer | AppliedAnswer
-MakeRequest = Callable[[int, int], Request]
+MakeRequest = Callable[[int, int], ReadRequest | AppliedRead]
 """Makes a call's request from its number and what is left of the deadline, in milliseconds."""
 
 
 class _Pending:
     """A call under way."""
 
-    __slots__ = ("anywhere", "call", "future", "make", "node", "sent_at", "timer")
+    __slots__ = ("anywhere", "call", "future", "node", "sent_at", "wait_until", "what")
 
-    def __init__(self, call: Call, make: MakeRequest, future: asyncio.Future[Response], anywhere: bool) -> None:
+    def __init__(
+        self, call: Call, what: WriteCommand | MakeRequest, future: asyncio.Future[Response], anywhere: bool
+    ) -> None:
         self.anywhere = anywhere
         """Any replica may answer; `node` is asked."""
         self.node: NodeId | None = None
         self.call = call
-        self.make = make
+        self.what = what
         self.future = future
-        self.timer: asyncio.TimerHandle | None = None
+        self.wait_until = math.inf
+        """When the call must be looked at, whatever happens."""
         self.sent_at = 0.0
 
 
@@ -102,6 +108,8 @@ class Dispatcher:
         self._used: list[GroupId] = []
         self._pending: dict[int, _Pending] = {}
         """Open attempts, by request."""
+        self._gathering = Gathering()
+        self._alarm = Alarm(self._look_at_calls)
         self._watchers: dict[int, Watcher] = {}
         """By the number of their present watch."""
         self._watching: dict[Watcher, None] = {}
@@ -146,9 +154,9 @@ class Dispatcher:
         return self._directory.find(key)
 
     async def execute(
-        self, group_id: GroupId, deadline: float, make: MakeRequest, *, anywhere: bool = False
+        self, group_id: GroupId, deadline: float, what: WriteCommand | MakeRequest, *, anywhere: bool = False
     ) -> Response:
-        """Get a request answered by the leader of a group, with as many attempts as that takes until `deadline`.
+        """Get a command or query answered by a group's leader, with as many attempts as that takes until `deadline`.
 
         With `anywhere` the nearest replica is asked instead, and another one when that does not answer.
 
@@ -160,7 +168,7 @@ class Dispatcher:
         if self._closed:
             raise Unavailable("the client is closed")
         group = self._use(group_id)
-        pending = _Pending(Call(group_id, deadline), make, self._loop.create_future(), anywhere)
+        pending = _Pending(Call(group_id, deadline), what, self._loop.create_future(), anywhere)
         group.calls[pending] = None
         self._calls_count += 1
         try:
@@ -230,6 +238,7 @@ class Dispatcher:
         links = list(self._links.values())
         self._links.clear()
         await asyncio.gather(*(link.close() for link in links))
+        self._alarm.end()
 
     # What links report
 
@@ -262,6 +271,9 @@ class Dispatcher:
     def link_received(self, link: Link, node: NodeId, message: SessionMessage) -> None:
         """Take a message in."""
         match message:
+            case WriteAnswer(requests, source, revision, payloads):
+                for request, payload in zip(requests, payloads, strict=True):
+                    self._answered(link, request, Answer(request, source, revision, payload))
             case Answer(request) | AppliedAnswer(request):
                 self._answered(link, request, message)
             case Refusal(request):
@@ -381,25 +393,30 @@ class Dispatcher:
         """Do what a call wants next, until it wants to wait."""
         if pending.future.done():
             return
-        if pending.timer is not None:
-            pending.timer.cancel()
-        call = pending.call
-        up, servers = self._up, group.servers
-
-        def ready(node: NodeId) -> bool:
-            return node in up and node in servers
-
         now = self._loop.time()
         view = self._nearest_view(pending, now) if pending.anywhere else group.view
-        step = call.next(now, view, ready)
+        ready = partial(self._is_ready, group)
+        step = pending.call.next(now, view, ready)
         while isinstance(step, Send):
             self._send(pending, step.node, now)
-            step = call.next(now, view, ready)
+            step = pending.call.next(now, view, ready)
         match step:
             case Wait(until):
-                pending.timer = self._loop.call_at(until, self._advance, group, pending)
+                pending.wait_until = until
+                self._alarm.set(until)
             case Fail(error):
                 pending.future.set_exception(error)
+
+    def _is_ready(self, group: _Group, node: NodeId) -> bool:
+        return node in self._up and node in group.servers
+
+    def _look_at_calls(self, now: float) -> float:
+        """The alarm: go on with the calls whose time has come. Returns the first time of those that are left."""
+        for group in self._groups.values():
+            for pending in [pending for pending in group.calls if pending.wait_until <= now]:
+                self._advance(group, pending)
+        waiting = [pending for group in self._groups.values() for pending in group.calls if not pending.future.done()]
+        return min((pending.wait_until for pending in waiting), default=math.inf)
 
     def _nearest_view(self, pending: _Pending, now: float) -> LeaderView:
         """For a call that any replica may answer, the one to ask counts as the leader."""
@@ -415,14 +432,16 @@ class Dispatcher:
         self._pending[request] = pending
         pending.sent_at = now
         call.sent(request, node, now, link.round_trip.patience_s)
-        link.send(pending.make(request, max(1, int(1000 * (call.deadline - now)))))
+        timeout_ms = max(1, int(1000 * (call.deadline - now)))
+        if isinstance(pending.what, WriteCommand):
+            self._gathering.add(link, call.group, request, timeout_ms, pending.what)
+        else:
+            link.send(pending.what(request, timeout_ms))
 
     def _forget(self, group: _Group, pending: _Pending) -> None:
         """Leave no trace of a call that is over, by whatever way."""
         self._calls_count -= 1
         del group.calls[pending]
-        if pending.timer is not None:
-            pending.timer.cancel()
         for request in pending.call.open_requests:
             del self._pending[request]
         if pending.future.done() and not pending.future.cancelled():

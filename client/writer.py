@@ -15,11 +15,11 @@ import asyncio
 import math
 import random
 from collections import OrderedDict
-from functools import partial
 from typing import NamedTuple, final
 
 from isochrone.client.attempts import SessionRefused
 from isochrone.client.dispatch import Dispatcher
+from isochrone.client.gathering import WriteCommand
 from isochrone.client.sessions import Session
 from isochrone.client.tracing import current_trace
 from isochrone.errors import (
@@ -42,7 +42,6 @@ from isochrone.wire.commands import (
     encode_command,
 )
 from isochrone.wire.kv import KvOperation, Put, Txn
-from isochrone.wire.session import WriteRequest
 
 SESSION_TTL_MS = 600_000
 """Unused for so long, a session expires. Far above any deadline, so that a retry finds its session."""
@@ -135,8 +134,8 @@ class Writer:
     async def _write_at(self, place: Place, group: GroupId, operation: Operation, deadline: float) -> Written:
         session, sequence, _ = place
         command = encode_command(Command(session.identity, sequence, session.acknowledged, operation))
-        make = partial(_request, group, self._keyspace, current_trace(), command)
-        answer = await self._dispatcher.execute(group, deadline, make)
+        write = WriteCommand(self._keyspace, current_trace(), command)
+        answer = await self._dispatcher.execute(group, deadline, write)
         return Written(decode_result(answer.payload), group, answer.node, place)
 
     # Places
@@ -221,8 +220,7 @@ class Writer:
 
     async def _open_until(self, deadline: float) -> None:
         command = encode_command(Command(0, 0, 0, OpenSession(self._rng.randbytes(_NONCE_BYTES), SESSION_TTL_MS)))
-        make = partial(_request, self._group, self._keyspace, b"", command)
-        answer = await self._dispatcher.execute(self._group, deadline, make)
+        answer = await self._dispatcher.execute(self._group, deadline, WriteCommand(self._keyspace, b"", command))
         opened = decode_result(answer.payload)
         if not isinstance(opened, SessionResult):
             raise Indeterminate(f"{answer.node} opened no session but answered {type(opened).__name__}")
@@ -246,9 +244,3 @@ def _value_bytes(operation: Operation | KvOperation) -> int:
             return compared + sum(map(_value_bytes, success)) + sum(map(_value_bytes, failure))
         case _:
             return 0
-
-
-def _request(
-    group: GroupId, keyspace: KeyspaceId, trace: bytes, command: bytes, request: int, timeout_ms: int
-) -> WriteRequest:
-    return WriteRequest(request, group, keyspace, timeout_ms, trace, command)

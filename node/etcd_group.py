@@ -19,7 +19,7 @@ from isochrone.errors import InvalidRequest, IsochroneError, NotLeader, Unavaila
 from isochrone.ids import NS_PER_S, GroupId, KeyspaceId, Nanos, NodeId, Revision
 from isochrone.regions.host import Host
 from isochrone.regions.replica import Replica
-from isochrone.regions.requests import Outcome
+from isochrone.regions.requests import Outcome, alone
 from isochrone.wire.commands import (
     COMMAND_BYTES_MAX,
     Command,
@@ -129,7 +129,7 @@ class GroupAccess:
             text = f"command has {len(command)} bytes; at most {COMMAND_BYTES_MAX} are allowed"
             self._refuse(told, InvalidRequest(text))
             return
-        self.host.write(self.group, keyspace, command, b"", Nanos(round(timeout_s * NS_PER_S)), done)
+        self.host.write(self.group, keyspace, (command,), b"", Nanos(round(timeout_s * NS_PER_S)), alone(done))
 
     def ask_here(self, key: bytes, query: Range, timeout_s: float, told: Told) -> None:
         """Answer from what is applied here, be it behind; a node without a replica asks the leader."""

@@ -58,7 +58,7 @@ def _state_readings(replica: Replica, counted: GroupMeasures) -> Iterator[Readin
     values: list[tuple[Metric, float | Histogram]] = [
         (metrics.COMMIT_SECONDS, counted.commit_ns),
         (metrics.COMMANDS, counted.commands),
-        (metrics.QUEUED_COMMANDS, replica.queued_writes),
+        (metrics.QUEUED_COMMANDS, replica.queued_commands),
         (metrics.LOCKS, len(data.locks.locks)),
         (metrics.TOKEN_REJECTIONS, counted.happened[Happening.TOKEN_REFUSED]),
         (metrics.SESSIONS, sum(len(state.sessions) for state in data.keyspaces.values())),

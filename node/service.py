@@ -8,7 +8,7 @@ A driver without tasks of its own: everything happens in callbacks of the sessio
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -37,6 +37,7 @@ from isochrone.wire.session import (
     SessionMessage,
     WatchCancel,
     WatchCreate,
+    WriteAnswer,
     WriteRequest,
 )
 
@@ -152,15 +153,36 @@ class ClientService:
         return replace(route, replicas=replicas, version=found.index)
 
     def _write(self, session: ClientSession, request: WriteRequest) -> None:
-        done = partial(self._answer, session, request.request)
-        if error := self._wrong_target(request) or _oversized("command", request.command, COMMAND_BYTES_MAX):
-            done(_refused(error))
-        elif len(request.trace) not in (0, TRACE_BYTES):
+        # Several commands have fewer bytes than one may have.
+        error = self._wrong_target(request) or _oversized("command", request.commands[0], COMMAND_BYTES_MAX)
+        if error is None and len(request.trace) not in (0, TRACE_BYTES):
             text = f"trace context has {len(request.trace)} bytes; it takes {TRACE_BYTES}, or none"
-            done(_refused(InvalidRequest(text)))
-        else:
-            timeout_ns = Nanos(min(request.timeout_ms, TIMEOUT_MS_MAX) * NS_PER_MS)
-            self.host.write(request.group, request.keyspace, request.command, request.trace, timeout_ns, done)
+            error = InvalidRequest(text)
+        if error is not None:
+            self._answer_writes(session, request.requests, (error,) * len(request.requests), Revision(0))
+            return
+        timeout_ns = Nanos(min(request.timeout_ms, TIMEOUT_MS_MAX) * NS_PER_MS)
+        done = partial(self._answer_writes, session, request.requests)
+        self.host.write(request.group, request.keyspace, request.commands, request.trace, timeout_ns, done)
+
+    def _answer_writes(
+        self,
+        session: ClientSession,
+        requests: Sequence[int],
+        outcomes: Sequence[bytes | IsochroneError],
+        revision: Revision,
+    ) -> None:
+        """Answer a request's commands together, but for those that were refused."""
+        answered: list[int] = []
+        payloads: list[bytes] = []
+        for request, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(outcome, bytes):
+                answered.append(request)
+                payloads.append(outcome)
+            else:
+                session.send(self._refusal(request, outcome))
+        if answered:
+            session.send(WriteAnswer(tuple(answered), self._node, revision, tuple(payloads)))
 
     def _read(self, session: ClientSession, request: ReadRequest) -> None:
         done = partial(self._answer_read, session, request.request)
@@ -198,13 +220,15 @@ class ClientService:
         self._answer(session, request, outcome)
 
     def _answer(self, session: ClientSession, request: int, outcome: Outcome) -> None:
-        error = outcome.error
-        if error is None:
+        if outcome.error is None:
             session.send(Answer(request, self._node, outcome.revision, outcome.payload))
-            return
+        else:
+            session.send(self._refusal(request, outcome.error))
+
+    def _refusal(self, request: int, error: IsochroneError) -> Refusal:
         self.refusals[type(error).__name__] += 1
         leader = error.leader if isinstance(error, NotLeader) else None
-        session.send(Refusal(request, self._node, type(error).__name__, str(error), leader))
+        return Refusal(request, self._node, type(error).__name__, str(error), leader)
 
 
 def _oversized(what: str, data: bytes, bytes_max: int) -> IsochroneError | None:

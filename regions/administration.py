@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 from isochrone.errors import IsochroneError
-from isochrone.ids import GroupId, Nanos, NodeId
+from isochrone.ids import GroupId, Nanos, NodeId, Revision
 from isochrone.regions.intake import Intake
 from isochrone.regions.replica import Replica
 from isochrone.regions.requests import Done, Outcome
@@ -20,7 +20,7 @@ class Administration:
 
     def __init__(
         self,
-        find: Callable[[GroupId, Done], Replica | None],
+        find: Callable[[GroupId], Replica],
         intake: Intake,
         monotonic: Callable[[], Nanos],
         mark: Callable[[GroupId], None],
@@ -28,7 +28,7 @@ class Administration:
         """Administer the groups of one host.
 
         Args:
-            find: a group's replica here; without one it answers whoever asked, and returns None.
+            find: a group's replica here; raises why there is none.
             intake: hears messages of the groups' members.
             monotonic: reads the node's monotonic clock.
             mark: has the group looked at in the next turn.
@@ -90,12 +90,9 @@ class Administration:
 
     def _ask(self, group: GroupId, done: Done, question: Callable[[Replica], None]) -> None:
         """Put a question to a replica, which answers later unless it refuses."""
-        replica = self._find(group, done)
-        if replica is None:
-            return
         try:
-            question(replica)
+            question(self._find(group))
         except IsochroneError as error:
-            done(Outcome(b"", replica.revision, error))
+            done(Outcome(b"", Revision(0), error))
             return
         self._mark(group)

@@ -28,7 +28,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import (
@@ -43,7 +43,6 @@ from isochrone.errors import (
     Unavailable,
 )
 from isochrone.ids import (
-    NS_PER_MS,
     GroupId,
     Incarnation,
     KeyspaceId,
@@ -61,8 +60,8 @@ from isochrone.regions.deadlines import Deadlines
 from isochrone.regions.intake import Intake
 from isochrone.regions.loading import GroupSettings, Loader, check_new_replica, check_same_kind
 from isochrone.regions.raft.ready import EventName, Outgoing
-from isochrone.regions.replica import Release, Replica, Turn
-from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, always_serves
+from isochrone.regions.replica import Replica
+from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, WritesDone, always_serves
 from isochrone.regions.sleepers import Sleepers
 from isochrone.regions.state.model import Handlers
 from isochrone.regions.state_service import StateService
@@ -71,14 +70,15 @@ from isochrone.regions.store_writes import StoreWrites
 from isochrone.regions.turns import AT_ONCE, Turns
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.regions.watching import Watch
+from isochrone.regions.work import Release, Turn
 from isochrone.wire.commands import decode_query
 from isochrone.wire.messages import Configuration, Envelope, GroupMessage, NodeHeartbeat
 from isochrone.wire.status import GroupStatus
 
 logger = logging.getLogger(__name__)
 
-QUEUED_WRITES_MAX = 16_384
-"""Most commands that wait to be proposed in one group; beyond, `QueueFull`."""
+QUEUED_COMMANDS_MAX = 16_384
+"""From so many commands on that wait to be proposed in one group, more are refused with `QueueFull`."""
 WAITING_READS_MAX = 16_384
 """Most queries that wait for their answer in one group; beyond, `QueueFull`."""
 
@@ -129,7 +129,7 @@ class Host:
         self._turns = Turns(clock, self._take_turn)
         self._reads = StoreReads(store, self.replicas, self._loader.new_machine, self._spawn, self._turns.wake)
         self._writes = StoreWrites(store, self._spawn, self._turns.wake)
-        self.administration = Administration(self._replica, self._intake, clock.monotonic, self._mark)
+        self.administration = Administration(self._find, self._intake, clock.monotonic, self._mark)
         self._turn = Turn()
         self._stopping = False
         self._dirty: dict[GroupId, None] = {}
@@ -188,40 +188,39 @@ class Host:
     # ---- requests
 
     def write(
-        self, group: GroupId, keyspace: KeyspaceId, command: bytes, trace: bytes, timeout_ns: Nanos, done: Done
+        self,
+        group: GroupId,
+        keyspace: KeyspaceId,
+        commands: Sequence[bytes],
+        trace: bytes,
+        timeout_ns: Nanos,
+        done: WritesDone,
     ) -> None:
-        """Propose a command; `done` is called once, in the loop's thread, perhaps before this returns.
+        """Propose commands; `done` is called once, in the loop's thread, perhaps before this returns.
 
-        The result is answered after the command is committed and applied in memory. It is never proposed later than
-        `timeout_ns` from now.
+        The results are answered after the commands are committed and applied in memory. They are never proposed later
+        than `timeout_ns` from now.
         """
-        replica = self._replica(group, done)
-        if replica is None:
+        write = Write(keyspace, commands, trace, Nanos(self._clock.monotonic() + timeout_ns), done)
+        try:
+            replica = self._find(group)
+            if replica.queued_commands >= QUEUED_COMMANDS_MAX:
+                raise QueueFull(f"{replica.queued_commands} commands wait in group {group}")
+        except IsochroneError as error:
+            write.fail(error, Revision(0))
             return
-        if replica.queued_writes >= QUEUED_WRITES_MAX:
-            error = QueueFull(f"{replica.queued_writes} commands wait in group {group}")
-            done(Outcome(b"", replica.revision, error))
-            return
-        deadline = Nanos(self._clock.monotonic() + timeout_ns)
-        replica.write(Write(keyspace, command, trace, deadline, done))
+        replica.write(write)
         self._mark(group)
 
     def read(self, group: GroupId, keyspace: KeyspaceId, query: bytes, done: Done) -> None:
         """Answer a linearizable query; `done` is called once, perhaps before this returns."""
-        replica = self._replica(group, done)
-        if replica is None:
-            return
-        if replica.waiting_reads >= WAITING_READS_MAX:
-            error = QueueFull(f"{replica.waiting_reads} queries wait in group {group}")
-            done(Outcome(b"", replica.revision, error))
-            return
         try:
+            replica = self._find(group)
+            if replica.waiting_reads >= WAITING_READS_MAX:
+                raise QueueFull(f"{replica.waiting_reads} queries wait in group {group}")
             replica.read(Read(keyspace, decode_query(query), done))
-        except NotLeader:
-            done(Outcome(b"", replica.revision, NotLeader(group, replica.known_leader())))
-            return
-        except InvalidRequest as error:
-            done(Outcome(b"", replica.revision, error))
+        except IsochroneError as error:
+            done(Outcome(b"", Revision(0), error))
             return
         self._mark(group)
 
@@ -230,20 +229,12 @@ class Host:
         return self._service(group).answer_applied(keyspace, decode_query(query))
 
     def applied_age_ms(self, group: GroupId) -> int | None:
-        """How old at most is what this node has applied: every write acknowledged so long ago is in it; None: unknown.
-
-        Timestamps follow the log, so what is missing here was stamped later than what was applied last; and a stamp
-        is ahead of true time by less than the maximum offset, which is at least the width of any node's clock interval.
-        While nothing is written the figure grows, though nothing is missing: this node cannot know that.
-        """
-        applied = self._service(group).machine.data.timestamp
+        """How old at most is what this node has applied; None: unknown. See `StateService.age_ms`."""
+        service = self._service(group)
         try:
-            latest = self._clock.now().latest
+            return service.age_ms(self._clock.now().latest, self._offset_max_ns)
         except ClockUnsynchronized:
             return None
-        age_ns = latest - applied + self._offset_max_ns
-        # Below 0, or before anything was applied, it says that this clock is wrong, or nothing at all.
-        return -(-age_ns // NS_PER_MS) if applied and age_ns >= 0 else None
 
     def watch(self, group: GroupId, request: WatchRequest, ready: Callable[[], None]) -> Watch:
         """Watch a group as it is applied here; see `StateService.watch`. Raises `InvalidRequest`, `QueueFull`."""
@@ -288,16 +279,16 @@ class Host:
         finally:
             del self._joining[group]
 
-    def _replica(self, group: GroupId, done: Done) -> Replica | None:
+    def _find(self, group: GroupId) -> Replica:
+        """The replica that serves a group here. Raises why there is none."""
         replica = self.replicas.get(group)
         if self._stopping:
-            done(Outcome(b"", replica.revision if replica else Revision(0), Unavailable("the node is stopping")))
-            return None
-        if replica is None:
-            known = group in self._settings  # Then another node has one: whoever asked shall look there.
-            text = f"the topology has no group {group}"
-            done(Outcome(b"", Revision(0), NotLeader(group, None) if known else InvalidRequest(text)))
-        return replica
+            raise Unavailable("the node is stopping")
+        if replica is not None:
+            return replica
+        if group in self._settings:
+            raise NotLeader(group, None)  # another node has one: whoever asked shall look there
+        raise InvalidRequest(f"the topology has no group {group}")
 
     @property
     def stores(self) -> Mapping[NodeId, StoreId]:

@@ -5,7 +5,7 @@ Pure apart from the callbacks that it calls. The host feeds it and carries out w
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import (
@@ -16,69 +16,33 @@ from isochrone.errors import (
     LeadershipLost,
     NotLeader,
     Unavailable,
+    check,
 )
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Revision, Term, Timestamp
-from isochrone.ports import LogWrite, Row
+from isochrone.ports import LogWrite
 from isochrone.probes import probe
-from isochrone.records import quickly_made
 from isochrone.regions.measures import GroupMeasures
 from isochrone.regions.office import DEFAULT_COMPACTION, CompactionRule, Office
 from isochrone.regions.raft.changes import all_members, changed_members
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import (
-    AppendToken,
     AppendWork,
     Event,
     EventName,
-    Fetch,
-    Outgoing,
     Proposal,
     ReadReady,
-    SnapshotRead,
 )
 from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, always_serves, next_batch
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state_service import StateService
 from isochrone.regions.statuses import group_status
+from isochrone.regions.work import Release, Turn
 from isochrone.wire.commands import encode_batch
 from isochrone.wire.configurations import decode_configuration
 from isochrone.wire.leases import LeaseKeepAlive, LeaseTimeToLive, encode_housekeeping
 from isochrone.wire.locks import LockWait
 from isochrone.wire.messages import Entry, EntryKind, Member, QuorumSizes
 from isochrone.wire.status import GroupStatus
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class Release:
-    """What follows when one piece of a group's log has become durable."""
-
-    group: GroupId
-    token: AppendToken
-    messages: tuple[Outgoing, ...]
-
-
-@dataclass(slots=True)
-class Turn:
-    """What the replicas of a node want done. What concerns storage gathers here while a write is under way."""
-
-    messages: list[tuple[GroupId, Outgoing]] = field(default_factory=list)
-    logs: list[LogWrite] = field(default_factory=list)
-    releases: list[Release] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    applied: dict[GroupId, LogIndex] = field(default_factory=dict)
-    fetches: list[tuple[GroupId, Fetch]] = field(default_factory=list)
-    snapshot_reads: list[tuple[GroupId, SnapshotRead]] = field(default_factory=list)
-    snapshot_ends: list[tuple[GroupId, int]] = field(default_factory=list)
-    loads: list[GroupId] = field(default_factory=list)
-    replaced: list[GroupId] = field(default_factory=list)
-    """A snapshot takes the place of all rows of these groups; what their old state still had to write is void."""
-    events: list[tuple[GroupId, Event]] = field(default_factory=list)
-
-    @property
-    def asks_for_reads(self) -> bool:
-        """Whether something is to be read from the store."""
-        return bool(self.fetches or self.snapshot_reads or self.snapshot_ends or self.loads)
 
 
 @dataclass(slots=True)
@@ -101,7 +65,7 @@ class _Pending:
     term: Term
     proposed_at: Nanos
     keyspace: KeyspaceId
-    dones: list[Done]
+    writes: list[Write]
 
 
 class Replica:
@@ -126,6 +90,8 @@ class Replica:
         self._compaction = compaction
         self._service = None if machine is None else self._new_service(machine)
         self._writes: deque[Write] = deque()
+        self.queued_commands = 0
+        """How many commands wait to be proposed."""
         self._pending: dict[LogIndex, _Pending] = {}
         self._reads: dict[int, Read] = {}
         self._read_number = 0
@@ -170,13 +136,9 @@ class Replica:
     # ---- requests
 
     def write(self, write: Write) -> None:
-        """Queue a command for the next turn."""
+        """Queue commands for the next turn."""
         self._writes.append(write)
-
-    @property
-    def queued_writes(self) -> int:
-        """How many commands wait to be proposed."""
-        return len(self._writes)
+        self.queued_commands += len(write.commands)
 
     @property
     def waiting_reads(self) -> int:
@@ -210,7 +172,10 @@ class Replica:
         """Queue a query. Raises `NotLeader`."""
         self._read_number += 1
         # A renewal rests on nobody else leading since it came; a leader's own lease is no proof of that to a client.
-        self.core.read_index(self._read_number, leased=not isinstance(read.query, LeaseKeepAlive))
+        try:
+            self.core.read_index(self._read_number, leased=not isinstance(read.query, LeaseKeepAlive))
+        except NotLeader:
+            raise NotLeader(self.group, self.known_leader()) from None
         self._reads[self._read_number] = read
 
     def transfer_leadership(self, target: NodeId, now: Nanos, done: Done) -> None:
@@ -273,7 +238,7 @@ class Replica:
                 self._propose(batch, now, latest)
             except IsochroneError as error:
                 for write in batch:
-                    write.done(Outcome(b"", self.revision, error))
+                    write.fail(error, self.revision)
 
     def _keep_house(self, office: Office[Read], now: Nanos, latest: Timestamp | IsochroneError) -> None:
         """Propose what the leader wants logged on its own."""
@@ -293,26 +258,28 @@ class Replica:
 
     def _take_writes(self, now: Nanos) -> deque[Write]:
         writes, self._writes = self._writes, deque()
+        self.queued_commands = 0
         if not any(write.deadline <= now for write in writes):
             return writes
         late = Unavailable("the deadline passed before the command was proposed; it was not applied")
         for write in writes:
             if write.deadline <= now:
-                write.done(Outcome(b"", self.revision, late))
+                write.fail(late, self.revision)
         return deque(write for write in writes if write.deadline > now)
 
     def _propose(self, batch: list[Write], now: Nanos, latest: Timestamp) -> None:
         if not self._region_lease(self.group, batch[0].keyspace):
             raise Unavailable(f"this region may not serve keyspace {batch[0].keyspace!r} now; it was not applied")
+        commands = [command for write in batch for command in write.commands]
         proposal = Proposal(
             keyspace=batch[0].keyspace,
-            data=encode_batch([write.command for write in batch]),
-            count=len(batch),
-            timestamp=self._clock.now(latest, len(batch)),
+            data=encode_batch(commands),
+            count=len(commands),
+            timestamp=self._clock.now(latest, len(commands)),
             trace=next((write.trace for write in batch if write.trace), b""),
         )
         index = self.core.propose([proposal])[0]
-        self._pending[index] = _Pending(self.core.term, now, batch[0].keyspace, [write.done for write in batch])
+        self._pending[index] = _Pending(self.core.term, now, batch[0].keyspace, batch)
 
     # ---- one turn
 
@@ -401,8 +368,8 @@ class Replica:
             probe("replica.leadership_lost_with_writes_open")
         error = LeadershipLost(f"the leader of group {self.group} lost its office before the outcome was known")
         for waiting in pending.values():
-            for done in waiting.dones:
-                done(Outcome(b"", self.revision, error))
+            for write in waiting.writes:
+                write.fail(error, self.revision)
         if change is not None:
             change.done(Outcome(b"", self.revision, error))
 
@@ -446,9 +413,11 @@ class Replica:
             probe("replica.region_lease_ended_before_the_answer")
             text = f"this region may not serve keyspace {pending.keyspace!r} any more; the outcome is not told"
             outcomes = (Indeterminate(text),) * len(outcomes)
-        revision = self.revision
-        for done, outcome in zip(pending.dones, outcomes, strict=True):
-            done(Outcome(outcome, revision) if isinstance(outcome, bytes) else Outcome(b"", revision, outcome))
+        revision, at = self.revision, 0
+        for write in pending.writes:
+            before, at = at, at + len(write.commands)
+            write.done(outcomes[before:at], revision)
+        check(at == len(outcomes), "every command of an entry has one outcome")
 
     def _answer_reads(self) -> bool:
         """Answer the reads whose state is applied. Returns whether any was asked for again: its lease has ended."""
@@ -498,8 +467,9 @@ class Replica:
     def fail_all(self, error: IsochroneError, undecided: IsochroneError) -> None:
         """The host stops: `error` for what was never proposed, `undecided` for what may still be committed."""
         for write in self._writes:
-            write.done(Outcome(b"", self.revision, error))
+            write.fail(error, self.revision)
         self._writes.clear()
+        self.queued_commands = 0
         for read in self._reads.values():
             read.done(Outcome(b"", self.revision, error))
         self._reads.clear()
@@ -511,8 +481,8 @@ class Replica:
             done(Outcome(b"", self.revision, undecided))
         pending, self._pending = self._pending, {}
         for waiting in pending.values():
-            for done in waiting.dones:
-                done(Outcome(b"", self.revision, undecided))
+            for write in waiting.writes:
+                write.fail(undecided, self.revision)
         change, self._change = self._change, None
         if change is not None:
             change.done(Outcome(b"", self.revision, undecided))

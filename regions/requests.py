@@ -1,7 +1,7 @@
 """What waits in a replica, and how it ends."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from isochrone.errors import IsochroneError
@@ -22,17 +22,34 @@ class Outcome:
 
 Done = Callable[[Outcome], None]
 
+WritesDone = Callable[[Sequence[bytes | IsochroneError], Revision], None]
+"""Called once for several commands: with the result of each or its error, in their order, and the revision then."""
+
+
+def alone(done: Done) -> WritesDone:
+    """For a command that is the only one."""
+
+    def ended(outcomes: Sequence[bytes | IsochroneError], revision: Revision) -> None:
+        (outcome,) = outcomes
+        done(Outcome(outcome, revision) if isinstance(outcome, bytes) else Outcome(b"", revision, outcome))
+
+    return ended
+
 
 @quickly_made
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A command that waits to be proposed."""
+    """Commands of one client that wait to be proposed, and are proposed together."""
 
     keyspace: KeyspaceId
-    command: bytes
+    commands: Sequence[bytes]
     trace: bytes
     deadline: Nanos
-    done: Done
+    done: WritesDone
+
+    def fail(self, error: IsochroneError, revision: Revision) -> None:
+        """End all of them with an error."""
+        self.done((error,) * len(self.commands), revision)
 
 
 @quickly_made
@@ -46,7 +63,7 @@ class Read:
 
 
 BATCH_COMMANDS_MAX = 512
-"""Most commands in one entry."""
+"""Most commands in one entry, and in one `Write`."""
 BATCH_BYTES_MAX = 1 << 20
 """Command bytes after which an entry is closed."""
 
@@ -54,15 +71,13 @@ BATCH_BYTES_MAX = 1 << 20
 def next_batch(writes: deque[Write]) -> list[Write]:
     """Take the writes of the next entry: a run of one keyspace, within the limits."""
     batch = [writes.popleft()]
-    size_bytes = len(batch[0].command)
-    while (
-        writes
-        and writes[0].keyspace == batch[0].keyspace
-        and len(batch) < BATCH_COMMANDS_MAX
-        and size_bytes < BATCH_BYTES_MAX
-    ):
+    count, size_bytes = len(batch[0].commands), sum(map(len, batch[0].commands))
+    while writes and writes[0].keyspace == batch[0].keyspace and size_bytes < BATCH_BYTES_MAX:
+        count += len(writes[0].commands)
+        if count > BATCH_COMMANDS_MAX:
+            break
         batch.append(writes.popleft())
-        size_bytes += len(batch[-1].command)
+        size_bytes += sum(map(len, batch[-1].commands))
     return batch
 
 

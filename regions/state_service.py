@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 from isochrone.errors import InvalidRequest, IsochroneError, LeaseNotFound, Unavailable
-from isochrone.ids import GroupId, KeyspaceId, Nanos, Term
+from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Nanos, Term, Timestamp
 from isochrone.regions.lessor import Renewed
 from isochrone.regions.office import CompactionRule, Office
 from isochrone.regions.requests import Outcome, Read, RegionLease
@@ -142,6 +142,18 @@ class StateService:
         if isinstance(query, LeaseKeepAlive | LeaseTimeToLive | LockWait):
             raise InvalidRequest(f"only the leader can answer a {type(query).__name__}")
         return self.answer(Read(keyspace, query, _nobody))
+
+    def age_ms(self, latest: Timestamp, offset_max_ns: int) -> int | None:
+        """How old at most is what is applied here: every write acknowledged so long ago is in it; None: unknown.
+
+        Timestamps follow the log, so what is missing here was stamped later than what was applied last; and a stamp
+        is ahead of true time by less than the maximum offset, which is at least the width of any node's clock interval.
+        While nothing is written the figure grows, though nothing is missing: this node cannot know that.
+        """
+        applied = self.machine.data.timestamp
+        age_ns = latest - applied + offset_max_ns
+        # Below 0, or before anything was applied, it says that this clock is wrong, or nothing at all.
+        return -(-age_ns // NS_PER_MS) if applied and age_ns >= 0 else None
 
     def renew(self, read: Read, query: LeaseKeepAlive) -> None:
         """A renewal was asked for, and a quorum has confirmed since that this replica leads."""

@@ -15,8 +15,9 @@ from isochrone.ports import SnapshotReader, Store
 from isochrone.probes import probe
 from isochrone.regions.loading import load_snapshot
 from isochrone.regions.raft.ready import Fetch, SnapshotPart, SnapshotRead
-from isochrone.regions.replica import Replica, Turn
+from isochrone.regions.replica import Replica
 from isochrone.regions.state.machine import GroupState
+from isochrone.regions.work import Turn
 
 _Attempt = tuple[GroupId, int]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from isochrone.ids import Incarnation, NodeId
 from isochrone.ports import Row, Store, WriteBatch
-from isochrone.regions.replica import Release, Turn
+from isochrone.regions.work import Release, Turn
 
 ROWS_MAX = 50_000
 """Rows that may wait for a log write; beyond, they are written on their own."""

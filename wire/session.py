@@ -98,15 +98,33 @@ class DirectoryResponse:
 @quickly_made
 @dataclass(frozen=True, slots=True)
 class WriteRequest:
-    """A command for a group's leader. `command` is encoded by `wire.commands`."""
+    """Commands for a group's leader: those that a client began in one turn of its loop, so each costs little.
 
-    request: int
+    One alone may have as many bytes as a command may; several have at most `WRITE_BYTES_MAX` together.
+    """
+
+    requests: tuple[int, ...]
+    """One for each command."""
     group: GroupId
     keyspace: KeyspaceId
     timeout_ms: int
-    """What is left of the client's deadline; a node never proposes a command later than that."""
+    """What is left of the client's deadline; a node never proposes the commands later than that."""
     trace: bytes
-    command: bytes
+    """The trace context of the first of them that has one, or empty."""
+    commands: tuple[bytes, ...]
+    """Encoded by `wire.commands`."""
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True)
+class WriteAnswer:
+    """Results of commands of one `WriteRequest`, and the replica and revision that they come from."""
+
+    requests: tuple[int, ...]
+    node: NodeId
+    revision: int
+    payloads: tuple[bytes, ...]
+    """For each request an encoded `commands.Result`."""
 
 
 @quickly_made
@@ -253,6 +271,7 @@ SessionMessage = (
     | DirectoryRequest
     | DirectoryResponse
     | WriteRequest
+    | WriteAnswer
     | ReadRequest
     | AppliedRead
     | Answer
@@ -285,6 +304,11 @@ class ClientSession(Protocol):
 FRAME_MESSAGES_MAX = 1 << 18
 """Most messages that come together. Many more than an outbox joins; a flood of tiny ones would hold the node up."""
 
+WRITE_COMMANDS_MAX = 512
+"""Most commands of one `WriteRequest`."""
+WRITE_BYTES_MAX = 1 << 20
+"""Most bytes of the commands of one `WriteRequest`, if it has more than one."""
+
 _NODE_OR_NONE = (str, type(None))
 _INT_OR_NONE = (int, type(None))
 _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
@@ -293,7 +317,7 @@ _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     3: (LeaderChanged, (str, int, _NODE_OR_NONE, int)),
     4: (DirectoryRequest, (int,)),
     5: (DirectoryResponse, (int, tuple)),
-    6: (WriteRequest, (int, str, str, int, bytes, bytes)),
+    6: (WriteRequest, (tuple, str, str, int, bytes, tuple)),
     7: (ReadRequest, (int, str, str, int, bytes)),
     8: (Answer, (int, str, int, bytes)),
     9: (Refusal, (int, str, str, str, _NODE_OR_NONE)),
@@ -306,6 +330,7 @@ _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     16: (WatchEnded, (int, str, str, int)),
     17: (AppliedRead, (int, str, str, int, bytes)),
     18: (AppliedAnswer, (int, str, int, _INT_OR_NONE, bytes)),
+    19: (WriteAnswer, (tuple, str, int, tuple)),
 }
 """Class and types of the fields by tag. Tags are never given a second meaning."""
 _ROUTE_FORM = (str, bytes, str, tuple, int)
@@ -320,7 +345,9 @@ def encode_session_frame(messages: Iterable[SessionMessage]) -> bytes:
 def session_message_bytes(message: SessionMessage) -> int:
     """About how many bytes a message takes in a frame."""
     match message:
-        case WriteRequest(command=payload) | ReadRequest(query=payload) | AppliedRead(query=payload):
+        case WriteRequest(commands=payloads) | WriteAnswer(payloads=payloads):
+            return 64 + sum(map(len, payloads)) + 16 * len(payloads)
+        case ReadRequest(query=payload) | AppliedRead(query=payload):
             return 64 + len(payload)
         case Answer(payload=payload) | AppliedAnswer(payload=payload):
             return 64 + len(payload)
@@ -356,8 +383,10 @@ def decode_session_frames(data: bytes) -> list[SessionMessage]:
 
 def _pack(message: SessionMessage) -> tuple[object, ...]:
     match message:
-        case WriteRequest(request, group, keyspace, timeout_ms, trace, command):
-            return (6, request, group, keyspace, timeout_ms, trace, command)
+        case WriteRequest(requests, group, keyspace, timeout_ms, trace, commands):
+            return (6, requests, group, keyspace, timeout_ms, trace, commands)
+        case WriteAnswer(requests, node, revision, payloads):
+            return (19, requests, node, revision, payloads)
         case Answer(request, node, revision, payload):
             return (8, request, node, revision, payload)
         case ReadRequest(request, group, keyspace, timeout_ms, query):
@@ -404,6 +433,12 @@ def _unpack(tag: int, *fields: Any) -> SessionMessage:
     if cls is DirectoryResponse:
         request, routes = fields
         return DirectoryResponse(request, tuple([_unpack_route(*route) for route in routes]))
+    if cls is WriteRequest:
+        _check_several(fields[0], fields[5])
+        if len(fields[5]) > 1 and sum(map(len, fields[5])) > WRITE_BYTES_MAX:
+            raise ValueError("too many bytes of commands in one request")
+    if cls is WriteAnswer:
+        _check_several(fields[0], fields[3])
     if cls is WatchEvents:
         _check_watches(fields[0])
         _check_records(*fields[3:])
@@ -416,6 +451,13 @@ def _check_watches(watches: tuple[object, ...]) -> None:
         if not isinstance(pair, tuple):
             raise TypeError("watches of a batch")
         _check_types(pair, (int, int))
+
+
+def _check_several(requests: tuple[object, ...], contents: tuple[object, ...]) -> None:
+    if not 0 < len(requests) == len(contents) <= WRITE_COMMANDS_MAX:
+        raise ValueError("numbers of requests and contents")
+    if set(map(type, requests)) != {int} or set(map(type, contents)) != {bytes}:
+        raise TypeError("requests or contents")
 
 
 def _check_records(records: tuple[object, ...], previous: tuple[object, ...]) -> None:

@@ -6,7 +6,7 @@ from host_cluster import GROUP, KEYSPACE, HostCluster
 
 from isochrone.ids import NS_PER_S, Nanos, NodeId
 from isochrone.regions.host import Host
-from isochrone.regions.requests import Outcome
+from isochrone.regions.requests import Outcome, alone
 from isochrone.wire.commands import Command, Operation, Query, Result, decode_result, encode_command, encode_query
 from isochrone.wire.kv import Range, RangeResult
 
@@ -27,7 +27,7 @@ class Asker:
     def write(self, operation: Operation) -> asyncio.Future[Outcome]:
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         command = encode_command(Command(0, 0, 0, operation))
-        self.host().write(GROUP, KEYSPACE, command, b"", Nanos(5 * NS_PER_S), answer.set_result)
+        self.host().write(GROUP, KEYSPACE, (command,), b"", Nanos(5 * NS_PER_S), alone(answer.set_result))
         return answer
 
     def read(self, query: Query, name: str | None = None) -> asyncio.Future[Outcome]:

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from virtual_time import run_virtual
@@ -38,6 +38,7 @@ from isochrone.wire.session import (
     ReadRequest,
     Refusal,
     SessionMessage,
+    WriteAnswer,
     WriteRequest,
 )
 
@@ -195,12 +196,19 @@ class Node:
                 self.directory_requests_lost -= 1
             case DirectoryRequest(request):
                 stream.push(DirectoryResponse(request, self.cluster.routes))
-            case WriteRequest() | ReadRequest():
-                self.requests.append(message)
-                rule = self.rules.popleft() if self.rules else serve
-                rule(self, stream, message)
+            case WriteRequest(requests=requests, commands=commands):
+                for number, command in zip(requests, commands, strict=True):
+                    self._handle(stream, replace(message, requests=(number,), commands=(command,)))
+            case ReadRequest():
+                self._handle(stream, message)
             case _:
                 raise AssertionError(message)
+
+    def _handle(self, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+        """A rule concerns one command or query."""
+        self.requests.append(message)
+        rule = self.rules.popleft() if self.rules else serve
+        rule(self, stream, message)
 
     def tell(self, stream: Stream) -> None:
         stream.push(LeaderChanged(GROUP, self.term, self.leader))
@@ -214,7 +222,9 @@ class Node:
 
     def commands(self) -> list[Command]:
         """Writes received, without those about sessions."""
-        commands = [decode_command(request.command) for request in self.requests if isinstance(request, WriteRequest)]
+        commands = [
+            decode_command(request.commands[0]) for request in self.requests if isinstance(request, WriteRequest)
+        ]
         return [command for command in commands if not isinstance(command.operation, OpenSession | CloseSession)]
 
 
@@ -226,13 +236,13 @@ def serve(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> No
     state = node.cluster.state
     if isinstance(message, ReadRequest):
         payload = encode_result(state.read(decode_query(message.query)))
+        stream.push(Answer(message.request, node.name, state.revision, payload))
+        return
+    result = state.apply(decode_command(message.commands[0]))
+    if result is None:
+        refuse("SessionExpired")(node, stream, message)
     else:
-        result = state.apply(decode_command(message.command))
-        if result is None:
-            refuse("SessionExpired")(node, stream, message)
-            return
-        payload = encode_result(result)
-    stream.push(Answer(message.request, node.name, state.revision, payload))
+        stream.push(WriteAnswer(message.requests, node.name, state.revision, (encode_result(result),)))
 
 
 def refuse(error: str, leader: str | None = None) -> Rule:
@@ -240,7 +250,8 @@ def refuse(error: str, leader: str | None = None) -> Rule:
 
     def rule(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
         hint = None if leader is None else NodeId(leader)
-        stream.push(Refusal(message.request, node.name, error, "as the test wants", hint))
+        request = message.requests[0] if isinstance(message, WriteRequest) else message.request
+        stream.push(Refusal(request, node.name, error, "as the test wants", hint))
 
     return rule
 
@@ -252,7 +263,7 @@ def lose_request(node: Node, stream: Stream, message: WriteRequest | ReadRequest
 def lose_answer(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
     """Execute, but the answer never arrives."""
     if isinstance(message, WriteRequest):
-        node.cluster.state.apply(decode_command(message.command))
+        node.cluster.state.apply(decode_command(message.commands[0]))
 
 
 def answer_twice(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:

@@ -13,7 +13,7 @@ from isochrone.wire.messages import FEATURE_LEVEL, PROTOCOL_VERSION, Envelope, P
 from isochrone.wire.operations import Operation
 from isochrone.wire.peers_grpc import GrpcTransport, PeerAddress
 from isochrone.wire.server_grpc import NodeServer
-from isochrone.wire.session import Answer, NodeHello, SessionMessage, WriteRequest
+from isochrone.wire.session import NodeHello, SessionMessage, WriteAnswer, WriteRequest
 from isochrone.wire.sessions_grpc import Session
 from isochrone.wire.shaper_os import Shaper
 from isochrone.wire.shaping import LinkShape
@@ -57,7 +57,7 @@ class EchoSessions:
         self.received_count += 1
         assert isinstance(message, WriteRequest)
         for _ in range(self.copies):
-            session.send(Answer(message.request, self.node, 0, message.command))
+            session.send(WriteAnswer(message.requests, self.node, 0, message.commands))
 
     def closed(self, session: Session) -> None:
         self.closed_count += 1

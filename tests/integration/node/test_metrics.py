@@ -25,7 +25,7 @@ from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.kv import Put, fenced
 from isochrone.wire.leases import LeaseGrant
 from isochrone.wire.messages import PROTOCOL_VERSION
-from isochrone.wire.session import Answer, ClientHello, Refusal, SessionMessage, WriteRequest
+from isochrone.wire.session import ClientHello, Refusal, SessionMessage, WriteAnswer, WriteRequest
 from isochrone.wire.session_client_grpc import connect
 
 NODES = ("us-east-1a-1", "us-east-1b-1", "us-east-1c-1")
@@ -109,16 +109,16 @@ async def _pass_through(client: Client) -> None:
         pass
 
 
-async def raw(address: str, *commands: Command) -> list[Answer | Refusal]:
+async def raw(address: str, *commands: Command) -> list[WriteAnswer | Refusal]:
     """Commands sent to a node as they are, one after the other."""
     messages: asyncio.Queue[SessionMessage] = asyncio.Queue()
     hello = ClientHello(PROTOCOL_VERSION, "us-east-1", "us-east-1a", "raw")
     connection = await connect(address, hello, messages.put_nowait, lambda _: None)
-    found: list[Answer | Refusal] = []
+    found: list[WriteAnswer | Refusal] = []
     for number, command in enumerate(commands, 1):
-        request = WriteRequest(number, GROUP, KeyspaceId("us/"), 5_000, b"", encode_command(command))
+        request = WriteRequest((number,), GROUP, KeyspaceId("us/"), 5_000, b"", (encode_command(command),))
         connection.send(request)
-        while not isinstance(message := await asyncio.wait_for(messages.get(), 10), Answer | Refusal):
+        while not isinstance(message := await asyncio.wait_for(messages.get(), 10), WriteAnswer | Refusal):
             pass
         found.append(message)
     await connection.close()
@@ -148,12 +148,12 @@ async def what_counts(cluster: Cluster, leader: str, middle: Callable[[], None])
 async def sessions(address: str) -> None:
     """A command that comes twice, and one that comes when its session has expired."""
     (answer,) = await raw(address, Command(0, 0, 0, OpenSession(b"", 1_000)))
-    assert isinstance(answer, Answer), answer
-    opened = decode_result(answer.payload)
+    assert isinstance(answer, WriteAnswer), answer
+    opened = decode_result(answer.payloads[0])
     assert isinstance(opened, SessionResult)
     put = Put(b"us/raw", b"1")
     first, again = await raw(address, *[Command(opened.session, 1, 0, put)] * 2)
-    assert isinstance(first, Answer) and isinstance(again, Answer) and first.payload == again.payload
+    assert isinstance(first, WriteAnswer) and isinstance(again, WriteAnswer) and first.payloads == again.payloads
     await asyncio.sleep(1.2)
     (late,) = await raw(address, Command(opened.session, 2, 0, put))
     assert isinstance(late, Refusal) and late.error == "SessionExpired", late

@@ -14,7 +14,7 @@ from wire_nodes import WireNode, free_addresses, peer_hello, until, wire_node
 from isochrone.errors import ConnectionLost, IsochroneError, Unavailable
 from isochrone.ids import GroupId, KeyspaceId, ZoneId
 from isochrone.wire.messages import PROTOCOL_VERSION
-from isochrone.wire.session import Answer, ClientHello, SessionMessage, WriteRequest, encode_session_frame
+from isochrone.wire.session import ClientHello, SessionMessage, WriteAnswer, WriteRequest, encode_session_frame
 from isochrone.wire.session_client_grpc import GrpcSessionConnection, connect
 from isochrone.wire.sessions_grpc import SESSION_BYTES_MAX
 from isochrone.wire.shaper_os import Shaper
@@ -25,7 +25,7 @@ HELLO = ClientHello(PROTOCOL_VERSION, "r", "client-zone", "tester")
 
 
 def request(number: int, command: bytes = b"command") -> WriteRequest:
-    return WriteRequest(number, GroupId("g"), KeyspaceId("k"), 1000, b"", command)
+    return WriteRequest((number,), GroupId("g"), KeyspaceId("k"), 1000, b"", (command,))
 
 
 class Client:
@@ -51,7 +51,9 @@ def test_requests_are_answered_in_order_and_in_few_grpc_messages() -> None:
                 if number % 10 == 0:
                     await asyncio.sleep(0)
             await until(lambda: len(client.answers) == 5000)
-            assert client.answers == [Answer(number, node.hello.node, 0, b"command") for number in range(5000)]
+            assert client.answers == [
+                WriteAnswer((number,), node.hello.node, 0, (b"command",)) for number in range(5000)
+            ]
             assert client.connection.counters()["session_messages_written"] == 5000
             assert client.connection.counters()["session_grpc_messages_written"] < 450
             await client.connection.close()

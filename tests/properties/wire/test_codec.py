@@ -135,6 +135,7 @@ FRAMES = st.lists(st.tuples(NUMBERS.map(Incarnation), PEER_MESSAGES), min_size=1
 REPLICAS = st.lists(st.tuples(NAMES, NAMES, NAMES, NAMES, NAMES), max_size=3).map(tuple)
 ROUTES = st.lists(st.builds(session.KeyspaceRoute, NAMES, BLOBS, NAMES, REPLICAS, NUMBERS), max_size=3).map(tuple)
 WATCHES = st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3).map(tuple)
+SEVERAL = st.lists(st.tuples(NUMBERS, BLOBS), min_size=1, max_size=4)
 SESSION_MESSAGES = st.lists(
     st.one_of(
         st.builds(session.ClientHello, NUMBERS, NAMES, NAMES, NAMES),
@@ -142,7 +143,26 @@ SESSION_MESSAGES = st.lists(
         st.builds(session.LeaderChanged, NAMES, NUMBERS, NAMES_OR_NONE, NUMBERS),
         st.builds(session.DirectoryRequest, NUMBERS),
         st.builds(session.DirectoryResponse, NUMBERS, ROUTES),
-        st.builds(session.WriteRequest, NUMBERS, NAMES, NAMES, NUMBERS, BLOBS, BLOBS),
+        SEVERAL.flatmap(
+            lambda pairs: st.builds(
+                session.WriteRequest,
+                st.just(tuple(number for number, _ in pairs)),
+                NAMES,
+                NAMES,
+                NUMBERS,
+                BLOBS,
+                st.just(tuple(blob for _, blob in pairs)),
+            )
+        ),
+        SEVERAL.flatmap(
+            lambda pairs: st.builds(
+                session.WriteAnswer,
+                st.just(tuple(number for number, _ in pairs)),
+                NAMES,
+                NUMBERS,
+                st.just(tuple(blob for _, blob in pairs)),
+            )
+        ),
         st.builds(session.ReadRequest, NUMBERS, NAMES, NAMES, NUMBERS, BLOBS),
         st.builds(session.AppliedRead, NUMBERS, NAMES, NAMES, NUMBERS, BLOBS),
         st.builds(session.Answer, NUMBERS, NAMES, NUMBERS, BLOBS),
@@ -458,3 +478,26 @@ def test_an_entry_whose_fields_have_wrong_types_is_corrupt() -> None:
 def test_every_message_of_the_protocols_has_a_tag() -> None:
     assert {cls for cls, _ in codec._FORMS.values()} == {*codec.RaftMessage.__args__, codec.NodeHeartbeat}
     assert {cls for cls, _ in session._FORMS.values()} == set(session.SessionMessage.__args__)
+
+
+@pytest.mark.parametrize(
+    ("tag", "fields"),
+    [
+        (6, ((), "g", "k", 1, b"", ())),
+        (6, ((1, 2), "g", "k", 1, b"", (b"a",))),
+        (6, ((1, "2"), "g", "k", 1, b"", (b"a", b"b"))),
+        (6, ((1, 2), "g", "k", 1, b"", (b"a", 2))),
+        (6, (tuple(range(513)), "g", "k", 1, b"", (b"a",) * 513)),
+        (6, ((1, 2), "g", "k", 1, b"", (bytes(1 << 20), b"a"))),
+        (19, ((1,), "n", 1, (b"a", b"b"))),
+        (19, ((1,), "n", 1, (None,))),
+    ],
+)
+def test_requests_of_several_commands_that_no_client_sends_are_malformed(tag: int, fields: tuple[object, ...]) -> None:
+    with pytest.raises(MalformedFrame):
+        session.decode_session_frames(msgpack.packb([(tag, *fields)]))
+
+
+def test_a_command_alone_may_be_large() -> None:
+    alone = session.WriteRequest((1,), GroupId("g"), KeyspaceId("k"), 1, b"", (bytes(2 << 20),))
+    assert session.decode_session_frames(session.encode_session_frame([alone])) == [alone]

@@ -212,7 +212,7 @@ def test_closing_ends_the_session_and_the_connections():
         await client.put("app/x", "1")
         await client.close()
         await client.close()
-        operations = [decode_command(message.command).operation for message in cluster["a"].requests]
+        operations = [decode_command(message.commands[0]).operation for message in cluster["a"].requests]
         assert isinstance(operations[0], OpenSession)
         assert operations[-1] == CloseSession()
         assert cluster.state.sessions == {}

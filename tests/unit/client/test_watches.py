@@ -13,6 +13,7 @@ from isochrone.errors import InvalidRequest
 from isochrone.ids import NodeId, ReplicaRole
 from isochrone.node import session_watches
 from isochrone.regions import watch_hub
+from isochrone.regions.requests import alone
 from isochrone.wire.commands import Command, encode_command
 from isochrone.wire.kv import Compact, Put, Txn
 
@@ -58,7 +59,9 @@ async def compact(cluster: HostCluster, revision: int) -> None:
     assert host is not None
     done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
     command = encode_command(Command(0, 0, 0, Compact(revision)))
-    host.write(GROUP, host.replicas[GROUP].machine.data._ordered[0].keyspace, command, b"", 10**10, done.set_result)  # type: ignore[union-attr,arg-type]
+    host.write(
+        GROUP, host.replicas[GROUP].machine.data._ordered[0].keyspace, (command,), b"", 10**10, alone(done.set_result)
+    )  # type: ignore[union-attr,arg-type]
     assert (await done).error is None  # type: ignore[attr-defined]
 
 
@@ -121,7 +124,7 @@ def test_lost_frames_are_noticed_and_made_good() -> None:
             await asyncio.sleep(1)
             cluster.loss = 0.3
             for number in range(40):
-                await client.put("k/a", str(number), timeout_s=60)
+                await client.put("k/a", str(number), timeout_s=200)
             cluster.loss = 0.0
             assert values(await take(watcher, 40, 60)) == [b"%d" % number for number in range(40)]
             await nothing_more(watcher)

@@ -10,12 +10,28 @@ from virtual_time import run_virtual
 
 from isochrone.ids import NodeId, ReplicaRole
 from isochrone.node.service import BACKLOG_BYTES_MAX, QUERY_BYTES_MAX, ClientService
-from isochrone.wire.commands import COMMAND_BYTES_MAX, Command, OpenSession, encode_command, encode_query
+from isochrone.wire.commands import (
+    COMMAND_BYTES_MAX,
+    Command,
+    OpenSession,
+    SessionResult,
+    decode_result,
+    encode_command,
+    encode_query,
+)
 from isochrone.wire.kv import KEY_BYTES_MAX, Range
-from isochrone.wire.session import Answer, LeaderChanged, ReadRequest, Refusal, SessionMessage, WriteRequest
+from isochrone.wire.session import (
+    Answer,
+    LeaderChanged,
+    ReadRequest,
+    Refusal,
+    SessionMessage,
+    WriteAnswer,
+    WriteRequest,
+)
 
 OPEN = encode_command(Command(0, 0, 0, OpenSession(b"", 10_000)))
-WRITE = WriteRequest(1, GROUP, KEYSPACE, 1_000, b"", OPEN)
+WRITE = WriteRequest((1,), GROUP, KEYSPACE, 1_000, b"", (OPEN,))
 READ = ReadRequest(1, GROUP, KEYSPACE, 1_000, encode_query(Range(b"k/" + bytes(KEY_BYTES_MAX - 2))))
 
 
@@ -51,7 +67,7 @@ def test_what_is_within_the_limits_is_answered(request_: WriteRequest | ReadRequ
         told = Told()
         service.received(told, request_)
         await asyncio.sleep(1)
-        assert [type(message) for message in told.messages] == [Answer]
+        assert [type(message) for message in told.messages] == [Answer if request_ is READ else WriteAnswer]
 
     with_service(test)
 
@@ -61,7 +77,7 @@ def test_what_is_within_the_limits_is_answered(request_: WriteRequest | ReadRequ
     [
         replace(WRITE, trace=bytes(24)),
         replace(WRITE, trace=bytes(8 << 20)),
-        replace(WRITE, command=bytes(COMMAND_BYTES_MAX + 1)),
+        replace(WRITE, commands=(bytes(COMMAND_BYTES_MAX + 1),)),
         replace(WRITE, keyspace="other/"),
         replace(READ, query=bytes(QUERY_BYTES_MAX + 1)),
         replace(READ, group="other"),
@@ -101,10 +117,28 @@ def test_a_read_is_refused_while_much_waits_for_its_client_and_a_write_is_not() 
         told = Told()
         told.backlog_bytes = BACKLOG_BYTES_MAX + 1
         service.received(told, replace(READ, request=1))
-        service.received(told, replace(WRITE, request=2))
+        service.received(told, replace(WRITE, requests=(2,)))
         await asyncio.sleep(1)
-        refusal, answer = sorted(told.messages, key=lambda message: message.request)  # type: ignore[union-attr]
-        assert isinstance(refusal, Refusal) and refusal.error == "Unavailable"
-        assert isinstance(answer, Answer)
+        refusal, answer = told.messages
+        assert isinstance(refusal, Refusal) and refusal.request == 1 and refusal.error == "Unavailable"
+        assert isinstance(answer, WriteAnswer) and answer.requests == (2,)
+
+    with_service(test)
+
+
+def test_commands_that_come_together_are_logged_together_and_answered_each() -> None:
+    async def test(service: ClientService, cluster: HostCluster) -> None:
+        told = Told()
+        host = cluster.processes[NodeId("a")].host
+        assert host is not None
+        last = host.replicas[GROUP].core.status().last
+        service.received(told, replace(WRITE, requests=(1, 2, 3), commands=(OPEN, b"malformed", OPEN)))
+        await asyncio.sleep(1)
+        refusal, answer = told.messages
+        assert isinstance(refusal, Refusal) and refusal.request == 2 and refusal.error == "InvalidRequest"
+        assert isinstance(answer, WriteAnswer) and answer.requests == (1, 3)
+        first, third = (decode_result(payload) for payload in answer.payloads)
+        assert isinstance(first, SessionResult) and isinstance(third, SessionResult) and first.session < third.session
+        assert host.replicas[GROUP].core.status().last == last + 1
 
     with_service(test)

@@ -23,7 +23,7 @@ from isochrone.errors import (
 )
 from isochrone.ids import Incarnation, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term
 from isochrone.regions.host import WAITING_READS_MAX
-from isochrone.regions.requests import Outcome
+from isochrone.regions.requests import Outcome, alone
 from isochrone.wire.commands import Command, encode_command, encode_query
 from isochrone.wire.kv import Put, Range
 from isochrone.wire.messages import Envelope, GroupMessage, Heartbeat, HeartbeatResponse, TimeoutNow, VoteRequest
@@ -160,7 +160,7 @@ def test_whoever_waits_for_a_write_learns_that_the_leader_lost_its_office() -> N
         assert leader is not None
         done: list[Outcome] = []
         put = Command(1, 1, 0, Put(b"k/x", b"1"))
-        leader.write(GROUP, KEYSPACE, encode_command(put), b"", Nanos(60_000 * MS), done.append)
+        leader.write(GROUP, KEYSPACE, (encode_command(put),), b"", Nanos(60_000 * MS), alone(done.append))
         await asyncio.sleep(0.015)
         cluster.isolate("a")
         await cluster.until(lambda: cluster.leader() in ("b", "c"))

@@ -11,9 +11,9 @@ from virtual_time import run_virtual
 
 from isochrone.client import Client
 from isochrone.errors import IsochroneError, Unavailable
-from isochrone.ids import NodeId, ReplicaRole
+from isochrone.ids import Nanos, NodeId, ReplicaRole
 from isochrone.regions.replica import Replica
-from isochrone.regions.requests import Outcome
+from isochrone.regions.requests import Outcome, alone
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.wire.commands import decode_result, encode_query
@@ -198,7 +198,7 @@ def test_at_the_log_cap_writes_are_refused_for_a_voter_that_is_down_and_go_on_wh
         assert host is not None
         refusals: list[Outcome] = []
         for _ in range(10):
-            host.write(GROUP, KEYSPACE, bytes(500), b"", 10**9, refusals.append)  # type: ignore[arg-type]
+            host.write(GROUP, KEYSPACE, (bytes(500),), b"", Nanos(10**9), alone(refusals.append))
         await cluster.until(lambda: bool(refusals))
         assert any(
             isinstance(r.error, Unavailable) and "log cap" in str(r.error) and " b," in str(r.error) for r in refusals

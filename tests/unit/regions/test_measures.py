@@ -13,7 +13,7 @@ from isochrone.histograms import Histogram
 from isochrone.ids import NS_PER_S, Nanos, NodeId, ReplicaRole
 from isochrone.regions.measures import GroupMeasures
 from isochrone.regions.raft.ready import EventName
-from isochrone.regions.requests import Outcome
+from isochrone.regions.requests import Outcome, alone
 from isochrone.regions.state.model import Happening
 from isochrone.regions.watch_hub import WatchHub, WatchRequest
 from isochrone.wire.commands import Command, OpenSession, Operation, SessionResult, decode_result, encode_command
@@ -58,7 +58,7 @@ async def locked(asker: Asker, acquire: LockAcquire) -> LockResult:
 async def in_session(asker: Asker, session: int, sequence: int, operation: Operation) -> Outcome:
     answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     command = encode_command(Command(session, sequence, 0, operation))
-    asker.host().write(GROUP, KEYSPACE, command, b"", Nanos(5 * NS_PER_S), answer.set_result)
+    asker.host().write(GROUP, KEYSPACE, (command,), b"", Nanos(5 * NS_PER_S), alone(answer.set_result))
     return await answer
 
 

@@ -12,10 +12,11 @@ from isochrone.ports import StoredGroup, TermRun
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
 from isochrone.regions.raft.ready import NOTHING_READY, Event, EventName, ReadReady
-from isochrone.regions.replica import Replica, Turn
+from isochrone.regions.replica import Replica
 from isochrone.regions.requests import Outcome, Read
 from isochrone.regions.state.families import HANDLERS
 from isochrone.regions.state.machine import GroupState
+from isochrone.regions.work import Turn
 from isochrone.wire.commands import (
     Command,
     OpenSession,

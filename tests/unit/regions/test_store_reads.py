@@ -11,9 +11,10 @@ import pytest
 from isochrone.ids import GroupId, LogIndex, Term
 from isochrone.ports import Store
 from isochrone.regions.raft.ready import SnapshotPart, SnapshotRead
-from isochrone.regions.replica import Replica, Turn
+from isochrone.regions.replica import Replica
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.store_reads import StoreReads
+from isochrone.regions.work import Turn
 from isochrone.wire.messages import Configuration
 
 GROUP = GroupId("g")

@@ -1,0 +1,79 @@
+"""What begins in one turn travels together, within the limits of a request."""
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from isochrone.client import gathering
+from isochrone.client.gathering import Gathering, WriteCommand, rounded_down
+from isochrone.client.links import Link
+from isochrone.ids import GroupId, KeyspaceId
+from isochrone.wire.session import SessionMessage, WriteRequest
+
+GROUP, OTHER = GroupId("g"), GroupId("h")
+
+
+class Sent:
+    """A link that only keeps what it is to send."""
+
+    def __init__(self) -> None:
+        self.messages: list[SessionMessage] = []
+
+    def send(self, message: SessionMessage) -> None:
+        self.messages.append(message)
+
+    @property
+    def requests(self) -> list[tuple[int, ...]]:
+        return [message.requests for message in self.messages if isinstance(message, WriteRequest)]
+
+
+def gather(*begun: tuple[Sent, GroupId, int, WriteCommand]) -> None:
+    """Begin calls in one turn, numbered from 1."""
+
+    async def main() -> None:
+        gathered = Gathering()
+        for number, (link, group, timeout_ms, write) in enumerate(begun, 1):
+            gathered.add(cast("Link", link), group, number, timeout_ms, write)
+            assert link.messages == []
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+def command(data: bytes = b"c", keyspace: str = "k/", trace: bytes = b"") -> WriteCommand:
+    return WriteCommand(KeyspaceId(keyspace), trace, data)
+
+
+def test_commands_of_one_turn_are_one_request_with_the_first_trace_that_one_has() -> None:
+    link = Sent()
+    gather((link, GROUP, 9_000, command(b"a")), (link, GROUP, 9_001, command(b"b", trace=b"t")))
+    assert link.messages == [WriteRequest((1, 2), GROUP, KeyspaceId("k/"), rounded_down(9_000), b"t", (b"a", b"b"))]
+
+
+def test_links_groups_keyspaces_and_deadlines_are_kept_apart() -> None:
+    link, other = Sent(), Sent()
+    gather(
+        (link, GROUP, 9_000, command()),
+        (other, GROUP, 9_000, command()),
+        (link, OTHER, 9_000, command()),
+        (link, GROUP, 9_000, command(keyspace="m/")),
+        (link, GROUP, 20, command()),
+        (link, GROUP, 9_000, command()),
+    )
+    assert link.requests == [(1, 6), (3,), (4,), (5,)] and other.requests == [(2,)]
+
+
+def test_a_request_has_at_most_so_many_commands_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "WRITE_COMMANDS_MAX", 3)
+    monkeypatch.setattr(gathering, "WRITE_BYTES_MAX", 10)
+    link = Sent()
+    sizes = [1, 1, 1, 1, 9, 1, 20, 5, 5]
+    gather(*[(link, GROUP, 9_000, command(bytes(size))) for size in sizes])
+    assert link.requests == [(1, 2, 3), (4, 5), (6,), (7,), (8, 9)]
+
+
+@pytest.mark.parametrize("timeout_ms", [1, 31, 32, 33, 100, 9_999, 10_000, 3_600_000])
+def test_a_deadline_is_shortened_by_less_than_a_sixteenth_and_never_to_nothing(timeout_ms: int) -> None:
+    assert 0 < rounded_down(timeout_ms) <= timeout_ms
+    assert timeout_ms - rounded_down(timeout_ms) < timeout_ms / 16

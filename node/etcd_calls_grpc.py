@@ -32,8 +32,9 @@ TIMEOUT_S = 7.0
 """How long a group may take to answer, as in etcd with its default timers."""
 PENDING_RENEWALS_MAX = 1_000
 """Most renewals of one stream under way; the next end the stream."""
-HEALTH_KEY = b"health"
-"""What `etcdctl endpoint health` reads. It takes etcd's own "permission denied" for a healthy answer, and no other."""
+KEYS_OF_TOOLS = (b"health", b"foo")
+"""What etcd's tools read although nobody named it: `etcdctl endpoint health` to see whether a quorum answers, and
+`etcdctl make-mirror` to learn the revision."""
 MALFORMED = Status("INTERNAL", "the request is not a message of its method")
 _KV, _LEASE = "/etcdserverpb.KV/", "/etcdserverpb.Lease/"
 _M = TypeVar("_M", bound=Message)
@@ -62,8 +63,6 @@ def outside(access: GroupAccess, key: bytes, range_end: bytes = b"") -> Status |
     text = access.outside(key, range_end)
     if text is None:
         return None
-    if key == HEALTH_KEY and not range_end:
-        return EtcdError.PERMISSION_DENIED.value
     return Status(EtcdError.PERMISSION_DENIED.value.code, OWN_PREFIX + text)
 
 
@@ -125,7 +124,11 @@ class GroupCalls:
         if request is None:
             return
         query = range_of(request)
-        if not request.serializable:
+        if query.key in KEYS_OF_TOOLS and not query.range_end and not self._access.serves(query.key, b""):
+            self._access.ask(
+                b"", Range(self._access.first_key), timeout_s(call), partial(self._answer_without_keys, call)
+            )
+        elif not request.serializable:
             self._ask(call, query)
         elif self._serves(call, query):
             self._access.ask_here(query.key, query, timeout_s(call), partial(self._answer, call))
@@ -153,6 +156,12 @@ class GroupCalls:
             fail(call, status_of(outcome))
             return
         call.answer(answer_of(outcome, self.header(outcome.revision)).SerializeToString())
+
+    def _answer_without_keys(self, call: Call, outcome: Result | IsochroneError) -> None:
+        if isinstance(outcome, IsochroneError):
+            fail(call, status_of(outcome))
+            return
+        call.answer(pb.RangeResponse(header=self.header(outcome.revision)).SerializeToString())
 
     def header(self, revision: int) -> pb.ResponseHeader:
         """The header of an answer."""

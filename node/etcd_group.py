@@ -83,6 +83,11 @@ class GroupAccess:
         replica = self.replica
         return 0 if replica is None else replica.core.term
 
+    @property
+    def first_key(self) -> bytes:
+        """The first key that the group may have."""
+        return self._keyspaces[0][0]
+
     def serves(self, key: bytes, range_end: bytes) -> bool:
         """Whether a key, or some key that a range may hold, belongs to the group."""
         if not range_end:

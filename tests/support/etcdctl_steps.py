@@ -226,10 +226,23 @@ OUTSIDE = (
     refused("txn", "...key 'foo' lies outside ...", stdin="\nput us/o/a 1\nput foo 2\n\n\n"),
     Run("watch foo", complains="...key 'foo' lies outside ...", status=5),
     Run("lock foo", complains="...key 'foo/... lies outside ...", status=1),
+    refused("get fool", "...key 'fool' lies outside ..."),
     Run("get us/o --prefix"),
     Run("get '' --prefix --keys-only --limit=1"),
 )
 """What an endpoint of ours does not serve; a store of etcd's serves all keys."""
+
+MIRRORS = (
+    Run("put us/from/a 1", "OK"),
+    Begin("mirror", "make-mirror --prefix=us/from/ --dest-prefix=us/to/ <one>"),
+    Begin("mirrored", "watch us/to/ --prefix --rev=1"),
+    Sees("mirrored", "PUT\nus/to/a\n1"),
+    Run("put us/from/b 2", "OK"),
+    Sees("mirrored", "PUT\nus/to/a\n1\nPUT\nus/to/b\n2"),
+    Ends("mirrored", interrupted=True, status=-2),
+    Ends("mirror", interrupted=True, status=-2),
+)
+"""Needs `<one>`."""
 
 MAINTENANCE = (
     Run("endpoint health", complains="... is healthy: successfully committed proposal: took = ..."),
@@ -272,6 +285,7 @@ SECTIONS: dict[str, tuple[Step, ...]] = {
     "members": MEMBERS,
     "member changes": MEMBER_CHANGES,
     "outside": OUTSIDE,
+    "mirrors": MIRRORS,
     "maintenance": MAINTENANCE,
     "snapshot": SNAPSHOT,
     "check perf": CHECK_PERF,

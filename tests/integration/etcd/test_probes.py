@@ -14,6 +14,7 @@ from small_topology import eventually, isochrone, write_topology
 
 from isochrone.ids import GroupId
 from isochrone.node.etcd_probes_grpc import health_name
+from isochrone.wire.etcd.generated import rpc_pb2
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -57,9 +58,15 @@ def test_whoever_watches_is_told_that_a_group_serves_no_more_and_again(tmp_path:
             for node in others:
                 cluster.kill(node)
             assert next(watching).status == NOT_SERVING
+            read_health = channel.unary_unary("/etcdserverpb.KV/Range")
+            asked_by_etcdctl = rpc_pb2.RangeRequest(key=b"health").SerializeToString()
+            with pytest.raises(grpc.RpcError):
+                read_health(asked_by_etcdctl, timeout=2)
             for node in others:
                 cluster.start(node)
             assert next(watching).status == SERVING
+            answer = rpc_pb2.RangeResponse.FromString(read_health(asked_by_etcdctl, timeout=20))
+            assert answer.header.revision == 1 and not answer.kvs
             watching.cancel()
     finally:
         cluster.end()

@@ -18,9 +18,10 @@ from typing import Protocol, final
 from isochrone.client.answers import as_bytes, expect, shown
 from isochrone.client.leases import Caller, Lease
 from isochrone.client.results import Queried, StaleRange
-from isochrone.errors import InvalidRequest, StaleToken
+from isochrone.errors import ForeignToken, InvalidRequest, StaleToken
 from isochrone.wire.commands import Query
 from isochrone.wire.kv import (
+    NO_TOKEN,
     Compact,
     CompactResult,
     Compare,
@@ -38,6 +39,7 @@ from isochrone.wire.kv import (
     Txn,
     TxnResult,
     fenced,
+    gate_token,
     prefix_end,
 )
 from isochrone.wire.locks import KeyResult, PutSequential
@@ -194,27 +196,38 @@ class Kv:
         return expect(TxnResult, (await self._caller.execute(key, operation, timeout_s=timeout_s)).result)
 
     async def fenced(
-        self, gate: bytes | str, token: int, *operations: KvOperation, timeout_s: float | None = None
+        self,
+        gate: bytes | str,
+        lock: bytes | str,
+        token: int,
+        *operations: KvOperation,
+        timeout_s: float | None = None,
     ) -> TxnResult:
         """Do `operations` in one step, unless a later holder of the lock has been at the gate.
 
         Args:
-            gate: a key that remembers the highest token that it let pass. All writes that one lock guards name the
-                same gate, and no other lock's do; it lies in their group.
-            token: of the lock or leadership under which this is done.
+            gate: a key that remembers the highest token that it let pass, and the lock of the first one. All writes
+                that one lock guards name the same gate; it lies in their group.
+            lock: the name of the lock or election under which this is done.
+            token: of that grant.
             operations: what to do.
             timeout_s: the deadline; the client's if not given.
 
         Raises:
             StaleToken: the gate has seen a larger token; nothing was done, and trying again does not help.
+            ForeignToken: the gate belongs to another lock, or is none; nothing was done.
+            InvalidRequest: no grant has such a token.
         """
-        gate = as_bytes(gate)
-        done = expect(
-            TxnResult, (await self._caller.execute(gate, fenced(gate, token, *operations), timeout_s=timeout_s)).result
-        )
-        if not done.succeeded:
-            raise StaleToken(f"the gate {shown(gate)} has seen a larger token than {token}")
-        return done
+        gate, lock = as_bytes(gate), as_bytes(lock)
+        change = fenced(gate, lock, token, *operations)
+        done = expect(TxnResult, (await self._caller.execute(gate, change, timeout_s=timeout_s)).result)
+        if done.succeeded:
+            return done
+        (found,) = done.results
+        held = [item.value for item in found.items] if isinstance(found, RangeResult) else []
+        if held and gate_token(held[0], lock) == NO_TOKEN:
+            raise ForeignToken(f"the gate {shown(gate)} belongs to another lock than {shown(lock)}")
+        raise StaleToken(f"the gate {shown(gate)} has seen a larger token of lock {shown(lock)} than {token}")
 
     async def compact(self, key: bytes | str, revision: int, *, timeout_s: float | None = None) -> CompactResult:
         """Forget what is superseded at `revision`, in the whole group of `key`."""

@@ -3,7 +3,7 @@
 ::
 
     async with client.lock("app/report", ttl_s=30) as lock:
-        await client.kv.fenced("app/gate", lock.token, Put(b"app/data", b"mine"))
+        await client.kv.fenced("app/gate", lock.name, lock.token, Put(b"app/data", b"mine"))
 
 A lock hangs on a lease (`leases`), one of its own unless it is given one, so what is said there of deadlines holds:
 when it cannot be renewed, the body is cancelled before the group may give the lock to another, and `LeaseLost` is

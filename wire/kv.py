@@ -23,6 +23,9 @@ TXN_OPERATIONS_MAX = 128
 """Most compares, and most operations of a branch, on any way down through nested transactions."""
 TXN_PARTS_MAX = 4_096
 """Most compares and operations of a transaction and all those inside it: as many as are looked at one by one."""
+NUMBER_MAX = (1 << 63) - 1
+NO_TOKEN = NUMBER_MAX + 1
+"""Above every fencing token."""
 ALL = b"\0"
 """`range_end` of a range without end."""
 
@@ -54,7 +57,8 @@ class Target(IntEnum):
     VALUE = 3
     LEASE = 4
     TOKEN = 5
-    """The value as a fencing token: a decimal number; an absent key has token 0, any other text the highest one."""
+    """The value as that of a fence gate: a token in decimal, a blank, and the name of its lock, which is to be the
+    value given. An absent key has token 0; a gate of another lock, or any other text, one above all."""
     LOCK = 6
     """The lock of that name: the token given, if it is that of one who holds the lock now, else 0."""
 
@@ -438,9 +442,30 @@ def prefix_end(prefix: bytes) -> bytes:
     return kept[:-1] + bytes([kept[-1] + 1]) if kept else ALL
 
 
-def fenced(gate: bytes, token: int, *operations: KvOperation) -> Txn:
-    """A transaction that a fence gate lets pass: `operations` happen unless the gate has seen a higher token.
+def fenced(gate: bytes, lock: bytes, token: int, *operations: KvOperation) -> Txn:
+    """A transaction that a fence gate lets pass, unless the gate has seen a higher token or belongs to another lock.
 
-    The gate is a key of its own; it remembers the highest token that it let pass.
+    The gate is a key of its own; it remembers the lock of the first token that it let pass, and the highest token. What
+    it holds is read if it refuses. Raises `InvalidRequest` for a token that no grant has.
     """
-    return Txn((Compare(gate, Target.TOKEN, Relation.NOT_GREATER, token),), (Put(gate, b"%d" % token), *operations))
+    if token <= 0:
+        raise InvalidRequest(f"{token} is not a fencing token: those are above 0")
+    passes = Compare(gate, Target.TOKEN, Relation.NOT_GREATER, token, lock)
+    return Txn((passes,), (Put(gate, b"%d %s" % (token, lock)), *operations), (Range(gate),))
+
+
+def gate_token(value: bytes | None, lock: bytes) -> int:
+    """The token in the value of a fence gate, as `Target.TOKEN` says."""
+    if value is None:
+        return 0
+    text, _, name = value.partition(b" ")
+    token = decimal(text)
+    return token if token is not None and name == lock else NO_TOKEN
+
+
+def decimal(value: bytes) -> int | None:
+    """The number that a value is in decimal, None if it is none of 64 bits."""
+    if not 1 <= len(value) <= 20 or not value.removeprefix(b"-").isdigit():
+        return None
+    number = int(value)
+    return number if abs(number) <= NUMBER_MAX else None

@@ -142,7 +142,7 @@ class Holder:
                 self._go_offline(rng.uniform(0.5, 6.0))
                 await asyncio.sleep(rng.uniform(0.0, 5.0))
             for name, _, token in writes:
-                change = fenced(gate_of(name), token, Put(data_of(name), _signed(self.name, token)))
+                change = fenced(gate_of(name), name.encode(), token, Put(data_of(name), _signed(self.name, token)))
                 await client.execute(name, change, timeout_s=GATE_TIMEOUT_S)
             await asyncio.sleep(rng.uniform(0.0, 0.8))
 

@@ -81,8 +81,12 @@ def _compare(number: int, line: str) -> Compare:
     key, relation, operand = _unquoted(number, match[2]).encode(), _RELATIONS[match[3]], _unquoted(number, match[4])
     if target is Target.VALUE:
         return Compare(key, target, relation, value=operand.encode())
+    lock = b""
+    if target is Target.TOKEN:  # as a gate holds it: the token, a blank, the name of the lock
+        operand, _, name = operand.partition(" ")
+        lock = name.encode()
     try:
-        return Compare(key, target, relation, int(operand, 0))
+        return Compare(key, target, relation, int(operand, 0), lock)
     except ValueError:
         raise InvalidRequest(f"line {number}: {operand!r} is no number") from None
 

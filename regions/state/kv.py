@@ -12,6 +12,7 @@ from isochrone.wire.kv import (
     COMPACT,
     DELETE,
     INCREMENT,
+    NUMBER_MAX,
     PUT,
     RANGE,
     Compact,
@@ -22,6 +23,7 @@ from isochrone.wire.kv import (
     Range,
     SortOrder,
     SortTarget,
+    decimal,
 )
 from isochrone.wire.leases import CompactByRule
 from isochrone.wire.records import (
@@ -37,7 +39,6 @@ from isochrone.wire.records import (
 
 READ_BYTES_MAX = 8 << 20
 """Most bytes of records in one answer; a larger range is refused, and can be read in pieces by `limit`."""
-NUMBER_MAX = (1 << 63) - 1
 
 
 # ---- reading
@@ -245,14 +246,6 @@ def run_increment(context: ApplyContext, operation: Increment) -> PackedResult:
     number = ((decimal(record_value(held)) or 0) if held is not None else 0) + operation.delta
     set_key(context, state, operation.key, b"%d" % number, record_lease(held) if held is not None else 0, held)
     return (INCREMENT, context.data.revision, context.timestamp, number)
-
-
-def decimal(value: bytes) -> int | None:
-    """The number that a value is in decimal, None if it is none of 64 bits."""
-    if not 1 <= len(value) <= 20 or not value.removeprefix(b"-").isdigit():
-        return None
-    number = int(value)
-    return number if abs(number) <= NUMBER_MAX else None
 
 
 def set_key(

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from isochrone.errors import InvalidRequest
 from isochrone.regions.state.kv import (
-    NUMBER_MAX,
     READ_BYTES_MAX,
     apply_compact,
     apply_delete,
@@ -21,7 +20,6 @@ from isochrone.regions.state.kv import (
     check_lease,
     check_present,
     check_range,
-    decimal,
     run_delete,
     run_increment,
     run_put,
@@ -43,6 +41,7 @@ from isochrone.wire.kv import (
     Relation,
     Target,
     Txn,
+    gate_token,
 )
 from isochrone.wire.records import RECORD_HEAD_BYTES, record_lease, record_value, record_versions
 
@@ -122,6 +121,9 @@ def _holds(data: GroupData, compare: Compare, budget: _Budget) -> bool:
 def _fits(record: bytes | None, compare: Compare) -> bool:
     if compare.target is Target.VALUE:
         return record is not None and _related(record_value(record), compare.value, compare.relation)
+    if compare.target is Target.TOKEN:
+        held = gate_token(None if record is None else record_value(record), compare.value)
+        return _related(held, compare.number, compare.relation)
     return _related(_number(record, compare.target), compare.number, compare.relation)
 
 
@@ -150,11 +152,8 @@ def _number(record: bytes | None, target: Target) -> int:
             return created
         case Target.MOD:
             return modified
-        case Target.LEASE:
-            return record_lease(record)
         case _:
-            token = decimal(record_value(record))
-            return NUMBER_MAX if token is None else token
+            return record_lease(record)
 
 
 def _chosen(txn: Txn, way: Iterator[bool]) -> Iterator[KvOperation]:

@@ -46,7 +46,7 @@ COORDINATION_MUTANTS = (
     Mutant(
         name="a fence gate lets everything pass",
         file=KV,
-        old="Txn((Compare(gate, Target.TOKEN, Relation.NOT_GREATER, token),), (Put",
+        old="Txn((passes,), (Put",
         new="Txn((), (Put",
         test=_RUNS,
     ),

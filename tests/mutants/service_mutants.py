@@ -232,10 +232,24 @@ SERVICE_MUTANTS = (
         test=_SDK + "many_watches_on_one_session_end_with_it",
     ),
     Mutant(
+        name="a fence gate lets tokens of other locks pass",
+        file="wire/kv.py",
+        old="token is not None and name == lock",
+        new="token is not None and name",
+        test="tests/unit/regions/state/test_txn.py::test_a_fence_gate_lets_no_token_of_another_lock_pass",
+    ),
+    Mutant(
+        name="a spoilt gate lets the highest token pass",
+        file="wire/kv.py",
+        old="NO_TOKEN = NUMBER_MAX + 1\n",
+        new="NO_TOKEN = NUMBER_MAX\n",
+        test="tests/unit/regions/state/test_txn.py::test_a_fence_gate_lets_no_stale_token_pass",
+    ),
+    Mutant(
         name="a fence gate lets smaller tokens pass",
         file="wire/kv.py",
-        old="Compare(gate, Target.TOKEN, Relation.NOT_GREATER, token)",
-        new="Compare(gate, Target.TOKEN, Relation.NOT_EQUAL, token)",
+        old="Compare(gate, Target.TOKEN, Relation.NOT_GREATER, token, lock)",
+        new="Compare(gate, Target.TOKEN, Relation.NOT_EQUAL, token, lock)",
         test="tests/unit/regions/state/test_txn.py::test_a_fence_gate_lets_no_stale_token_pass",
     ),
     Mutant(

@@ -202,10 +202,10 @@ def test_a_holder_that_is_cut_off_stops_before_another_starts_and_cannot_write_a
         cut_client(cluster, 0)
         async with second.lock("k/lock", ttl_s=4) as lock:
             assert 0 < stopped_at < now()
-            guarded = await second.execute("k/", fenced(b"k/gate", lock.token, Put(b"k/data", b"second")))
+            guarded = await second.execute("k/", fenced(b"k/gate", b"k/lock", lock.token, Put(b"k/data", b"second")))
             assert isinstance(guarded.result, TxnResult) and guarded.result.succeeded
             cluster.heal()
-            stale = await first.execute("k/", fenced(b"k/gate", await holding, Put(b"k/data", b"first")))
+            stale = await first.execute("k/", fenced(b"k/gate", b"k/lock", await holding, Put(b"k/data", b"first")))
             assert isinstance(stale.result, TxnResult) and not stale.result.succeeded
         assert (await second.get("k/data")).value == b"second"
 

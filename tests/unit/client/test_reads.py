@@ -11,7 +11,7 @@ from virtual_time import run_virtual
 
 from isochrone.client import Client, Provenance, WatchGap
 from isochrone.client.listing import list_all
-from isochrone.errors import InvalidRequest, LeaseNotFound, RevisionCompacted, StaleToken, Unavailable
+from isochrone.errors import ForeignToken, InvalidRequest, LeaseNotFound, RevisionCompacted, StaleToken, Unavailable
 from isochrone.ids import ReplicaRole, Revision, Timestamp
 from isochrone.wire.kv import DeleteRange, Put, Range, RangeResult
 from isochrone.wire.records import KeyValue
@@ -192,12 +192,18 @@ def test_a_fenced_write_of_an_older_token_is_refused() -> None:
     async def test(_: HostCluster, first: Client, second: Client) -> None:
         async with first.lock("k/lock") as lock:
             old = lock.token
-            await first.kv.fenced("k/gate", old, Put(b"k/data", b"old"))
-            await first.kv.fenced("k/gate", old, Put(b"k/data", b"old, again"))
+            await first.kv.fenced("k/gate", "k/lock", old, Put(b"k/data", b"old"))
+            await first.kv.fenced("k/gate", "k/lock", old, Put(b"k/data", b"old, again"))
         async with second.lock("k/lock") as lock:
-            await second.kv.fenced("k/gate", lock.token, Put(b"k/data", b"new"))
+            await second.kv.fenced("k/gate", lock.name, lock.token, Put(b"k/data", b"new"))
             with pytest.raises(StaleToken):
-                await first.kv.fenced("k/gate", old, Put(b"k/data", b"late"))
+                await first.kv.fenced("k/gate", "k/lock", old, Put(b"k/data", b"late"))
+            async with first.lock("k/other") as other:
+                assert other.token > lock.token
+                with pytest.raises(ForeignToken):
+                    await first.kv.fenced("k/gate", other.name, other.token, Put(b"k/data", b"another's"))
+            with pytest.raises(InvalidRequest):
+                await first.kv.fenced("k/gate", lock.name, 0, Put(b"k/data", b"without a token"))
         assert (await first.get("k/data")).value == b"new"
 
     with_clients(test)

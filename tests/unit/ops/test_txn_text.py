@@ -11,7 +11,7 @@ def test_three_parts_are_read() -> None:
     text = """version("k/a") = "0"
 val("k/b")!="old (1)"
 mod(k/c) > 0x10
-token("k/gate") <= "7"
+token("k/gate") <= "7 k/my lock"
 
 put k/a "new value"
 incr k/n -2
@@ -24,7 +24,7 @@ del k/b
             Compare(b"k/a", Target.VERSION, Relation.EQUAL, 0),
             Compare(b"k/b", Target.VALUE, Relation.NOT_EQUAL, value=b"old (1)"),
             Compare(b"k/c", Target.MOD, Relation.GREATER, 16),
-            Compare(b"k/gate", Target.TOKEN, Relation.NOT_GREATER, 7),
+            Compare(b"k/gate", Target.TOKEN, Relation.NOT_GREATER, 7, b"k/my lock"),
         ),
         (Put(b"k/a", b"new value"), Increment(b"k/n", -2)),
         (Range(b"k/", b"k0"), DeleteRange(b"k/b")),

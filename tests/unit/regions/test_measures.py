@@ -103,7 +103,7 @@ def test_expiries_repeated_commands_and_refused_tokens_are_counted_once() -> Non
         for _ in range(3):
             await in_session(asker, session, 1, Put(b"k/a", b"1"))
         for sequence, token in ((2, 5), (3, 4), (4, 5)):
-            await in_session(asker, session, sequence, fenced(b"k/gate", token, Put(b"k/b", b"2")))
+            await in_session(asker, session, sequence, fenced(b"k/gate", b"k/lock", token, Put(b"k/b", b"2")))
         assert happened(cluster) == {Happening.COMMAND_REPEATED: 2, Happening.TOKEN_REFUSED: 1}
         await asyncio.sleep(6)
         await in_session(asker, session, 9, Put(b"k/a", b"2"))

@@ -6,6 +6,7 @@ from state_log import StateLog
 from isochrone.errors import DuplicateKey, InvalidRequest, KeyNotFound
 from isochrone.wire.kv import (
     ALL,
+    NUMBER_MAX,
     Compare,
     DeleteRange,
     Increment,
@@ -137,10 +138,30 @@ def test_one_operation_that_cannot_be_done_leaves_all_undone() -> None:
 def test_a_fence_gate_lets_no_stale_token_pass() -> None:
     """L1: a holder that slept through the end of its lock wakes and writes with its old token."""
     log = StateLog()
-    assert run(log, fenced(b"k/gate", 7, Put(b"k/data", b"by 7"))).succeeded
-    assert run(log, fenced(b"k/gate", 7, Put(b"k/data", b"by 7 again"))).succeeded
-    assert run(log, fenced(b"k/gate", 8, Put(b"k/data", b"by 8"))).succeeded
-    assert not run(log, fenced(b"k/gate", 7, Put(b"k/data", b"by a sleeper"))).succeeded
+    assert run(log, fenced(b"k/gate", b"k/l", 7, Put(b"k/data", b"by 7"))).succeeded
+    assert run(log, fenced(b"k/gate", b"k/l", 7, Put(b"k/data", b"by 7 again"))).succeeded
+    assert run(log, fenced(b"k/gate", b"k/l", 8, Put(b"k/data", b"by 8"))).succeeded
+    assert not run(log, fenced(b"k/gate", b"k/l", 7, Put(b"k/data", b"by a sleeper"))).succeeded
     assert log.value(b"k/data") == b"by 8"
     log.do(Put(b"k/gate", b"spoilt"))
-    assert not run(log, fenced(b"k/gate", 9, Put(b"k/data", b"by 9"))).succeeded
+    assert not run(log, fenced(b"k/gate", b"k/l", NUMBER_MAX, Put(b"k/data", b"by 9"))).succeeded
+
+
+@pytest.mark.parametrize("other", [b"k/lo", b"k/lock 1", b"", b"m/lock", b"k/loc\xff"])
+def test_a_fence_gate_lets_no_token_of_another_lock_pass(other: bytes) -> None:
+    """However large: a token of another lock says nothing of who holds this one."""
+    log = StateLog()
+    assert run(log, fenced(b"k/gate", b"k/lock", 7, Put(b"k/data", b"mine"))).succeeded
+    for token in (7, 8, NUMBER_MAX):
+        refused = run(log, fenced(b"k/gate", other, token, Put(b"k/data", b"another's")))
+        assert not refused.succeeded
+    (told,) = refused.results
+    assert isinstance(told, RangeResult) and told.items[0].value == b"7 k/lock"
+    assert log.value(b"k/data") == b"mine" and log.value(b"k/gate") == b"7 k/lock"
+    assert run(log, fenced(b"k/gate", b"k/lock", 8)).succeeded
+
+
+@pytest.mark.parametrize("token", [0, -1])
+def test_no_grant_has_such_a_token(token: int) -> None:
+    with pytest.raises(InvalidRequest):
+        fenced(b"k/gate", b"k/lock", token)

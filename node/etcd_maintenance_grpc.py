@@ -1,28 +1,31 @@
 """etcd's Maintenance service, but for snapshots, as far as it has a meaning for one group of a platform of many."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import final
 
-from isochrone.errors import IsochroneError, NotLeader
+from google.protobuf.message import Message
+
+from isochrone.errors import NotLeader
 from isochrone.ids import ReplicaRole
-from isochrone.node.etcd_calls_grpc import fail, parsed, refuse, timeout_s
+from isochrone.node.etcd_calls_grpc import fail, parsed, refuse
 from isochrone.node.etcd_group import GroupAccess
+from isochrone.node.etcd_slices import slices
+from isochrone.node.etcd_work_grpc import working
 from isochrone.regions.raft.changes import all_members
 from isochrone.regions.replica import Replica
 from isochrone.regions.requests import Outcome
-from isochrone.wire.commands import Result
+from isochrone.regions.state.kv import check_revision
+from isochrone.regions.state.model import GroupData
 from isochrone.wire.etcd.answers_grpc import Speaker, numeric_id
 from isochrone.wire.etcd.errors import OWN_PREFIX, EtcdError, Status, status_of
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.http2.calls import Call, Methods, UnaryMethod
-from isochrone.wire.kv import ALL, Range, RangeResult
 
 API_VERSION = "3.4.0"
 """The release of etcd whose API this is."""
 NO_ALARMS = Status("UNIMPLEMENTED", f"{OWN_PREFIX}there are no alarms to raise")
 _MAINTENANCE = "/etcdserverpb.Maintenance/"
-_ALL_KEYS = Range(b"\0", ALL)
 
 
 @final
@@ -41,8 +44,8 @@ class MaintenanceCalls:
             f"{_MAINTENANCE}Alarm": UnaryMethod(self._alarm),
             f"{_MAINTENANCE}Status": UnaryMethod(self._status),
             f"{_MAINTENANCE}Defragment": UnaryMethod(self._defragment),
-            f"{_MAINTENANCE}Hash": UnaryMethod(self._hash),
-            f"{_MAINTENANCE}HashKV": UnaryMethod(self._hash_kv),
+            f"{_MAINTENANCE}Hash": working(self._hash),
+            f"{_MAINTENANCE}HashKV": working(self._hash_kv),
             f"{_MAINTENANCE}MoveLeader": UnaryMethod(self._move_leader),
         }
 
@@ -92,43 +95,40 @@ class MaintenanceCalls:
         if parsed(call, pb.DefragmentRequest, data) is not None:
             call.answer(pb.DefragmentResponse(header=self._header()).SerializeToString())
 
-    def _hash(self, call: Call, data: bytes) -> None:
-        if parsed(call, pb.HashRequest, data) is None:
-            return
+    def _hash(self, call: Call, data: bytes) -> Coroutine[None, None, Message] | None:
+        state = None if parsed(call, pb.HashRequest, data) is None else self._state(call)
+        if state is None:
+            return None
 
-        def answer(result: RangeResult) -> pb.HashResponse:
-            return pb.HashResponse(header=self._header(), hash=_hash_of(result))
+        async def work() -> Message:
+            return pb.HashResponse(header=self._header(), hash=await hash_of(state, state.revision))
 
-        self._ask_for_hash(call, 0, answer)
+        return work()
 
-    def _hash_kv(self, call: Call, data: bytes) -> None:
+    def _hash_kv(self, call: Call, data: bytes) -> Coroutine[None, None, Message] | None:
         request = parsed(call, pb.HashKVRequest, data)
-        replica = None if request is None else self._replica(call)
-        if request is None or replica is None:
-            return
-        compacted = 0 if replica.machine is None else replica.machine.data.compacted
+        state = None if request is None else self._state(call)
+        if request is None or state is None:
+            return None
 
-        def answer(result: RangeResult) -> pb.HashKVResponse:
-            at = request.revision if request.revision > 0 else result.revision
-            return pb.HashKVResponse(
-                header=self._header(), hash=_hash_of(result), compact_revision=compacted, hash_revision=at
-            )
+        async def work() -> Message:
+            revision = request.revision if request.revision > 0 else state.revision
+            check_revision(state, revision)
+            found, compacted = await hash_of(state, revision), state.compacted
+            header = self._header()
+            return pb.HashKVResponse(header=header, hash=found, compact_revision=compacted, hash_revision=revision)
 
-        self._ask_for_hash(call, max(request.revision, 0), answer)
+        return work()
 
-    def _ask_for_hash(
-        self, call: Call, revision: int, answer: "Callable[[RangeResult], pb.HashResponse | pb.HashKVResponse]"
-    ) -> None:
-        """Hash the keys as they were at a revision, by what is applied at this node."""
-
-        def told(outcome: Result | IsochroneError) -> None:
-            if isinstance(outcome, RangeResult):
-                call.answer(answer(outcome).SerializeToString())
-            elif isinstance(outcome, IsochroneError):
-                fail(call, status_of(outcome))
-
-        query = Range(_ALL_KEYS.key, _ALL_KEYS.range_end, revision=revision)
-        self._access.ask_here(query.key, query, timeout_s(call), told)
+    def _state(self, call: Call) -> GroupData | None:
+        """What the replica here has applied; None if none keeps state, and the call has ended with the reason."""
+        replica = self._replica(call)
+        if replica is None:
+            return None
+        if replica.machine is None:
+            refuse(call, EtcdError.STOPPED)
+            return None
+        return replica.machine.data
 
     def _move_leader(self, call: Call, data: bytes) -> None:
         """What only the leader can do: of another member etcd says so, too."""
@@ -154,12 +154,12 @@ class MaintenanceCalls:
         self._access.host.administration.transfer_leadership(self._access.group, target.node, done)
 
 
-def _hash_of(result: RangeResult) -> int:
-    """Equal on all members at one revision."""
+async def hash_of(data: GroupData, revision: int) -> int:
+    """A checksum of all keys as they were at a revision, with their versions, leases and timestamps.
+
+    Equal on all members, as long as the revision is not compacted; for `RevisionCompacted` see `slices`.
+    """
     checksum = 0
-    for item in result.items:
-        text = (
-            f"{len(item.key)} {len(item.value)} {item.create_revision} {item.mod_revision} {item.version} {item.lease} "
-        )
-        checksum = zlib.crc32(text.encode() + item.key + item.value, checksum)
+    async for records in slices(data, revision):
+        checksum = zlib.crc32(b"".join(records), checksum)
     return checksum

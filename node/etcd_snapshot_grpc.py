@@ -12,12 +12,11 @@ import asyncio
 import hashlib
 import heapq
 from collections.abc import Coroutine, Iterable, Iterator
-from itertools import islice
 from typing import final
 
-from isochrone.errors import RevisionCompacted
 from isochrone.node.etcd_calls_grpc import parsed, refuse
 from isochrone.node.etcd_group import GroupAccess
+from isochrone.node.etcd_slices import SLICE_RECORDS, slices
 from isochrone.node.etcd_work_grpc import Refused, working
 from isochrone.regions.state.model import GroupData
 from isochrone.wire.etcd.answers_grpc import Speaker
@@ -26,10 +25,7 @@ from isochrone.wire.etcd.bolt import FilePlan
 from isochrone.wire.etcd.errors import EtcdError, Status
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.http2.calls import Call, Methods
-from isochrone.wire.records import record_key
 
-SLICE_RECORDS = 1_000
-"""So many records are handled before others have their turn."""
 BLOB_BYTES = 256 << 10
 BACKLOG_BYTES_MAX = 2 << 20
 """The file is continued when less waits for the client."""
@@ -94,20 +90,7 @@ async def gathered(data: GroupData, revision: int) -> list[list[bytes]]:
     Raises:
         RevisionCompacted: a compaction has passed the revision meanwhile.
     """
-    runs = []
-    for state in data.keyspaces.values():
-        start = b""
-        while True:
-            if data.compacted > revision:
-                raise RevisionCompacted(f"revision {revision} was compacted before it was gathered")
-            run = list(islice(state.history.between(start, None, revision), SLICE_RECORDS))
-            if not run:
-                break
-            start = record_key(run[-1]) + b"\0"
-            run.sort()  # a record begins with its place among all writes
-            runs.append(run)
-            await asyncio.sleep(0)
-    return runs
+    return [sorted(records) async for records in slices(data, revision)]  # a record begins with its place in that order
 
 
 def _merged(runs: list[list[bytes]]) -> Iterator[bytes]:

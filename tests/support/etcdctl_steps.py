@@ -249,6 +249,8 @@ MAINTENANCE = (
     Run("endpoint status", "<endpoint>, <member>, <version>, ..., ..., false, ..., ..., ..., ..."),
     Run("endpoint status -w fields", '..."DBSize" : <size>\n...'),
     Run("endpoint hashkv --endpoints=<one>", "<one>, <hash>"),
+    Run("endpoint hashkv", "...<hash>\n...<hash>\n...<hash>"),
+    refused("endpoint hashkv --endpoints=<one> --rev=9000000000", "...required revision is a future revision"),
     Run("alarm list"),
     Run("defrag --endpoints=<one>", "Finished defragmenting etcd member[<one>]"),
     Run("move-leader <follower>", "Leadership transferred from <leader> to <follower>"),

@@ -11,7 +11,9 @@ from state_log import StateLog
 from virtual_time import run_virtual
 
 from isochrone.errors import RevisionCompacted
-from isochrone.node.etcd_snapshot_grpc import SLICE_RECORDS, STALLED_S_MAX, SnapshotCalls, gathered
+from isochrone.node.etcd_maintenance_grpc import hash_of
+from isochrone.node.etcd_slices import SLICE_RECORDS
+from isochrone.node.etcd_snapshot_grpc import STALLED_S_MAX, SnapshotCalls, gathered
 from isochrone.wire.etcd.answers_grpc import Speaker
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.http2 import frames
@@ -166,3 +168,23 @@ def test_a_client_that_gives_up_leaves_the_place_free(passes: int) -> None:
         assert statuses(client, client.read()).get(second) != "8"
 
     run_virtual(run())
+
+
+def test_a_hash_is_of_one_revision_and_tells_states_apart() -> None:
+    async def hashed(log: StateLog, revision: int, change: Put | DeleteRange | None = None) -> int:
+        hashing = asyncio.ensure_future(hash_of(log.state.data, revision))
+        await asyncio.sleep(0)
+        if change is not None:
+            log.do(change)
+        return await hashing
+
+    log, other = filled(), filled()
+    revision = log.state.revision
+    found = run_virtual(hashed(log, revision, DeleteRange(b"k/", b"k0")))
+    assert found == run_virtual(hashed(other, revision)) == run_virtual(hashed(log, revision))
+    assert run_virtual(hashed(log, log.state.revision)) != found
+    other.do(Put(b"m/a", b"old"))
+    assert run_virtual(hashed(other, other.state.revision)) != found, "versions count, not only values"
+    log.do(Compact(log.state.revision))
+    with pytest.raises(RevisionCompacted):
+        run_virtual(hashed(log, revision))

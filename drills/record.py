@@ -6,6 +6,8 @@ history's clock.
 
 from dataclasses import dataclass, field
 
+from isochrone.drills.checkers.exclusion import GuardedWrite, Hold
+from isochrone.drills.checkers.watch_order import WatchStory, Written
 from isochrone.drills.faults import ResolvedFault
 from isochrone.drills.history import Operation
 from isochrone.drills.schema import DrillDocument
@@ -44,6 +46,19 @@ class Simulated:
 
 
 @dataclass(slots=True)
+class LockRecord:
+    """What holders of locks, and watchers beside them, did and were told. Of `workload.locks`."""
+
+    holds: list[Hold] = field(default_factory=list)
+    writes: list[GuardedWrite] = field(default_factory=list)
+    """As they reached a resource outside the system."""
+    stories: list[WatchStory] = field(default_factory=list)
+    """Of one watcher in each region."""
+    written: Written | None = None
+    """What one who watched everything after the run was told; None if the run did not come so far."""
+
+
+@dataclass(slots=True)
 class DrillRecord:
     """A run so far."""
 
@@ -54,6 +69,7 @@ class DrillRecord:
     """None on real processes."""
     operations: list[Operation] = field(default_factory=list)
     faults: list[FaultRun] = field(default_factory=list)
+    locks: LockRecord = field(default_factory=LockRecord)
     software_ms: dict[str, float] = field(default_factory=dict)
     """p50 of writes under the drill's load with shaping off, by keyspace. Empty if the drill was simulated."""
     shaped_ns: int | None = None

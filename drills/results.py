@@ -8,6 +8,7 @@ from isochrone.drills.checkers.adequacy import check_adequacy
 from isochrone.drills.checkers.durability import DurabilityResult, check_durability
 from isochrone.drills.checkers.linearizability import check_linearizability
 from isochrone.drills.history import OperationKind, Outcome
+from isochrone.drills.lock_results import judge_locks
 from isochrone.drills.measure import LatencyRow, failed_writes, latency_rows, recovery_time_s, worst_recovery_time_s
 from isochrone.drills.record import DrillRecord, Simulated
 from isochrone.drills.verdict import Check, ExitStatus, Verdict, guarded, worst
@@ -60,6 +61,7 @@ def judge(record: DrillRecord, steps_max: int = CHECKER_STEPS_MAX) -> Results:
             guarded(f"recovery of {name}", partial(_check_recovery, record, name, bound))
             for name, bound in record.drill.expect.recovery_within_s.items()
         ),
+        *judge_locks(record),
         guarded("adequate", lambda: _check_adequacy(record)),
         guarded(restarts.NAME, lambda: restarts.check_starts(record)),
         *([] if record.simulated is None else [_check_invariants(record.simulated)]),

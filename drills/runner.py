@@ -6,7 +6,8 @@ Phases, each with its name in the record:
 2. *calibrate*: the workload runs with shaping off; the p50 of its writes is the software term; then shaping on. In a
    simulation, where software takes no time, the clients only *connect*;
 3. *warm up*: the workload runs, no fault does;
-4. *drill*: the workload runs on, and the faults start and end at their times;
+4. *drill*: the workload runs on, and the faults start and end at their times. If the drill has locks, holders contend
+   for them in both phases (`lock_load`);
 5. *heal*: all faults have ended; wait until every replica of every group matches; if they never do, read what answers;
 6. *final reads*: linearizable reads of every key that was ever written to;
 7. *stop* the deployment, whatever happened before.
@@ -29,6 +30,7 @@ from isochrone.drills.faults import Link, unshaped_links
 from isochrone.drills.generator import Generator, KeyRing, Plan
 from isochrone.drills.history import OperationKind, Outcome
 from isochrone.drills.injector import FaultInjector, NoProgress
+from isochrone.drills.lock_load import LockClient, LockLoad
 from isochrone.drills.measure import client_zone, percentile
 from isochrone.drills.record import DrillRecord, FaultRun, PhaseRun
 from isochrone.drills.schema import FaultSection
@@ -75,6 +77,7 @@ class _Run:
     progress: Callable[[str], None]
     injector: FaultInjector
     clients: dict[str, KeyValueClient] = field(default_factory=dict)
+    locks: LockLoad | None = None
 
 
 async def run_drill(
@@ -120,6 +123,8 @@ def loop_now_ns() -> int:
 
 async def _close(run: _Run) -> None:
     try:
+        if run.locks is not None:
+            await run.locks.stop()
         await asyncio.gather(*(client.close() for client in run.clients.values()))
     finally:
         await run.deployment.stop()
@@ -137,6 +142,7 @@ async def _run_phases(run: _Run, before_final_reads: Interference | None) -> Non
             await _calibrate(run, clients, recorder)
         await run.injector.set_links(run.deployment.topology.links())
         run.record.shaped_ns = loop_now_ns()
+    await _start_locks(run)
     await _drive(run, clients, recorder)
     async with _phase(run, "heal"):
         try:
@@ -147,6 +153,8 @@ async def _run_phases(run: _Run, before_final_reads: Interference | None) -> Non
     if before_final_reads is not None:
         await before_final_reads(run.deployment)
     async with _phase(run, "final reads"):
+        if run.locks is not None:
+            await run.locks.finish()
         await _read_everything(run, recorder, statuses)
         run.record.incarnations_after = await _incarnations(run.deployment)
 
@@ -172,6 +180,14 @@ async def _connect_clients(run: _Run) -> list[tuple[KeyValueClient, Generator]]:
         rng = random.Random(f"{record.seed}/{section.region}")
         clients.append((client, Generator(section.region, section.rate_per_s, workload, ring, rng)))
     return clients
+
+
+async def _start_locks(run: _Run) -> None:
+    section = run.record.drill.workload.locks
+    if section is not None:
+        clients = {region: client for region, client in run.clients.items() if isinstance(client, LockClient)}
+        run.locks = LockLoad(section, clients, run.record.locks, run.record.seed)
+        await run.locks.start()
 
 
 async def _calibrate(run: _Run, clients: list[tuple[KeyValueClient, Generator]], recorder: Recorder) -> None:
@@ -204,14 +220,13 @@ async def _drive(run: _Run, clients: list[tuple[KeyValueClient, Generator]], rec
     record.workload_start_ns = round(start_s * NS_PER_S)
     record.phase = "warm up"
     run.progress("warm up")
+    end_s = start_s + workload.duration_s
     ticker = asyncio.create_task(_tick(run, recorder, start_s))
+    load = [run_clients(clients, recorder, end_s, workload.timeout_s), _make_faults(run, start_s)]
+    if run.locks is not None:
+        load.append(run.locks.run(end_s))
     try:
-        await run_together(
-            [
-                run_clients(clients, recorder, start_s + workload.duration_s, workload.timeout_s),
-                _make_faults(run, start_s),
-            ]
-        )
+        await run_together(load)
     finally:
         await cancel([ticker])
     record.phases.append(PhaseRun("warm up", warm_up_ns, record.workload_start_ns))

@@ -152,6 +152,25 @@ class KeysSection(Section):
     operations_max: int = Field(default=120, ge=10, le=1000, description="Operations after which a key is replaced.")
 
 
+class LocksSection(Section):
+    """Holders that contend for locks, and watchers that see all that is written beside them."""
+
+    keyspace: str = Field(description="Prefix of the keyspace in which the locks, and what they guard, lie.")
+    names: int = Field(default=2, ge=1, le=100, description="How many locks.")
+    holders: int = Field(default=2, ge=1, le=100, description="How many contend for them, for each region of clients.")
+    ttl_s: Annotated[float, Field(ge=1, le=600, allow_inf_nan=False)] = Field(
+        default=4.0, description="Time to live of their leases."
+    )
+    hold_s: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = Field(
+        default=0.3, description="Mean time for which a lock is held."
+    )
+
+    @property
+    def lock_names(self) -> list[str]:
+        """The locks that are contended for."""
+        return [f"{self.keyspace}drill/lock/{number}" for number in range(self.names)]
+
+
 class WorkloadSection(Section):
     """Open-loop clients: operations start at their times, whether or not earlier ones were answered."""
 
@@ -173,6 +192,16 @@ class WorkloadSection(Section):
         min_length=1, description="Weights of the keyspaces, by prefix."
     )
     keys: KeysSection = Field(default=KeysSection(), description="Key choice.")
+    locks: LocksSection | None = Field(default=None, description="Locks and watches beside the operations.")
+
+
+class LockExpectSection(Section):
+    """What must hold of locks and watches, beside exclusion by token order and watches without gaps."""
+
+    next_grant_within_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = Field(
+        description="From the start of each fault, every lock is granted so soon to one who asked after it."
+    )
+    handovers_min: int = Field(ge=1, description="Grants to another than the holder before; fewer prove nothing.")
 
 
 class ExpectSection(Section):
@@ -191,6 +220,7 @@ class ExpectSection(Section):
     contended_operations_min: int = Field(
         ge=0, description="Acknowledged operations that overlapped one of another region on the same key."
     )
+    locks: LockExpectSection | None = Field(default=None, description="Of workload.locks.")
 
 
 class DrillDocument(Section):
@@ -241,6 +271,7 @@ def cross_check(drill: DrillDocument, topology: Topology, file: str) -> list[Pro
         found += [
             _unknown(f"{section}.{name}", name, names.keyspaces) for name in keyspaces if name not in names.keyspaces
         ]
+    found += _check_locks(drill, names)
     for name in drill.expect.recovery_within_s:
         if name in names.keyspaces and name not in drill.workload.keyspaces:
             allowed = "a keyspace that the workload writes: " + ", ".join(drill.workload.keyspaces)
@@ -279,6 +310,15 @@ def _check_clients(drill: DrillDocument, topology: Topology, names: _Names) -> I
         zones = next(region.zones for region in topology.regions if region.id == client.region)
         if client.zone is not None and client.zone not in zones:
             yield _unknown(f"{path}.zone", client.zone, zones)
+
+
+def _check_locks(drill: DrillDocument, names: _Names) -> Iterator[_Fault]:
+    locks = drill.workload.locks
+    if (locks is None) != (drill.expect.locks is None):
+        given, missing = ("expect", "workload") if locks is None else ("workload", "expect")
+        yield f"{missing}.locks", "nothing", f"what {given}.locks asks for"
+    if locks is not None and locks.keyspace not in names.keyspaces:
+        yield _unknown("workload.locks.keyspace", locks.keyspace, names.keyspaces)
 
 
 def _check_faults(drill: DrillDocument, names: _Names) -> Iterator[_Fault]:

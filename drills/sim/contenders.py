@@ -16,8 +16,9 @@ from isochrone.client.connection import Closed, Connection, Received
 from isochrone.client.leases import CLOCK_RATE_MAX, Lease
 from isochrone.client.results import Executed, Queried
 from isochrone.drills.checkers.queues import QueueCall
+from isochrone.drills.guarded import Resource
 from isochrone.drills.sim.clock import HolderClock
-from isochrone.drills.sim.holding import Holder, Resource
+from isochrone.drills.sim.holding import Holder
 from isochrone.drills.sim.lock_plans import Plan, draw_plan, election, lone_locks
 from isochrone.drills.sim.loop import Group, SimLoop
 from isochrone.drills.sim.network import Link

@@ -17,10 +17,10 @@ from isochrone.drills.checkers.lease_expiry import LeaseStory, check_lease_expir
 from isochrone.drills.checkers.lock_table import check_lock_tables
 from isochrone.drills.checkers.queues import check_queues
 from isochrone.drills.checkers.watch_order import WatchStory, check_watches
+from isochrone.drills.guarded import Resource, data_of, writes_to_the_store
 from isochrone.drills.sim.committed import Committed
 from isochrone.drills.sim.contenders import Contender, GroupConnector
 from isochrone.drills.sim.followers import Follower
-from isochrone.drills.sim.holding import Resource, data_of, signature
 from isochrone.drills.sim.lock_plans import election, lock_names
 from isochrone.drills.sim.loop import SimLoop
 from isochrone.drills.sim.network import Network
@@ -179,17 +179,7 @@ class Coordination:
         writes: list[GuardedWrite] = []
         for keyspace, group in self._keyspaces.items():
             for name in lock_names(keyspace):
-                for item in self._truth.versions(group, data_of(name)):
-                    holder, token = signature(item.value)
-                    writes.append(
-                        GuardedWrite(
-                            lock=f"{name}, in the store",
-                            holder=holder,
-                            token=token,
-                            at_ns=item.timestamp,
-                            accepted=True,
-                        )
-                    )
+                writes += writes_to_the_store(name, self._truth.versions(group, data_of(name)))
         return writes
 
     def _elections(self) -> Check:

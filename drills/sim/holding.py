@@ -1,10 +1,7 @@
 """What a simulated process does and knows while it holds locks, and what befalls it then.
 
 It writes to what the locks guard, some of it late; it is stopped in the midst of its work, for longer than its leases
-live, and goes on as if nothing had happened; it is cut off. There are two kinds of resource:
-
-- one outside the system, which knows nothing but the largest token that it took (`Resource`);
-- the store itself, by transactions that a fence gate lets pass (`fenced`).
+live, and goes on as if nothing had happened; it is cut off. (See `drills.guarded` for what it writes to.)
 """
 
 import asyncio
@@ -15,38 +12,18 @@ from typing import final
 
 from isochrone.client import Client
 from isochrone.client.locks import Lock
-from isochrone.drills.checkers.exclusion import GuardedWrite, Hold
+from isochrone.drills.checkers.exclusion import Hold
+from isochrone.drills.guarded import Resource, guarded_put
 from isochrone.drills.sim.clock import HolderClock
 from isochrone.drills.sim.loop import Group, SimLoop
 from isochrone.drills.sim.network import Link
 from isochrone.ids import NS_PER_S
-from isochrone.probes import probe
-from isochrone.wire.kv import Put, fenced
 from isochrone.wire.locks import LockMode
 
 PAUSE_ODDS = 0.12
 OFFLINE_ODDS = 0.12
 LATE_ODDS = 0.15
 GATE_TIMEOUT_S = 2.0
-
-
-class Resource:
-    """A resource outside the system: it takes a write unless it has seen a larger token."""
-
-    def __init__(self, now_ns: Callable[[], int]) -> None:
-        self._now_ns = now_ns
-        self._largest: dict[str, int] = {}
-        self.writes: list[GuardedWrite] = []
-
-    def write(self, what: tuple[str, str, int]) -> None:
-        """`what`: the lock, its holder and the token."""
-        lock, holder, token = what
-        accepted = token >= self._largest.get(lock, 0)
-        if accepted:
-            self._largest[lock] = token
-        else:
-            probe("contenders.refused_by_token")
-        self.writes.append(GuardedWrite(lock=lock, holder=holder, token=token, at_ns=self._now_ns(), accepted=accepted))
 
 
 @final
@@ -142,8 +119,7 @@ class Holder:
                 self._go_offline(rng.uniform(0.5, 6.0))
                 await asyncio.sleep(rng.uniform(0.0, 5.0))
             for name, _, token in writes:
-                change = fenced(gate_of(name), name.encode(), token, Put(data_of(name), _signed(self.name, token)))
-                await client.execute(name, change, timeout_s=GATE_TIMEOUT_S)
+                await client.execute(name, guarded_put(name, self.name, token), timeout_s=GATE_TIMEOUT_S)
             await asyncio.sleep(rng.uniform(0.0, 0.8))
 
     def _go_offline(self, duration_s: float) -> None:
@@ -151,26 +127,6 @@ class Holder:
         for link in self._links():
             link.cut()
             self._loop.at(self._loop.now_s + duration_s, _mend, link)
-
-
-def gate_of(name: str) -> bytes:
-    """The key of the gate of what a lock guards in the store."""
-    return f"{name}/gate".encode()
-
-
-def data_of(name: str) -> bytes:
-    """The key that a lock guards in the store."""
-    return f"{name}/data".encode()
-
-
-def _signed(holder: str, token: int) -> bytes:
-    return f"{token} {holder}".encode()
-
-
-def signature(value: bytes) -> tuple[str, int]:
-    """Holder and token of what was written to a guarded key."""
-    token, _, holder = value.decode().partition(" ")
-    return holder, int(token)
 
 
 def _mend(link: Link) -> None:

@@ -55,8 +55,8 @@ def test_shipped_drills_are_valid(file: Path) -> None:
     assert loaded.document.faults
 
 
-def test_there_are_three_shipped_drills() -> None:
-    assert [file.stem for file in SHIPPED] == ["region-failover", "two-sites", "zone-failover"]
+def test_these_are_the_shipped_drills() -> None:
+    assert [file.stem for file in SHIPPED] == ["region-failover", "regional-locks", "two-sites", "zone-failover"]
 
 
 def test_good_file_and_its_defaults(tmp_path: Path) -> None:
@@ -126,6 +126,20 @@ def test_good_file_and_its_defaults(tmp_path: Path) -> None:
             "'us/'",
             "a keyspace that the workload writes: global/",
         ),
+        (
+            "{global/: 1}",
+            "{global/: 1}\n  locks: {keyspace: global/}",
+            "expect.locks",
+            "nothing",
+            "what workload.locks asks for",
+        ),
+        (
+            "contended_operations_min: 0",
+            "contended_operations_min: 0\n  locks: {next_grant_within_s: 5, handovers_min: 1}",
+            "workload.locks",
+            "nothing",
+            "what expect.locks asks for",
+        ),
         ("{global/: 5}", "{xx/: 5}", "expect.recovery_within_s.xx/", "'xx/'", "global/"),
         ("linearizable: true", "acknowledged_writes_lost: 1", "expect.acknowledged_writes_lost", "1", "0"),
         ("contended_operations_min: 0", "", "expect.contended_operations_min", "nothing", "required"),
@@ -138,6 +152,12 @@ def test_one_error_for_one_fault(tmp_path: Path, old: str, new: str, path: str, 
     assert problem[0] == path
     assert found in problem[1]
     assert re.search(allowed, problem[2]), problem[2]
+
+
+def test_locks_lie_in_a_keyspace_of_the_topology(tmp_path: Path) -> None:
+    text = GOOD.replace("{global/: 1}", "{global/: 1}\n  locks: {keyspace: glo/}")
+    text += "  locks: {next_grant_within_s: 5, handovers_min: 1}\n"
+    assert [(path, found) for path, found, _ in problems(tmp_path, text)] == [("workload.locks.keyspace", "'glo/'")]
 
 
 def test_several_faults_give_several_errors(tmp_path: Path) -> None:

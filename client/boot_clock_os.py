@@ -2,6 +2,10 @@
 
 A loop's timers stand still during a suspension. On Linux the kernel keeps one on `CLOCK_BOOTTIME` (timerfd): it runs
 out while the machine sleeps, and is there when the loop runs again.
+
+A process that was stopped (SIGSTOP) and goes on finds its wait for descriptors interrupted: the loop then runs the
+timers that are due before it looks at any descriptor. So an alarm is a timer of the loop besides: it comes in the same
+turn as others that are due, and before what they wake.
 """
 
 import asyncio
@@ -33,9 +37,25 @@ class BootClock:
         Raises:
             OSError: the kernel refuses: no descriptor is free.
         """
+        cancel_kernel: Callable[[], None] | None = None
+
+        def cancel() -> None:
+            timer.cancel()
+            if cancel_kernel is not None:
+                cancel_kernel()
+
+        def ran_out() -> None:
+            cancel()
+            callback()
+
+        timer = asyncio.get_running_loop().call_later(max(0.0, when_s - self()), ran_out)
         if hasattr(time, "CLOCK_BOOTTIME"):
-            return _call_at(when_s, callback)
-        return asyncio.get_running_loop().call_later(max(0.0, when_s - self()), callback).cancel
+            try:
+                cancel_kernel = _call_at(when_s, ran_out)
+            except OSError:
+                timer.cancel()
+                raise
+        return cancel
 
 
 def _call_at(when_s: float, callback: Callable[[], None]) -> Callable[[], None]:

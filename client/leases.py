@@ -82,6 +82,36 @@ class LoopClock:
 
 
 @final
+class _Body:
+    """The task that runs under a lease. It takes no further step once it is cancelled.
+
+    As `asyncio.timeout`, but that it cancels at once, not in a later turn of the loop: a process that has stood still
+    finds the body's own timers due as well, and it must not go on by them first.
+    """
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a lease is entered by a task"
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._is_cancelled = False
+        self._has_ended = False
+
+    def cancel(self) -> None:
+        """Cancel it, unless it has ended or is cancelled already."""
+        if not self._has_ended and not self._is_cancelled:
+            self._is_cancelled = True
+            self._task.cancel()
+
+    def end(self, kind: type[BaseException] | None) -> bool:
+        """It has ended, by an error of this kind if by any. Whether that was because of `cancel`, and nothing else."""
+        self._has_ended = True
+        if not self._is_cancelled:
+            return False
+        return self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+
+
+@final
 class Lease:
     """A lease while its `async with` lasts; see the module. Enter it once.
 
@@ -109,7 +139,7 @@ class Lease:
         self._loop = asyncio.get_running_loop()
         self._deadline = 0.0
         self._cancel_alarm: Callable[[], None] = _nothing
-        self._body: asyncio.Timeout | None = None
+        self._body: _Body | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._sent_at = 0.0
         self._is_gone = False
@@ -132,8 +162,7 @@ class Lease:
         granted = expect(LeaseGrantResult, (await self._caller.execute(self._key, LeaseGrant(0, ttl_ms))).result)
         self.identity = granted.lease
         self._extend(granted.ttl_ms)
-        self._body = asyncio.timeout(None)
-        await self._body.__aenter__()
+        self._body = _Body()
         self._renewing = self._loop.create_task(self._renew())
         return self
 
@@ -144,10 +173,10 @@ class Lease:
         self._renewing.cancel()
         self._cancel_alarm()
         late = not self.remaining_s
+        told_to_end = self._body.end(kind)
         try:
-            await self._body.__aexit__(kind, error, traceback)
-        except TimeoutError:
-            raise self._loss() from None
+            if told_to_end:
+                raise self._loss() from None
         finally:
             # Only now: before its end, the body's cancellation would break off whatever is awaited here.
             await asyncio.gather(self._renewing, return_exceptions=True)
@@ -224,8 +253,8 @@ class Lease:
             return
         self.lost.set()
         LEASES_LOST.add(1)
-        if self._body is not None and not self._body.expired():
-            self._body.reschedule(self._loop.time())
+        if self._body is not None:
+            self._body.cancel()
 
     async def _revoke(self) -> None:
         timeout_s = min(REVOKE_TIMEOUT_S, self.remaining_s)

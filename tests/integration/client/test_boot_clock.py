@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import signal
+import subprocess
+import sys
 import time
 
 from isochrone.client.boot_clock_os import BootClock
@@ -34,3 +37,38 @@ def test_alarms_run_out_in_order_and_not_early_and_leave_nothing_open() -> None:
         assert len(os.listdir("/proc/self/fd")) == open_before
 
     asyncio.run(main())
+
+
+STANDS_STILL = """
+import asyncio
+from isochrone.client.boot_clock_os import BootClock
+
+async def main():
+    clock = BootClock()
+    deadline = clock() + 1.0
+
+    async def work():
+        while True:
+            print("step", clock() - deadline, flush=True)
+            await asyncio.sleep(0.02)
+
+    working = asyncio.ensure_future(work())
+    clock.call_at(deadline, working.cancel)
+    await asyncio.gather(working, return_exceptions=True)
+
+asyncio.run(main())
+"""
+
+
+def test_what_an_alarm_cancels_takes_no_further_step_after_the_process_stood_still() -> None:
+    for pause_s in (0.2, 0.21, 0.22, 0.23, 0.24):
+        process = subprocess.Popen([sys.executable, "-c", STANDS_STILL], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline()
+        time.sleep(pause_s)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGCONT)
+        output, _ = process.communicate(timeout=30)
+        steps = [float(line.split()[1]) for line in output.splitlines()]
+        assert process.returncode == 0
+        assert max(steps) < 0, "it worked on beyond the deadline"

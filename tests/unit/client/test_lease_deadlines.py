@@ -287,3 +287,41 @@ def test_a_body_that_refuses_to_end_is_told_so_afterwards() -> None:
             await hold()
 
     run_virtual(main())
+
+
+def test_a_body_that_keeps_its_cancellation_to_itself_within_the_grace_is_told_so_afterwards() -> None:
+    async def main() -> None:
+        lease = lease_of(Group(lambda _: Unavailable("cut off")), grace_s=2.0)
+
+        async def hold() -> None:
+            async with lease:
+                try:
+                    await asyncio.sleep(300)
+                except asyncio.CancelledError:
+                    assert lease.remaining_s > 0
+
+        with pytest.raises(LeaseLost):
+            await hold()
+
+    run_virtual(main())
+
+
+def test_a_body_takes_no_further_step_after_its_process_stood_still() -> None:
+    """Its own timers are due as well when the process goes on."""
+
+    async def main() -> None:
+        lease = lease_of(Group(lambda _: 0.01))
+        began, steps = now(), list[float]()
+
+        async def hold() -> None:
+            async with lease:
+                while True:
+                    steps.append(now() - began)
+                    await asyncio.sleep(0.5)
+
+        asyncio.get_running_loop().call_later(4.25, stop_process, 20.0)
+        with pytest.raises(LeaseLost):
+            await hold()
+        assert max(steps) < 4.25
+
+    run_virtual(main())

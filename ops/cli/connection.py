@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from isochrone.client import Client
-from isochrone.errors import InvalidRequest
+from isochrone.errors import InvalidRequest, Unavailable
 from isochrone.node.clusters_os import find_cluster
 from isochrone.ops.cli.durations import Duration
 
@@ -81,9 +81,16 @@ def connection_options(command: F) -> F:
 @asynccontextmanager
 async def connected(target: Target) -> AsyncIterator[Client]:
     """A client of the cluster. Raises `Unavailable` if no node answers in time."""
-    endpoints = target.endpoints or tuple(find_cluster(target.directory).addresses.values())
+    endpoints = target.endpoints or _found(target.directory)
     async with await Client.connect(endpoints, region=target.region, timeout_s=target.timeout_s) as client:
         yield client
+
+
+def _found(directory: Path) -> tuple[str, ...]:
+    try:
+        return tuple(find_cluster(directory).addresses.values())
+    except Unavailable as error:
+        raise Unavailable(f"{error}; or name some nodes of another one with --endpoints") from error
 
 
 def key_for_group(client: Client, keyspace: str | None) -> bytes:

@@ -35,6 +35,20 @@ _COMMANDS = {
 }
 
 
+_NEXT = {
+    "Indeterminate": "It may have been applied, or may yet be: look before you try again.",
+    "LeaseLost": "What was done under it was broken off, and may be half done.",
+    "LeaseNotFound": "`isochrone lease list` shows the leases that live.",
+    "RevisionCompacted": "Without --rev it shows the present state.",
+    "LockHeld": "`isochrone lock show NAME` tells who holds it.",
+}
+"""What to do next, by the class of the error, or one that it is derived from."""
+
+
+def _next_steps(error: Exception) -> list[str]:
+    return [_NEXT[cls.__name__] for cls in type(error).__mro__ if cls.__name__ in _NEXT][:1]
+
+
 class _LazyGroup(click.Group):
     """A group whose commands are imported when one is run, not to list them."""
 
@@ -74,10 +88,10 @@ def main() -> None:
         cli.main(prog_name="isochrone")
     except InvalidRequest as error:
         # A wrong file has one line per fault, each with its file and key.
-        click.echo(str(error), err=True)
+        click.echo("\n".join([str(error), *_next_steps(error)]), err=True)
         sys.exit(BAD_INPUT_EXIT_STATUS)
     except IsochroneError as error:
-        click.echo(f"isochrone: {error}", err=True)
+        click.echo("\n".join([f"isochrone: {error}", *_next_steps(error)]), err=True)
         sys.exit(FAILED_EXIT_STATUS)
     except OSError as error:
         # A disk that is full, a file that may not be written: whatever no command knows more of.

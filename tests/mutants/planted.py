@@ -8,6 +8,7 @@ from lease_mutants import HAND_BACK_MUTANTS, LEASE_MUTANTS
 from measure_mutants import MEASURE_MUTANTS
 from quiescence_mutants import CORE_MUTANTS, WATCH_MUTANTS
 from raft_mutants import ELECTION_MUTANTS, READING_MUTANTS, REPLICATION_MUTANTS, WITNESS_MUTANTS
+from recipe_mutants import RECIPE_MUTANTS
 from service_mutants import SERVICE_MUTANTS
 from snapshot_mutants import SNAPSHOT_MUTANTS
 from topology_mutants import COPY_MUTANTS
@@ -32,4 +33,5 @@ MUTANTS = (
     *COPY_MUTANTS,
     *HTTP2_MUTANTS,
     *MEASURE_MUTANTS,
+    *RECIPE_MUTANTS,
 )

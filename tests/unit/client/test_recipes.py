@@ -11,6 +11,7 @@ from virtual_time import run_virtual
 from isochrone.client import FOREVER, Client, MembersView
 from isochrone.errors import Indeterminate, InvalidRequest, LeaseLost, LockHeld, NotInTime
 from isochrone.ids import ReplicaRole
+from isochrone.wire.kv import Range, RangeResult
 from isochrone.wire.leases import LeaseRevoke
 from isochrone.wire.locks import LockRelease
 
@@ -333,6 +334,28 @@ def test_a_failed_body_gives_its_item_back_and_a_claim_that_was_lost_removes_not
             async with work.claim(lease=session.lease, wait_s=0):
                 pass
             assert await work.count() == 0
+
+    with_clients(test)
+
+
+def test_an_item_that_was_finished_after_it_was_seen_is_not_worked_on_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(_: HostCluster, first: Client, second: Client) -> None:
+        work = first.recipes.work_queue("k/w")
+        await work.put("one")
+        read, finished = work._items.read, 0
+
+        async def slow(query: Range) -> RangeResult:
+            nonlocal finished
+            found = await read(query)
+            if query.key == b"k/w/items/" and not finished:
+                async with second.recipes.work_queue("k/w").claim(wait_s=0):
+                    finished += 1
+            return found
+
+        monkeypatch.setattr(work._items, "read", slow)
+        with pytest.raises(NotInTime):
+            await work.claim(wait_s=2).__aenter__()
+        assert finished == 1
 
     with_clients(test)
 

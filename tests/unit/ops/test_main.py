@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from isochrone import __version__
-from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, StorageError, Unavailable
+from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, LeaseNotFound, StorageError, Unavailable
 from isochrone.ops.cli import main as main_module
 from isochrone.ops.cli.main import cli, main
 
@@ -49,7 +49,12 @@ def test_an_unknown_command_is_bad_input() -> None:
         (InvalidRequest("f: a: found 1; allowed: 2\nf: b: found 3; allowed: 4"), 2, None),
         (StorageError("the disk is full"), 1, "isochrone: the disk is full"),
         (Unavailable("nothing runs"), 1, "isochrone: nothing runs"),
-        (Indeterminate("who knows"), 1, "isochrone: who knows"),
+        (
+            Indeterminate("who knows"),
+            1,
+            "isochrone: who knows\nIt may have been applied, or may yet be: look before you try again.",
+        ),
+        (LeaseNotFound("no lease"), 2, "no lease\n`isochrone lease list` shows the leases that live."),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "isochrone: No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied", "f"), 1, "isochrone: f: Permission denied"),
     ],

@@ -1,0 +1,117 @@
+"""Faults in the SDK's recipes, paths of locks, reads that may be old, and the end of what ran under a lease."""
+
+from planting import Mutant
+
+BARRIERS = "client/barriers.py"
+QUEUES = "client/queues.py"
+PATHS = "client/lock_paths.py"
+WATCHES = "client/watches.py"
+LEASES = "client/leases.py"
+LOCKS = "client/locks.py"
+
+_RECIPES = "tests/unit/client/test_recipes.py::test_"
+_PATHS = "tests/unit/client/test_lock_paths.py::test_"
+_READS = "tests/unit/client/test_reads.py::test_"
+_DEADLINES = "tests/unit/client/test_lease_deadlines.py::test_"
+
+RECIPE_MUTANTS = (
+    Mutant(
+        name="who leaves a double barrier does not wait for its end",
+        file=BARRIERS,
+        old="                await self._ended()\n",
+        new="",
+        test=_RECIPES + "a_double_barrier_begins_and_ends_together_round_after_round",
+    ),
+    Mutant(
+        name="a double barrier begins on what a dead round has left",
+        file=BARRIERS,
+        old="await self._execute((nobody,), DeleteRange(self._ready), come, otherwise=(come,))",
+        new="await self._execute((nobody,), come, otherwise=(come,))",
+        test=_RECIPES + "too_few_leave_nothing_behind_and_the_dead_count_as_having_left",
+    ),
+    Mutant(
+        name="the last one to die keeps a double barrier from ending",
+        file=BARRIERS,
+        old=" or not self._count(view)\n",
+        new="\n",
+        test=_RECIPES + "too_few_leave_nothing_behind_and_the_dead_count_as_having_left",
+    ),
+    Mutant(
+        name="one who has waited takes two items",
+        file=QUEUES,
+        old="                    return None\n                taken = await self._take_first()\n",
+        new="                    return None\n                await self._take_first()\n"
+        "                taken = await self._take_first()\n",
+        test=_RECIPES + "each_item_is_taken_once_though_answers_are_lost_and_leaders_die",
+    ),
+    Mutant(
+        name="a claim that has ended removes the item",
+        file=QUEUES,
+        old="Txn((ours,), (DeleteRange(item.key),))",
+        new="Txn((), (DeleteRange(item.key),))",
+        test=_RECIPES + "a_failed_body_gives_its_item_back_and_a_claim_that_was_lost_removes_nothing",
+    ),
+    Mutant(
+        name="an item is worked on that another has finished",
+        file=QUEUES,
+        old="        if found.items:\n            return found.items[0], lock\n",
+        new="        return (found.items or (item,))[0], lock\n",
+        test=_RECIPES + "an_item_that_was_finished_after_it_was_seen_is_not_worked_on_again",
+    ),
+    Mutant(
+        name="a failed body finishes its item",
+        file=QUEUES,
+        old="            if error is None:\n                await self._finish()\n",
+        new="            await self._finish()\n",
+        test=_RECIPES + "a_failed_body_gives_its_item_back_and_a_claim_that_was_lost_removes_nothing",
+    ),
+    Mutant(
+        name="views show half of what was written in one step",
+        file=WATCHES,
+        old="            return self._buffer[0][0].item.mod_revision == revision\n",
+        new="            return False\n",
+        test=_READS + "what_was_written_in_one_step_is_told_in_one",
+    ),
+    Mutant(
+        name="a stale read forgets what clocks may be wrong by",
+        file="regions/host.py",
+        old="latest - applied + self._offset_max_ns",
+        new="latest - applied - 10 * self._offset_max_ns",
+        test=_READS + "a_stale_read_tells_how_old_it_is_at_most",
+    ),
+    Mutant(
+        name="the first path to leave gives up what others need",
+        file=PATHS,
+        old="if not level.users and level.lock is not None:",
+        new="if level.lock is not None:",
+        test=_PATHS + "paths_of_one_session_share_their_upper_levels",
+    ),
+    Mutant(
+        name="a level is not made stronger for a path that needs it",
+        file=PATHS,
+        old="                    await level.lock.convert(mode, wait_s=left_s())\n",
+        new="                    pass\n",
+        test=_PATHS + "paths_of_one_session_share_their_upper_levels",
+    ),
+    Mutant(
+        name="a lease takes a name twice",
+        file=LOCKS,
+        old="elif self.name in self._lease.lock_names:",
+        new="elif False:",
+        test=_PATHS + "a_lock_is_converted_to_a_stronger_mode_before_others_that_wait",
+    ),
+    Mutant(
+        name="a body that kept its cancellation to itself has ended well",
+        file=LEASES,
+        old="if error is None and self.lost.is_set():",
+        new="if late and error is None:",
+        test=_DEADLINES + "a_body_that_keeps_its_cancellation_to_itself_within_the_grace_is_told_so_afterwards",
+    ),
+    Mutant(
+        name="a body that stood still goes on by its own timers first",
+        file=LEASES,
+        old="            self._task.cancel()\n",
+        new="            asyncio.get_running_loop().call_soon(self._task.cancel)\n",
+        test=_DEADLINES + "a_body_takes_no_further_step_after_its_process_stood_still",
+    ),
+)

@@ -74,9 +74,9 @@ RECIPE_MUTANTS = (
     ),
     Mutant(
         name="a stale read forgets what clocks may be wrong by",
-        file="regions/host.py",
-        old="latest - applied + self._offset_max_ns",
-        new="latest - applied - 10 * self._offset_max_ns",
+        file="regions/state_service.py",
+        old="latest - applied + offset_max_ns",
+        new="latest - applied - 10 * offset_max_ns",
         test=_READS + "a_stale_read_tells_how_old_it_is_at_most",
     ),
     Mutant(

@@ -15,6 +15,7 @@ that the call surely had no effect; `Indeterminate` that it may have had. A read
 """
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
@@ -54,6 +55,7 @@ from isochrone.wire.kv import (
     DeleteResult,
     KvOperation,
     Put,
+    PutResult,
     Range,
     RangeResult,
     Relation,
@@ -228,8 +230,8 @@ class Client:
             result=written.result,
             group=written.group,
             replica=written.replica,
-            session=written.place.session.identity,
-            sequence=written.place.sequence,
+            session=written.session,
+            sequence=written.sequence,
         )
 
     async def query(self, key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
@@ -440,17 +442,21 @@ class Client:
         await self.close()
 
     async def _write(self, key: bytes, operation: Put | DeleteRange | Txn, timeout_s: float | None) -> WriteResult:
-        executed = await self.execute(key, operation, timeout_s=timeout_s)
-        succeeded, previous = _outcome(executed.result)
+        check_operation(operation)
+        deadline = self._deadline(timeout_s)
+        route = self._dispatcher.route(key)
+        written = await self._writer(route).write(route.group, operation, deadline)
+        result = written.result
+        succeeded, previous = _outcome(result)
         return WriteResult(
             succeeded=succeeded,
             previous=previous,
-            revision=executed.result.revision,
-            timestamp=executed.result.timestamp,
-            group=executed.group,
-            replica=executed.replica,
-            session=executed.session,
-            sequence=executed.sequence,
+            revision=result.revision,
+            timestamp=result.timestamp,
+            group=written.group,
+            replica=written.replica,
+            session=written.session,
+            sequence=written.sequence,
         )
 
     def _writer(self, route: Route) -> Writer:
@@ -471,6 +477,8 @@ class Client:
 def _outcome(result: Result) -> tuple[bool, bytes | None]:
     """Whether a write changed what it was to change, and the value that a failed comparison found."""
     match result:
+        case PutResult():
+            return True, None
         case DeleteResult(deleted=deleted):
             return deleted > 0, None
         case TxnResult(succeeded=False, results=(RangeResult(items=(item, *_)), *_)):
@@ -490,5 +498,5 @@ def _read_request(group: GroupId, keyspace: KeyspaceId, query: bytes, request: i
 
 
 def _check_timeout(timeout_s: float) -> None:
-    if not 0 < timeout_s < float("inf"):
+    if not 0 < timeout_s < math.inf:
         raise InvalidRequest(f"timeout is {timeout_s} s; a finite time above 0 is needed")

@@ -16,8 +16,7 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 from isochrone.client.alarm import Alarm
@@ -77,15 +76,20 @@ class _Pending:
 class _Group:
     """What the client knows of a group, and its calls under way, oldest first."""
 
-    __slots__ = ("calls", "leader_last", "nodes", "servers", "view")
+    __slots__ = ("_up", "calls", "leader_last", "nodes", "servers", "view")
 
-    def __init__(self) -> None:
+    def __init__(self, up: Mapping[NodeId, Link]) -> None:
+        self._up = up
         self.view = LeaderView()
         self.leader_last: NodeId | None = None
         self.nodes: frozenset[NodeId] = frozenset()
         self.servers: frozenset[NodeId] = frozenset()
         """Nodes that may serve requests: full replicas."""
         self.calls: dict[_Pending, None] = {}
+
+    def ready(self, node: NodeId) -> bool:
+        """Whether a node can take a request."""
+        return node in self._up and node in self.servers
 
 
 @final
@@ -272,10 +276,12 @@ class Dispatcher:
         """Take a message in."""
         match message:
             case WriteAnswer(requests, source, revision, payloads):
+                self._time(link, requests[0])
                 for request, payload in zip(requests, payloads, strict=True):
-                    self._answered(link, request, Answer(request, source, revision, payload))
+                    self._answered(request, Answer(request, source, revision, payload))
             case Answer(request) | AppliedAnswer(request):
-                self._answered(link, request, message)
+                self._time(link, request)
+                self._answered(request, message)
             case Refusal(request):
                 self._refused(request, message)
             case WatchEvents():
@@ -302,11 +308,14 @@ class Dispatcher:
                 batch = batch or take_apart(message)
                 watcher.told(number, sequence, batch)
 
-    def _answered(self, link: Link, request: int, answer: Response) -> None:
+    def _time(self, link: Link, request: int) -> None:
+        pending = self._pending.get(request)
+        if pending is not None and pending.call.attempts == 1 and not pending.future.done():
+            link.round_trip.record(self._loop.time() - pending.sent_at)
+
+    def _answered(self, request: int, answer: Response) -> None:
         pending = self._pending.get(request)
         if pending is not None and not pending.future.done():
-            if pending.call.attempts == 1:
-                link.round_trip.record(self._loop.time() - pending.sent_at)
             pending.future.set_result(answer)
 
     def _refused(self, request: int, refusal: Refusal) -> None:
@@ -321,7 +330,7 @@ class Dispatcher:
             self._advance(self._groups[pending.call.group], pending)
 
     def _leader_changed(self, source: NodeId, group_id: GroupId, change: LeaderChanged) -> None:
-        group = self._groups.setdefault(group_id, _Group())
+        group = self._groups.setdefault(group_id, _Group(self._up))
         view = group.view.observe(change, source)
         if view is group.view:
             return
@@ -361,7 +370,7 @@ class Dispatcher:
     def _use(self, group_id: GroupId) -> _Group:
         if group_id not in self._used:
             self._used.append(group_id)
-            self._groups.setdefault(group_id, _Group())
+            self._groups.setdefault(group_id, _Group(self._up))
             self._link_replicas(group_id)
         return self._groups[group_id]
 
@@ -395,20 +404,16 @@ class Dispatcher:
             return
         now = self._loop.time()
         view = self._nearest_view(pending, now) if pending.anywhere else group.view
-        ready = partial(self._is_ready, group)
-        step = pending.call.next(now, view, ready)
+        step = pending.call.next(now, view, group.ready)
         while isinstance(step, Send):
             self._send(pending, step.node, now)
-            step = pending.call.next(now, view, ready)
+            step = pending.call.next(now, view, group.ready)
         match step:
             case Wait(until):
                 pending.wait_until = until
                 self._alarm.set(until)
             case Fail(error):
                 pending.future.set_exception(error)
-
-    def _is_ready(self, group: _Group, node: NodeId) -> bool:
-        return node in self._up and node in group.servers
 
     def _look_at_calls(self, now: float) -> float:
         """The alarm: go on with the calls whose time has come. Returns the first time of those that are left."""

@@ -38,8 +38,11 @@ class Session:
 
     def end(self, sequence: int) -> None:
         """A sequence is no longer in use: nothing more will be sent under it."""
-        check(self.acknowledged < sequence <= self._last, f"sequence {sequence} is not in use")
-        self._ended.add(sequence)
-        while self.acknowledged + 1 in self._ended:
+        check(self.acknowledged < sequence <= self._last, "a sequence ends that is not in use")
+        if sequence != self.acknowledged + 1:
+            self._ended.add(sequence)
+            return
+        self.acknowledged = sequence
+        while self._ended and self.acknowledged + 1 in self._ended:
             self.acknowledged += 1
             self._ended.remove(self.acknowledged)

@@ -15,6 +15,7 @@ import asyncio
 import math
 import random
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import NamedTuple, final
 
 from isochrone.client.attempts import SessionRefused
@@ -31,6 +32,7 @@ from isochrone.errors import (
     Unavailable,
 )
 from isochrone.ids import GroupId, KeyspaceId, NodeId
+from isochrone.records import quickly_made
 from isochrone.wire.commands import (
     CloseSession,
     Command,
@@ -61,13 +63,16 @@ class Place(NamedTuple):
     """Of the values that the write carries."""
 
 
-class Written(NamedTuple):
-    """What a write did, and where."""
+@quickly_made
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did, where, and its place in the session."""
 
     result: Result
     group: GroupId
     replica: NodeId
-    place: Place
+    session: int
+    sequence: int
 
 
 class _Waiter(NamedTuple):
@@ -104,7 +109,9 @@ class Writer:
         """
         self._group = group
         while True:
-            place = await self._enter(_Waiter(deadline, _value_bytes(operation)))
+            size_bytes = _value_bytes(operation)
+            session = self._session_with_place()  # If there is one, nobody waits: `_admit` has run.
+            place = self._take(session, size_bytes) if session else await self._wait(_Waiter(deadline, size_bytes))
             try:
                 return await self._write_at(place, group, operation, deadline)
             except SessionRefused:
@@ -133,15 +140,16 @@ class Writer:
 
     async def _write_at(self, place: Place, group: GroupId, operation: Operation, deadline: float) -> Written:
         session, sequence, _ = place
-        command = encode_command(Command(session.identity, sequence, session.acknowledged, operation))
+        identity = session.identity
+        command = encode_command(Command(identity, sequence, session.acknowledged, operation))
         write = WriteCommand(self._keyspace, current_trace(), command)
         answer = await self._dispatcher.execute(group, deadline, write)
-        return Written(decode_result(answer.payload), group, answer.node, place)
+        return Written(decode_result(answer.payload), group, answer.node, identity, sequence)
 
     # Places
 
-    async def _enter(self, waiter: _Waiter) -> Place:
-        """Take a place, waiting for a session and for others to leave it if need be.
+    async def _wait(self, waiter: _Waiter) -> Place:
+        """Take a place when there is a session, and others have left it.
 
         Raises:
             QueueFull: too many writes wait already.
@@ -149,8 +157,6 @@ class Writer:
         """
         if self._closed:
             raise Unavailable("the client was closed")
-        if session := self._session_with_place():  # Then nobody waits: `_admit` has run.
-            return self._take(session, waiter)
         if len(self._waiters) >= QUEUE_LENGTH_MAX:
             raise QueueFull(f"{len(self._waiters)} writes to keyspace {self._keyspace!r} wait already")
         future: asyncio.Future[Place] = self._loop.create_future()
@@ -172,21 +178,22 @@ class Writer:
             return None
         return session
 
-    def _take(self, session: Session, waiter: _Waiter) -> Place:
-        self._under_way_bytes += waiter.size_bytes
-        return Place(session, session.begin(), waiter.size_bytes)
+    def _take(self, session: Session, size_bytes: int) -> Place:
+        self._under_way_bytes += size_bytes
+        return Place(session, session.begin(), size_bytes)
 
     def _leave(self, place: Place) -> None:
         self._under_way_bytes -= place.size_bytes
         place.session.end(place.sequence)
-        self._admit()
+        if self._waiters:
+            self._admit()
 
     def _admit(self) -> None:
         """Give places to those that wait, in order; open a session if there is none."""
         while self._waiters and (session := self._session_with_place()):
             future, waiter = self._waiters.popitem(last=False)
             if not future.done():
-                future.set_result(self._take(session, waiter))
+                future.set_result(self._take(session, waiter.size_bytes))
         if self._waiters and self._session is None and self._opening is None:
             self._opening = self._loop.create_task(self._open())
 
@@ -237,8 +244,8 @@ class Writer:
 
 def _value_bytes(operation: Operation | KvOperation) -> int:
     match operation:
-        case Put(_, value):
-            return len(value)
+        case Put():
+            return len(operation.value)
         case Txn(compares, success, failure):
             compared = sum(len(compare.value) for compare in compares)
             return compared + sum(map(_value_bytes, success)) + sum(map(_value_bytes, failure))

@@ -145,6 +145,7 @@ _FORMS = (
 )
 _BY_TAG = by_tag(_FORMS)
 _BY_CLASS = by_class(_FORMS)
+_SESSION_TAGS = (OPEN_SESSION, CLOSE_SESSION)
 _LEASE_TAGS = frozenset(form.tag for form in LEASE_FORMS)
 _NUMBER_MAX = (1 << 63) - 1
 _QUERIES = (Range, LeaseKeepAlive, LeaseTimeToLive, LeaseList, LockWait, LockQuery)
@@ -211,7 +212,7 @@ def decode_result(data: bytes) -> Result:
     """
     try:
         packed = cast("PackedResult", msgpack.unpackb(data, use_list=False))
-        if packed[0] in (OPEN_SESSION, CLOSE_SESSION):
+        if packed[0] in _SESSION_TAGS:
             _, revision, timestamp, session = packed
             return SessionResult(
                 Revision(cast("int", revision)), Timestamp(cast("int", timestamp)), cast("int", session)

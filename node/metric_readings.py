@@ -35,8 +35,8 @@ def replica_readings(replica: Replica) -> Iterator[Reading]:
     status = replica.core.status()
     counted = replica.measures
     values: list[tuple[Metric, float | Histogram]] = [
-        (metrics.IS_LEADER, replica.leader == replica.core.node),
-        (metrics.HAS_LEADER, replica.known_leader() is not None),
+        (metrics.IS_LEADER, int(replica.leader == replica.core.node)),
+        (metrics.HAS_LEADER, int(replica.known_leader() is not None)),
         (metrics.TERM, status.term),
         (metrics.COMMIT_INDEX, status.commit),
         (metrics.APPLIED_INDEX, status.applied),

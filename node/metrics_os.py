@@ -7,6 +7,7 @@ What clients may do is bounded: so many at a time, one request each, of a few ki
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
 from operator import attrgetter
@@ -22,6 +23,8 @@ from isochrone.histograms import Histogram
 from isochrone.ids import NS_PER_S
 from isochrone.node.metric_catalogue import CATALOGUE, Kind
 from isochrone.node.metric_readings import Reading
+
+logger = logging.getLogger(__name__)
 
 CLIENTS_MAX = 16
 """Most requests under way; more are cut off."""
@@ -100,6 +103,7 @@ class MetricsEndpoint:
             )
         except OSError as error:
             raise Unavailable(f"cannot listen on {self._address}: {error.strerror or error}") from error
+        logger.info("metrics are served at http://%s/metrics", self._address)
 
     async def stop(self) -> None:
         """Answer nobody any more."""

@@ -67,7 +67,8 @@ class Node:
         self._host = host
         self._server = server
         self._endpoint = endpoint
-        self._metrics = metrics
+        self.metrics = metrics
+        """What the node tells of itself in numbers."""
         self._task: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -152,7 +153,7 @@ class Node:
             address = await self._server.start(self._config.listen)
             if self._endpoint is not None:
                 await self._endpoint.start()
-            await self._metrics.start()
+            await self.metrics.start()
         except BaseException:
             await self._shut_down()
             raise
@@ -167,7 +168,7 @@ class Node:
             logger.info("node %s has stopped", self._config.node)
 
     async def _shut_down(self) -> None:
-        await self._metrics.stop()
+        await self.metrics.stop()
         if self._endpoint is not None:
             await self._endpoint.stop()
         await self._server.stop()

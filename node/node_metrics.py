@@ -45,9 +45,10 @@ class NodeMetrics:
         self._refusals = refusals
         self._events = events
         self._vitals = Vitals(host.replicas, config.lock_warning_s)
-        common = {"node": str(config.node), "region": str(config.region)}
+        self.common = {"node": str(config.node), "region": str(config.region)}
+        """Labels of every metric."""
         address = config.metrics_address
-        self._endpoint = None if address is None else MetricsEndpoint(address, self.read, common)
+        self._endpoint = None if address is None else MetricsEndpoint(address, self.read, self.common)
 
     async def start(self) -> None:
         """Begin. Raises `Unavailable` if the endpoint's address cannot be listened on."""

@@ -98,5 +98,7 @@ def node_command(config_file: Path, moved: bool) -> None:
     config = load_config(config_file)
     logging.basicConfig(level=logging.INFO, format=FORMAT)
     from isochrone.node.process_mode_os import run_node
+    from isochrone.ops.telemetry.otlp_os import push_from_environment
 
-    asyncio.run(run_node(config, moved=moved))
+    push = push_from_environment()
+    asyncio.run(run_node(config, moved=moved, export=push and push.run))

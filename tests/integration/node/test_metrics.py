@@ -7,11 +7,13 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from process_cluster import Cluster
 from prometheus_client.parser import text_string_to_metric_families
 from small_topology import eventually, isochrone, write_topology
@@ -42,8 +44,8 @@ STEADY = {
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """Three nodes that warn of a lock after half a second."""
+def stopped(tmp_path: Path) -> Iterator[Cluster]:
+    """Three nodes that warn of a lock after half a second, and were not started."""
     done = isochrone("bootstrap", write_topology(tmp_path), "--out", tmp_path / "cluster", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     cluster = Cluster(tmp_path / "cluster")
@@ -51,11 +53,17 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         plain = json.loads(cluster.config_file(node).read_text(encoding="utf-8"))
         text = json.dumps(plain | {"lock_warning_s": 0.5})
         cluster.config_file(node).write_text(text, encoding="utf-8")
-    for node in NODES:
-        cluster.start(node)
-    eventually(lambda: cluster.leader(*NODES) is not None, "a leader that all know")
     yield cluster
     cluster.end()
+
+
+@pytest.fixture
+def cluster(stopped: Cluster) -> Cluster:
+    """The same, started."""
+    for node in NODES:
+        stopped.start(node)
+    eventually(lambda: stopped.leader(*NODES) is not None, "a leader that all know")
+    return stopped
 
 
 def setting(cluster: Cluster, node: str, name: str) -> Any:
@@ -334,3 +342,45 @@ def test_a_program_with_a_meter_provider_exports_what_its_client_did(cluster: Cl
     assert told["isochrone_client_errors_total"] == [[region | {"error": "LockHeld"}, 1]]
     assert told["isochrone_client_attempts_total"][0][1] > 4
     assert told["isochrone_client_retries_total"] == [[region, 0]]
+
+
+class Collector(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """An OTLP collector that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.requests: list[metrics_service_pb2.ExportMetricsServiceRequest] = []
+
+    def Export(  # noqa: N802
+        self, request: metrics_service_pb2.ExportMetricsServiceRequest, context: grpc.ServicerContext
+    ) -> metrics_service_pb2.ExportMetricsServiceResponse:
+        self.requests.append(request)
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+
+def test_a_node_pushes_its_metrics_where_the_environment_says(
+    stopped: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = Collector()
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+    process = stopped.start(NODES[0])
+    eventually(lambda: len(collector.requests) >= 2, "two pushes")
+    server.stop(None).wait()
+    process.terminate()
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 0, log
+    (resource,) = collector.requests[-1].resource_metrics
+    (scope,) = resource.scope_metrics
+    names = {metric.name for metric in scope.metrics}
+    assert names <= {metric.name for metric in CATALOGUE} and len(names) > 20
+    (size,) = [metric for metric in scope.metrics if metric.name == "isochrone_store_size_bytes"]
+    (point,) = size.gauge.data_points
+    assert point.as_int > 4096
+    assert {each.key: each.value.string_value for each in point.attributes} == {
+        "node": NODES[0],
+        "region": "us-east-1",
+    }

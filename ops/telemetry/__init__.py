@@ -1,0 +1,1 @@
+"""Where OpenTelemetry's SDK and exporters are set up."""

@@ -131,9 +131,18 @@ def read_record(layout: Layout) -> BootstrapRecord:
 
 
 def write_configs(
-    topology: Topology, layout: Layout, record: BootstrapRecord, addresses: Mapping[NodeId, str], *, local: bool
+    topology: Topology,
+    layout: Layout,
+    record: BootstrapRecord,
+    addresses: Mapping[NodeId, str],
+    *,
+    local: bool,
+    etcd_group: GroupId | None = None,
 ) -> None:
-    """Write every node's configuration, for the addresses given."""
+    """Write every node's configuration, for the addresses given.
+
+    `etcd_group` is the group for which all nodes speak etcd's API, if not each for its region's.
+    """
     etcd_addresses = choose_more_addresses(topology, addresses)
     metrics_addresses = choose_more_addresses(topology, addresses, etcd_addresses)
     for spec in topology.nodes:
@@ -150,6 +159,7 @@ def write_configs(
             local=local,
             links_file=layout.links if local else None,
             etcd_addresses=etcd_addresses,
+            etcd_group=etcd_group,
             metrics_address=metrics_addresses[spec.id],
         )
         write_durably(layout.node_config(spec.id), encode_config(config))

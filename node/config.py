@@ -51,7 +51,7 @@ class NodeConfig:
     etcd_addresses: Mapping[NodeId, str] = field(default_factory=dict, hash=False)
     """`host:port` at which nodes speak etcd's API. A node that is not named speaks it nowhere."""
     etcd_group: GroupId | None = None
-    """The group for which this node speaks etcd's API; that of its region when None."""
+    """The group for which nodes speak etcd's API, the same at all nodes; each for that of its region when None."""
     metrics_address: str | None = None
     """`host:port` at which this node serves its metrics over HTTP; nowhere when None."""
     lock_warning_s: float = LOCK_WARNING_S
@@ -136,6 +136,13 @@ def check_fits(config: NodeConfig, topology: Topology) -> None:
     for each in topology.nodes:
         if each.id not in config.addresses:
             raise ConfigError(f"{source}: addresses.{each.id}: found nothing; this key is required")
+
+
+def check_etcd_group(topology: Topology, group: GroupId | None) -> None:
+    """Raise `ConfigError` if there is no such group, or no keyspace belongs to it."""
+    with_keys = {keyspace.group for keyspace in topology.keyspaces}
+    if group is not None and group not in with_keys:
+        raise ConfigError(f"etcd_group: found {group}; allowed: {', '.join(sorted(with_keys))}")
 
 
 def _check_keys(plain: Mapping[str, object], source: str) -> None:

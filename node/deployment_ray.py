@@ -24,6 +24,7 @@ from isochrone.errors import DeadlineExceeded, StorageError, Unavailable
 from isochrone.ids import GroupId, NodeId, RegionId, ZoneId
 from isochrone.node.bootstrap_os import BootstrapRecord, bootstrap, check_unused, write_configs
 from isochrone.node.clusters_os import Cluster
+from isochrone.node.config import check_etcd_group
 from isochrone.node.files_os import load_links, load_served_topology, locked, write_durably
 from isochrone.node.head_ray import head_address, new_ray_directory, start_head
 from isochrone.node.layout import Layout
@@ -52,15 +53,19 @@ PORT_DRAWS = 3
 Progress = Callable[[str], None]
 
 
-async def bring_up(topology_file: Path, directory: Path, progress: Progress) -> "RayDeployment":
-    """Bring a deployment up in `directory`; returns when every group has a leader.
+async def bring_up(
+    topology_file: Path, directory: Path, progress: Progress, etcd_group: GroupId | None = None
+) -> "RayDeployment":
+    """Bring a deployment up in `directory`; returns when every group has a leader. `etcd_group`: see `write_configs`.
 
     Raises:
         TopologyError: the topology file is wrong; nothing was started.
+        ConfigError: there is no such group as `etcd_group`, or it has no keys.
         StorageError: the directory holds another topology's data, cannot be written, or is being worked on.
         Unavailable: something runs in the directory, an address is in use, Ray is missing, or a node did not start.
     """
     topology = load_served_topology(topology_file)
+    check_etcd_group(topology, etcd_group)
     if importlib.util.find_spec("ray") is None:
         raise Unavailable("Ray is not installed; install it with: pip install 'ray>=2.60'")
     layout = Layout(_absolute(directory))
@@ -71,10 +76,10 @@ async def bring_up(topology_file: Path, directory: Path, progress: Progress) -> 
         check_unused(topology, layout)
         for _ in range(PORT_DRAWS - 1):
             try:
-                return await _start(topology, layout, record, progress)
+                return await _start(topology, layout, record, progress, etcd_group)
             except _PortTaken as error:
                 progress(f"{error}; drawing other ports")
-        return await _start(topology, layout, record, progress)
+        return await _start(topology, layout, record, progress, etcd_group)
 
 
 def attach(directory: Path) -> "RayDeployment":
@@ -326,9 +331,11 @@ class _PortTaken(Unavailable):
     """A node's port was taken between the draw and the node's start."""
 
 
-async def _start(topology: Topology, layout: Layout, record: BootstrapRecord, progress: Progress) -> RayDeployment:
+async def _start(
+    topology: Topology, layout: Layout, record: BootstrapRecord, progress: Progress, etcd_group: GroupId | None
+) -> RayDeployment:
     addresses = choose_addresses(topology)
-    write_configs(topology, layout, record, addresses, local=True)
+    write_configs(topology, layout, record, addresses, local=True, etcd_group=etcd_group)
     # What an earlier run held down or cut belongs to that run.
     shutil.rmtree(layout.root / "supervisors", ignore_errors=True)
     layout.links.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import final
 from isochrone.client.client import Client
 from isochrone.ids import GroupId, NodeId, RegionId, ReplicaRole
 from isochrone.node.clusters_os import Cluster
-from isochrone.node.config import ConfigError, NodeConfig
+from isochrone.node.config import NodeConfig, check_etcd_group
 from isochrone.node.etcd_auth_grpc import auth_methods
 from isochrone.node.etcd_calls_grpc import GroupCalls
 from isochrone.node.etcd_cluster_grpc import ClusterCalls
@@ -38,11 +38,10 @@ def served_group(topology: Topology, region: RegionId, wanted: GroupId | None) -
     Raises:
         ConfigError: there is no such group as the one wanted, or no keyspace belongs to it.
     """
-    with_keys = {keyspace.group for keyspace in topology.keyspaces}
     if wanted is not None:
-        if wanted not in with_keys:
-            raise ConfigError(f"etcd_group: found {wanted}; allowed: {', '.join(sorted(with_keys))}")
+        check_etcd_group(topology, wanted)
         return wanted
+    with_keys = {keyspace.group for keyspace in topology.keyspaces}
     groups = [group for group in topology.groups if group.id in with_keys]
     at_home = [group.id for group in groups if group.home == region]
     held = [group.id for group in groups if any(_holds_keys(topology, region, each) for each in group.replicas)]
@@ -54,12 +53,11 @@ def _holds_keys(topology: Topology, region: RegionId, replica: Replica) -> bool:
 
 
 def speaking_for(config: NodeConfig, topology: Topology, group: GroupId) -> dict[NodeId, str]:
-    """Where nodes speak for a group: this one, and those whose regions' endpoints do unless configured otherwise."""
+    """Where nodes speak for a group, if they are configured as this one."""
     return {
         node.id: config.etcd_addresses[node.id]
         for node in topology.nodes
-        if node.id in config.etcd_addresses
-        and (node.id == config.node or served_group(topology, node.region, None) == group)
+        if node.id in config.etcd_addresses and served_group(topology, node.region, config.etcd_group) == group
     }
 
 

@@ -25,6 +25,7 @@ from isochrone.wire.etcd.bolt import FilePlan
 from isochrone.wire.etcd.errors import EtcdError, Status
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.http2.calls import Call, Methods
+from isochrone.wire.records import record_is_live, record_revision
 
 BLOB_BYTES = 256 << 10
 BACKLOG_BYTES_MAX = 2 << 20
@@ -64,7 +65,8 @@ class SnapshotCalls:
             revision = data.revision
             header = self._speaker.header(revision, self._access.term)
             backup = Backup(revision, {number: lease.ttl_ms for number, lease in data.leases.items()})
-            runs = await gathered(data, revision)
+            removed = last_removal(data)
+            runs = [*await gathered(data, revision), removed]
             for number, record in enumerate(_merged(runs)):
                 backup.add(record)
                 if number % SLICE_RECORDS == 0:
@@ -91,6 +93,12 @@ async def gathered(data: GroupData, revision: int) -> list[list[bytes]]:
         RevisionCompacted: a compaction has passed the revision meanwhile.
     """
     return [sorted(records) async for records in slices(data, revision)]  # a record begins with its place in that order
+
+
+def last_removal(data: GroupData) -> list[bytes]:
+    """The last write, if it removed a key: without it a file would not tell its revision."""
+    last = [state.history.log[-1] for state in data.keyspaces.values() if state.history.log]
+    return [record for record in last if record_revision(record) == data.revision and not record_is_live(record)][:1]
 
 
 def _merged(runs: list[list[bytes]]) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from isochrone.ids import GroupId
 from isochrone.node.clusters_os import find_cluster
 from isochrone.node.deployment_ray import RayDeployment, bring_up, take_down
 from isochrone.ops.cli.signals_os import Interrupted, run_until_signal
@@ -24,11 +25,17 @@ directory_option = click.option(
 )
 
 
+etcd_group_option = click.option(
+    "--etcd-group", metavar="GROUP", help="For which all nodes speak etcd's API, instead of each for its region's own."
+)
+
+
 @click.command("up")
 @click.argument("topology", type=click.Path(path_type=Path, readable=False))
 @directory_option
 @click.option("--foreground", is_flag=True, help="Stay until Ctrl-C or SIGTERM, then take the deployment down.")
-def up_command(topology: Path, directory: Path, foreground: bool) -> None:
+@etcd_group_option
+def up_command(topology: Path, directory: Path, foreground: bool, etcd_group: str | None) -> None:
     """Bring the deployment of TOPOLOGY up on this machine, on a Ray of its own.
 
     Returns when every group has a leader. A directory that was used before is used again if its topology is the same.
@@ -38,9 +45,10 @@ def up_command(topology: Path, directory: Path, foreground: bool) -> None:
     Examples:
       isochrone up deploy/topologies/three-regions.yaml
       isochrone up deploy/topologies/five-sites.yaml --dir /var/tmp/five --foreground
+      isochrone up deploy/topologies/three-regions.yaml --etcd-group us-east-1.region
     """
     try:
-        run_until_signal(_up(topology, directory, foreground))
+        run_until_signal(_up(topology, directory, foreground, None if etcd_group is None else GroupId(etcd_group)))
     except Interrupted as end:
         click.echo(f"isochrone: {end}", err=True)
         raise SystemExit(end.exit_status) from None
@@ -87,8 +95,8 @@ def down_command(directory: Path) -> None:
         click.echo(f"{directory}: nothing runs there")
 
 
-async def _up(topology: Path, directory: Path, foreground: bool) -> None:
-    deployment = await bring_up(topology, directory, _progress)
+async def _up(topology: Path, directory: Path, foreground: bool, etcd_group: GroupId | None) -> None:
+    deployment = await bring_up(topology, directory, _progress, etcd_group)
     try:
         click.echo(_summary(deployment))
         if foreground:

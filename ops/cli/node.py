@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
-from isochrone.ids import NodeId
+from isochrone.ids import GroupId, NodeId
 from isochrone.node.bootstrap_os import bootstrap, is_bootstrapped, replace_store, write_configs
+from isochrone.node.config import check_etcd_group
 from isochrone.node.files_os import load_config
 from isochrone.node.layout import Layout
 from isochrone.node.logs_os import FORMAT
 from isochrone.node.ports_os import choose_addresses
+from isochrone.ops.cli.cluster import etcd_group_option
 from isochrone.topology import load_topology
 
 
@@ -30,7 +32,8 @@ from isochrone.topology import load_topology
     metavar="NODE",
     help="Make a new, empty store for NODE, whose old one is lost or cannot be trusted any more.",
 )
-def bootstrap_command(topology: Path, directory: Path, replaced: str | None) -> None:
+@etcd_group_option
+def bootstrap_command(topology: Path, directory: Path, replaced: str | None, etcd_group: str | None) -> None:
     """Make the stores and node configurations of the cluster of TOPOLOGY, once, below --out.
 
     Then move each node's store and configuration to its machine, correct the paths in the configuration, and start the
@@ -50,14 +53,16 @@ def bootstrap_command(topology: Path, directory: Path, replaced: str | None) -> 
     if replaced is not None:
         _replace(topology, directory, NodeId(replaced))
         return
+    loaded = load_topology(topology)
+    wanted = None if etcd_group is None else GroupId(etcd_group)
+    check_etcd_group(loaded, wanted)
     layout = Layout(directory.absolute())
     known = is_bootstrapped(layout)
     record = bootstrap(topology, layout.root, lambda text: click.echo(f"  {text}", err=True))
     if known:
         click.echo(f"{directory} holds cluster {record.cluster} of this topology already; nothing was changed")
         return
-    loaded = load_topology(topology)
-    write_configs(loaded, layout, record, choose_addresses(loaded), local=False)
+    write_configs(loaded, layout, record, choose_addresses(loaded), local=False, etcd_group=wanted)
     click.echo(f"{directory} holds cluster {record.cluster}; start each node with:")
     for spec in loaded.nodes:
         click.echo(f"  isochrone node --config {layout.node_config(spec.id)}")

@@ -2,19 +2,21 @@
 
 What stands in the file is what etcd 3.4 keeps there: each key's newest version under its revision, the leases, and the
 mark that everything before the revision is compacted. So `etcdctl snapshot status` reads it and `etcdctl snapshot
-restore` makes a member of etcd's from it, with the same revision, versions and leases. Older versions are left out.
+restore` makes a member of etcd's from it, with the same revision, versions and leases. Older versions are left out, and
+so are removed keys, but for one that the last write removed: the last write tells the revision.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from isochrone.wire.etcd.answers_grpc import MS_PER_S, recorded, varint
 from isochrone.wire.etcd.bolt import BucketPlan, FilePlan, Item, bucket_pages
-from isochrone.wire.records import ORDER_BYTES
+from isochrone.wire.records import ORDER_BYTES, record_is_live
 
 _KEYS, _LEASES, _META = b"key", b"lease", b"meta"
 _EMPTY = (b"alarm", b"auth", b"authRoles", b"authUsers", b"cluster", b"members", b"members_removed")
 """Buckets that etcd expects to find."""
 _COMPACTED = b"finishedCompactRev"
+_TOMBSTONE = b"t"
 _ID_BYTES = 8
 _REVISION_BYTES = 8
 
@@ -22,7 +24,8 @@ _REVISION_BYTES = 8
 def key_item(record: bytes) -> Item:
     """A version of a key, from its record."""
     place = int.from_bytes(record[_REVISION_BYTES:ORDER_BYTES], "big")
-    return _revision(record[:_REVISION_BYTES], place), recorded(record).SerializeToString()
+    mark = b"" if record_is_live(record) else _TOMBSTONE
+    return _revision(record[:_REVISION_BYTES], place) + mark, recorded(record).SerializeToString()
 
 
 def _revision(revision: bytes, place: int) -> bytes:

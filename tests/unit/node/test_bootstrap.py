@@ -7,15 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from isochrone.errors import InvalidRequest, StorageError
-from isochrone.ids import NodeId, StoreId
+from isochrone.ids import GroupId, NodeId, StoreId
 from isochrone.node.bootstrap_os import BootstrapRecord, bootstrap, read_record, replace_store, write_configs
-from isochrone.node.config import NodeConfig
+from isochrone.node.config import ConfigError, NodeConfig
 from isochrone.node.files_os import load_config, write_durably
 from isochrone.node.layout import Layout
 from isochrone.node.ports_os import choose_addresses
 from isochrone.node.settings import first_configuration
+from isochrone.ops.cli.node import bootstrap_command
 from isochrone.ports import first_incarnation
 from isochrone.regions.storage.directory_os import open_store
 from isochrone.topology import TopologyError, load_topology
@@ -62,6 +64,20 @@ async def stored_configurations(config: NodeConfig) -> dict[str, Configuration]:
         return {group: (await store.load(group)).configuration for group in store.groups}
     finally:
         await store.close()
+
+
+def test_all_nodes_speak_etcds_api_for_the_group_that_is_asked_for(topology_file: Path, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "deployment")
+    record = run(topology_file, layout.root)
+    assert {config.etcd_group for config in configs(topology_file, layout, record).values()} == {None}
+    topology, group = load_topology(topology_file), GroupId("eu-west-1.zone")
+    write_configs(topology, layout, record, choose_addresses(topology), local=False, etcd_group=group)
+    assert {load_config(layout.node_config(spec.id)).etcd_group for spec in topology.nodes} == {group}
+    result = CliRunner().invoke(
+        bootstrap_command, [str(topology_file), "--out", str(tmp_path / "x"), "--etcd-group", "g"]
+    )
+    assert isinstance(result.exception, ConfigError) and "found g; allowed: eu-west-1.zone" in str(result.exception)
+    assert not (tmp_path / "x").exists()
 
 
 def test_every_store_holds_its_groups_and_no_others(topology_file: Path, tmp_path: Path) -> None:

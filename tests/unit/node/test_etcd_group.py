@@ -96,13 +96,14 @@ def test_clients_are_told_only_of_endpoints_that_speak_for_the_same_group() -> N
     topology = load_topology(SHIPPED / "three-regions.yaml")
     addresses = {node.id: f"127.0.0.1:{number}" for number, node in enumerate(topology.nodes, 1)}
     node = topology.nodes[0]
-    config: Any = SimpleNamespace(node=node.id, etcd_addresses=addresses)
+    config: Any = SimpleNamespace(node=node.id, etcd_addresses=addresses, etcd_group=None)
     group = served_group(topology, node.region, None)
     assert group is not None
     own = {each.id: addresses[each.id] for each in topology.nodes if each.region == node.region}
     assert speaking_for(config, topology, group) == own and len(own) == 3
     elsewhere = next(each.id for each in topology.groups if each.home != node.region)
-    assert speaking_for(config, topology, elsewhere).keys() == {
-        node.id,
-        *(each.id for each in topology.nodes if each.region == topology.group(elsewhere).home),
+    assert {topology.node(each).region for each in speaking_for(config, topology, elsewhere)} == {
+        topology.group(elsewhere).home
     }
+    config.etcd_group = elsewhere
+    assert speaking_for(config, topology, elsewhere) == addresses

@@ -13,7 +13,7 @@ from virtual_time import run_virtual
 from isochrone.errors import RevisionCompacted
 from isochrone.node.etcd_maintenance_grpc import hash_of
 from isochrone.node.etcd_slices import SLICE_RECORDS
-from isochrone.node.etcd_snapshot_grpc import STALLED_S_MAX, SnapshotCalls, gathered
+from isochrone.node.etcd_snapshot_grpc import STALLED_S_MAX, SnapshotCalls, gathered, last_removal
 from isochrone.wire.etcd.answers_grpc import Speaker
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.http2 import frames
@@ -168,6 +168,16 @@ def test_a_client_that_gives_up_leaves_the_place_free(passes: int) -> None:
         assert statuses(client, client.read()).get(second) != "8"
 
     run_virtual(run())
+
+
+def test_only_a_removal_that_was_the_last_write_is_told() -> None:
+    log = filled()
+    assert last_removal(log.state.data) == []
+    log.do(DeleteRange(b"m/a"))
+    (record,) = last_removal(log.state.data)
+    assert decode_record(record).key == b"m/a"
+    log.do(Put(b"k/00000", b"later"))
+    assert last_removal(log.state.data) == []
 
 
 def test_a_hash_is_of_one_revision_and_tells_states_apart() -> None:

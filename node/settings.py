@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from isochrone.ids import NS_PER_MS, Nanos, NodeId, StoreId
 from isochrone.regions.loading import GroupSettings
+from isochrone.regions.office import CompactionRule
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.topology import Group, Topology
 from isochrone.wire.messages import Configuration, Member
@@ -28,6 +29,9 @@ def group_settings(topology: Topology, node: NodeId, group: Group) -> GroupSetti
     return GroupSettings(
         raft=raft,
         keyspaces=tuple(keyspace.id for keyspace in topology.keyspaces if keyspace.group == group.id),
+        compaction=CompactionRule(
+            age_ms=(group.compaction.keep_seconds or 0) * 1_000, revisions=group.compaction.keep_revisions or 0
+        ),
         campaign_first=group.replicas[0].node == node,
     )
 

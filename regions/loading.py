@@ -11,6 +11,7 @@ from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import InvalidRequest, StorageError
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, ReplicaRole, Timestamp
 from isochrone.ports import Row, Store, StoreIdentity
+from isochrone.regions.office import DEFAULT_COMPACTION, CompactionRule
 from isochrone.regions.raft.changes import all_members, keeps_state
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.raft.node import RaftNode
@@ -37,6 +38,7 @@ class GroupSettings:
     keyspaces: tuple[KeyspaceId, ...]
     campaign_first: bool
     """This node campaigns at once while the group's log is still empty."""
+    compaction: CompactionRule = DEFAULT_COMPACTION
 
 
 @final
@@ -97,7 +99,7 @@ class Loader:
             machine.restore(await store.read_rows(group))
         self._hlc.restore(max(stored.base_timestamp, tail[-1].last_timestamp if tail else Timestamp(0)))
         core = RaftNode(settings.raft, stored, tail, store=store.identity.store, rng=self._rng, now=self._monotonic())
-        return Replica(group, core, machine, self._hlc, self._monotonic, self._region_lease)
+        return Replica(group, core, machine, self._hlc, self._monotonic, self._region_lease, settings.compaction)
 
 
 async def load_snapshot(store: Store, group: GroupId, machine: GroupState) -> LogIndex | None:

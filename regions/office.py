@@ -15,7 +15,7 @@ from isochrone.ids import NS_PER_MS, NS_PER_S, Nanos, Revision, Term
 from isochrone.regions.lessor import Asker, Lessor, Renewed
 from isochrone.regions.lock_timers import LockTimers
 from isochrone.regions.state.machine import Applied, GroupState
-from isochrone.regions.state.model import LockMoment
+from isochrone.regions.state.model import FIRST_REVISION, LockMoment
 from isochrone.wire.leases import CompactByRule, Housekeeping, LeaseHousekeeping, LockTick
 
 COMPACTION_INTERVAL_NS_MIN = 10 * NS_PER_S
@@ -68,6 +68,7 @@ class Office(Generic[Asker]):
     def end(self) -> list[Asker]:
         """This replica leads no more. Returns whose renewals are not answered."""
         self._compaction_at = None
+        self._asked_at = Revision(0)
         self._lock_timers.clear()
         return self.lessor.end_office()
 
@@ -92,7 +93,7 @@ class Office(Generic[Asker]):
         for command in commands:
             match command:
                 case CompactByRule():
-                    pass  # The next write asks for one again.
+                    self._compaction_at = Nanos(now + RETRY_NS)
                 case LockTick(name):
                     self._lock_timers.set(name, Nanos(now + RETRY_NS))
                 case _:
@@ -106,6 +107,7 @@ class Office(Generic[Asker]):
             locks = self._machine.data.locks.locks
             moments = [LockMoment(name, lock.next_moment()) for name, lock in locks.items()]
             self._lock_timers.note(moments, self._machine.data.timestamp, now)
+            self._plan_compaction(now)
         if applied.lock_moments:
             self._lock_timers.note(applied.lock_moments, self._machine.data.timestamp, now)
         if applied.events:
@@ -113,9 +115,9 @@ class Office(Generic[Asker]):
         return self.lessor.applied(applied.lease_events, now) if applied.lease_events else ()
 
     def _plan_compaction(self, now: Nanos) -> None:
-        """Something was written."""
+        """An office begins, or something was written."""
         rule, data = self._rule, self._machine.data
-        if rule.age_ms and self._compaction_at is None:
+        if rule.age_ms and self._compaction_at is None and FIRST_REVISION < data.revision > data.compacted:
             self._compaction_at = Nanos(now + self._interval_ns)
         slack = rule.revisions // 10
         kept = data.revision - max(data.compacted, self._asked_at - rule.revisions, 0)

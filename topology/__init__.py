@@ -6,6 +6,7 @@
 from isochrone.topology.load_os import load_topology
 from isochrone.topology.model import (
     ClockSpec,
+    Compaction,
     Group,
     Keyspace,
     NodeSpec,
@@ -20,6 +21,7 @@ from isochrone.topology.model import (
 
 __all__ = [
     "ClockSpec",
+    "Compaction",
     "Group",
     "Keyspace",
     "NodeSpec",

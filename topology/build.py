@@ -21,6 +21,7 @@ from isochrone.topology.derive import (
 from isochrone.topology.latency import LatencyMatrix, Place
 from isochrone.topology.links import Links, build_links
 from isochrone.topology.model import (
+    Compaction,
     Group,
     Keyspace,
     NodeSpec,
@@ -45,7 +46,7 @@ from isochrone.topology.resolve import (
     resolve_placement,
     resolve_regions,
 )
-from isochrone.topology.schema import KeyspaceSection, ReadDocument, TimersSection
+from isochrone.topology.schema import KeyspaceSection, ReadDocument, TimersSection, TopologyDocument
 from isochrone.topology.survival import Voter
 from isochrone.topology.timers import Timers, derive_timers, timer_faults
 from isochrone.wire.messages import MAJORITY, QuorumSizes
@@ -109,7 +110,7 @@ def build_topology(read: ReadDocument, reference: Reference, file: str, earlier:
     plans = _plan_groups(keyspaces, regions, links if placed else None, faults)
     groups: list[Group] = []
     if links is not None and placed and "keyspaces" not in faulty and len(plans) == len(keyspaces):
-        groups = _groups(list(plans.values()), nodes, links, document.timers, faults)
+        groups = _groups(list(plans.values()), nodes, links, document, faults)
     if faults.problems or links is None:
         check(bool(faults.problems), "links are missing only where a fault was found")
         raise TopologyError(tuple(faults.problems))
@@ -249,14 +250,15 @@ def _groups(
     plans: Sequence[_GroupPlan],
     nodes: Sequence[NodeSpec],
     links: Links,
-    timers: Mapping[str, TimersSection],
+    document: TopologyDocument,
     faults: Faults,
 ) -> list[Group]:
     """The distinct groups, in the order of the file, each zone's replicas spread over its nodes."""
     distinct = {plan.id: plan for plan in plans}
-    for name in timers:
-        if name not in distinct:
-            faults.add(f"timers.{name}", "no such group", one_of(name, distinct, "group"))
+    for key, names in (("timers", document.timers), ("compaction", document.compaction)):
+        for name in names:
+            if name not in distinct:
+                faults.add(f"{key}.{name}", "no such group", one_of(name, distinct, "group"))
     load: dict[NodeId, int] = {node.id: 0 for node in nodes}
     groups: list[Group] = []
     for plan in distinct.values():
@@ -268,7 +270,8 @@ def _groups(
             node = _least_loaded(zone, nodes, load)
             load[node] += 1
             replicas.append(Replica(node, role))
-        chosen = _timers(plan, links, timers.get(plan.id), faults)
+        chosen = _timers(plan, links, document.timers.get(plan.id), faults)
+        kept = document.compaction.get(plan.id)
         groups.append(
             Group(
                 plan.id,
@@ -280,6 +283,7 @@ def _groups(
                 chosen.election_timeout_ms,
                 plan.quorums,
                 plan.lease_reads,
+                Compaction() if kept is None else Compaction(kept.keep_seconds, kept.keep_revisions),
             )
         )
     return groups

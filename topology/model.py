@@ -104,6 +104,16 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Compaction:
+    """How much of its history a group keeps. It compacts as far as either bound allows, and never the present."""
+
+    keep_seconds: int | None = 3600
+    """What was superseded longer ago is forgotten; None: age forgets nothing."""
+    keep_revisions: int | None = 1_000_000
+    """What was superseded before the last so many revisions is forgotten; None: their number forgets nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """One Raft group at bootstrap."""
 
@@ -120,6 +130,7 @@ class Group:
     quorums: QuorumSizes = MAJORITY
     lease_reads: bool = False
     """The leader answers reads under a lease."""
+    compaction: Compaction = Compaction()
 
     def voters(self) -> tuple[Replica, ...]:
         """Replicas that vote, full ones and witnesses."""

@@ -173,6 +173,23 @@ class TimersSection(Section):
     )
 
 
+class CompactionSection(Section):
+    """How much of its history a group keeps: what was superseded within both bounds. Older reads and watches fail."""
+
+    keep_seconds: int | None = Field(
+        default=3600,
+        ge=1,
+        le=315_360_000,
+        description="Forget what was superseded longer ago. null: forget nothing for its age.",
+    )
+    keep_revisions: int | None = Field(
+        default=1_000_000,
+        ge=1,
+        le=1_000_000_000_000,
+        description="Forget what was superseded before the last so many revisions. null: forget nothing for that.",
+    )
+
+
 class TopologyDocument(Section):
     """A topology file."""
 
@@ -188,6 +205,9 @@ class TopologyDocument(Section):
     keyspaces: list[KeyspaceSection] = Field(description="The keyspaces.")
     clock: ClockSection = Field(default_factory=ClockSection, description="Source and bound of the nodes' clocks.")
     timers: dict[str, TimersSection] = Field(default={}, description="Timers by group, such as us-east-1.region.")
+    compaction: dict[str, CompactionSection] = Field(
+        default={}, description="History that is kept, by group, such as us-east-1.region."
+    )
 
 
 SectionT = TypeVar("SectionT", bound=Section)

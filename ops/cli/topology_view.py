@@ -11,7 +11,7 @@ from rich.text import Text
 
 from isochrone.ids import ReplicaRole
 from isochrone.ops.cli.tables import counted, heading, make_table
-from isochrone.topology.model import Group, Region, Topology
+from isochrone.topology.model import Compaction, Group, Region, Topology
 from isochrone.topology.predict import Prediction, async_copies, predictions
 from isochrone.topology.survival import Loss, LossKind, losses, voters_of, warnings
 
@@ -115,13 +115,23 @@ def _rtt_table(topology: Topology) -> Table:
     return _table(columns, rows, right_from=1)
 
 
+def _history_in_words(kept: Compaction) -> str:
+    bounds = []
+    if kept.keep_seconds is not None:
+        bounds.append(f"for {kept.keep_seconds} s")
+    if kept.keep_revisions is not None:
+        bounds.append(f"over {kept.keep_revisions} revisions")
+    return f"keeps what is superseded {' and at most '.join(bounds) or 'until it is compacted by hand'}"
+
+
 def _render_group(topology: Topology, group: Group) -> Iterator[RenderableType]:
     yield heading(f"Group {group.id}: keyspaces {', '.join(_keyspaces_of(topology, group))}")
     leases = ", reads under leases" if group.lease_reads else ""
     yield Text(f"home {group.home}, survives the loss of a {group.goal}, ordering {group.ordering}{leases}")
     yield Text(
         f"{_quorums_in_words(group)}, heartbeat {group.heartbeat_ms} ms, "
-        f"election timeout {group.election_timeout_ms} to {group.election_timeout_ms * 3 // 2} ms\n"
+        f"election timeout {group.election_timeout_ms} to {group.election_timeout_ms * 3 // 2} ms; "
+        f"{_history_in_words(group.compaction)}\n"
     )
     rows = []
     for replica in group.replicas:

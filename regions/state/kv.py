@@ -6,7 +6,7 @@ A transaction checks all operations on its way before it runs the first.
 
 from isochrone.errors import FutureRevision, InvalidRequest, KeyNotFound, LeaseNotFound, RevisionCompacted
 from isochrone.ids import NS_PER_MS, Revision, Timestamp
-from isochrone.regions.state.model import TABLE_RECORDS, ApplyContext, GroupData, KeyspaceState
+from isochrone.regions.state.model import FIRST_REVISION, TABLE_RECORDS, ApplyContext, GroupData, KeyspaceState
 from isochrone.wire.commands import Operation
 from isochrone.wire.kv import (
     COMPACT,
@@ -316,7 +316,7 @@ def compact_by_rule(context: ApplyContext, command: CompactByRule) -> None:
         oldest = context.timestamp - command.age_ms * NS_PER_MS
         limits.append(max((state.history.revision_at(oldest) or 0 for state in data.keyspaces.values()), default=0))
     target = max(limits, default=0)
-    if data.compacted < target <= data.revision:
+    if max(data.compacted, FIRST_REVISION) < target <= data.revision:
         run_compact(context, Compact(target))
 
 

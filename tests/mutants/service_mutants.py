@@ -13,12 +13,34 @@ _LESSOR = "tests/unit/regions/test_lessor.py::test_"
 _HUB = "tests/unit/regions/test_watch_hub.py::test_"
 _LOCKS = "tests/unit/regions/state/test_locks.py::test_"
 _LINES = "tests/unit/node/test_watch_lines.py::test_"
+_COMPACTION = "tests/unit/regions/test_compaction.py::test_"
 _DEADLOCKS = "tests/unit/regions/state/test_deadlocks.py::test_"
 _SDK = "tests/unit/client/test_watches.py::test_"
 _SQL_FENCE = "tests/integration/client/test_fences_sqlite.py::test_the_gate_keeps_its_claims"
 _HOST = "tests/unit/regions/test_host_client_leases.py::test_"
 
 SERVICE_MUTANTS = (
+    Mutant(
+        name="a rule keeps a revision less than it says",
+        file="regions/state/kv.py",
+        old="limits.append(data.revision - command.revisions)",
+        new="limits.append(data.revision - command.revisions + 1)",
+        test=_COMPACTION + "no_rule_takes_what_it_promises_to_keep",
+    ),
+    Mutant(
+        name="a rule forgets what is younger than it says",
+        file="regions/state/kv.py",
+        old="oldest = context.timestamp - command.age_ms * NS_PER_MS",
+        new="oldest = context.timestamp - command.age_ms * NS_PER_MS // 2",
+        test=_COMPACTION + "no_rule_takes_what_it_promises_to_keep",
+    ),
+    Mutant(
+        name="the topology's history is not what the leader keeps",
+        file="regions/loading.py",
+        old="self._region_lease, settings.compaction)",
+        new="self._region_lease)",
+        test=_COMPACTION + "replicas_forget_by_the_rule_and_then_sleep",
+    ),
     Mutant(
         name="a compaction forgets a version of its own revision that the log still holds",
         file=HISTORY,

@@ -30,6 +30,7 @@ from isochrone.node.service import ClientService
 from isochrone.ports import StoreIdentity
 from isochrone.regions.host import Host
 from isochrone.regions.loading import GroupSettings
+from isochrone.regions.office import DEFAULT_COMPACTION
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.regions.state.families import HANDLERS
 from isochrone.regions.storage.memory import MemoryStore
@@ -167,6 +168,7 @@ class HostCluster:
         self.rng = random.Random(seed)
         self.raft, self.roles = raft, roles
         self.delay_ms = delay_ms
+        self.compaction = DEFAULT_COMPACTION
         self.loss = 0.0
         self.cut: set[tuple[str, str]] = set()
         self.lose: Callable[[str, str, PeerMessage], bool] = lambda _source, _target, _message: False
@@ -239,7 +241,8 @@ class HostCluster:
             **self.raft,
         )
         keyspace = KEYSPACE if group == GROUP else KeyspaceId(f"{group}/")
-        return GroupSettings(raft=raft, keyspaces=(keyspace,), campaign_first=node == next(iter(self.processes)))
+        first = node == next(iter(self.processes))
+        return GroupSettings(raft=raft, keyspaces=(keyspace,), campaign_first=first, compaction=self.compaction)
 
     async def start_all(self) -> None:
         for name in self.processes:

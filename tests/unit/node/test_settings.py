@@ -1,4 +1,4 @@
-"""What a node reads from its topology about leading: who should lead, and whether reads go under leases."""
+"""What a node reads from its topology: who should lead, whether reads go under leases, what history is kept."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ import pytest
 
 from isochrone.ids import NodeId
 from isochrone.node.settings import group_settings
+from isochrone.regions.loading import GroupSettings
+from isochrone.regions.office import CompactionRule
 from isochrone.regions.raft.config import RaftConfig
 from isochrone.topology import load_topology
 
@@ -20,18 +22,32 @@ keyspaces:
   - {prefix: us/, home: us-east-1, survive: zone}
   - {prefix: global/, home: eu-west-1, survive: region, lease_reads: true}
 clock: {drift_max_ppm: 500}
+compaction:
+  us-east-1.zone: {keep_seconds: 60, keep_revisions: null}
+  eu-west-1.region.leased: {keep_seconds: null, keep_revisions: 5000}
 """
 
 
 @pytest.fixture
-def raft(tmp_path: Path) -> dict[str, RaftConfig]:
+def settings(tmp_path: Path) -> dict[str, GroupSettings]:
     """The settings of each keyspace's group on one node outside of both homes."""
     file = tmp_path / "topology.yaml"
     file.write_text(TOPOLOGY)
     topology = load_topology(file)
     node = NodeId("eu-north-1a-1")
     groups = {keyspace.id: topology.group(keyspace.group) for keyspace in topology.keyspaces}
-    return {prefix: group_settings(topology, node, group).raft for prefix, group in groups.items()}
+    return {prefix: group_settings(topology, node, group) for prefix, group in groups.items()}
+
+
+@pytest.fixture
+def raft(settings: dict[str, GroupSettings]) -> dict[str, RaftConfig]:
+    """What of it is for the Raft core."""
+    return {prefix: each.raft for prefix, each in settings.items()}
+
+
+def test_history_is_kept_as_the_topology_says(settings: dict[str, GroupSettings]) -> None:
+    assert settings["us/"].compaction == CompactionRule(age_ms=60_000, revisions=0)
+    assert settings["global/"].compaction == CompactionRule(age_ms=0, revisions=5_000)
 
 
 def test_the_home_region_should_lead(raft: dict[str, RaftConfig]) -> None:

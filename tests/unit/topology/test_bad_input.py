@@ -82,6 +82,12 @@ FAULTS = [
     (GOOD + "links: [{from: us-east-1, delay_ms: 1}]", "links[0].to", "nothing", "required"),
     (GOOD + "links: 3", "links", "3", "a list"),
     (GOOD + "nodes: [{name: n, zone: z, address: nowhere}]", "nodes[0].address", "'nowhere'", "host:port"),
+    (GOOD + "compaction: {us-east-1.zone: {keep: 1}}", "compaction.us-east-1.zone.keep", "unknown", "keep_revisions"),
+    (GOOD + "compaction: {us-east-1.zone: {keep_seconds: 0}}", "compaction.us-east-1.zone.keep_seconds", "0", "1"),
+    (
+        GOOD + "compaction: {us-east-1.zone: {keep_revisions: many}}",
+        "compaction.us-east-1.zone.keep_revisions", "many", "a whole number",
+    ),
     (GOOD + "timers: {us-east-1.zone: {heartbeat: 100}}", "timers.us-east-1.zone.heartbeat", "unknown", "heartbeat_ms"),
     # Regions, zones and their data.
     (replaced("name: eu-west-1", "name: us-east-1"), "regions[1].name", "us-east-1 again", "each region once"),
@@ -107,6 +113,10 @@ FAULTS = [
     (
         GOOD + "timers: {us.zone: {heartbeat_ms: 100}}",
         "timers.us.zone", "no such group", "us-east-1.zone, us-east-1.region",
+    ),
+    (
+        GOOD + "compaction: {us.zone: {keep_seconds: 100}}",
+        "compaction.us.zone", "no such group", "us-east-1.zone, us-east-1.region",
     ),
     # Goals that cannot be met, overlaps, unsafe settings.
     (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from isochrone.topology import Topology, load_topology
+from isochrone.topology import Compaction, Topology, load_topology
 
 Load = Callable[[str], Topology]
 
@@ -58,6 +58,13 @@ def test_reads_under_leases_are_asked_for(load: Load) -> None:
         "us-east-1.zone": False,
         "us-east-1.zone.leased": True,
     }
+
+
+def test_history_is_kept_by_group(load: Load) -> None:
+    text = "compaction: {us-east-1.zone: {keep_seconds: 60, keep_revisions: null}, us-east-1.region: {keep_seconds: 7}}"
+    kept = {group.id: group.compaction for group in load(BASE + text).groups}
+    assert kept == {"us-east-1.zone": Compaction(60, None), "us-east-1.region": Compaction(7, 1_000_000)}
+    assert {group.compaction for group in load(BASE).groups} == {Compaction(3600, 1_000_000)}
 
 
 def test_link_overrides_are_directed_and_later_ones_win(load: Load) -> None:

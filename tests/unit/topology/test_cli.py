@@ -84,6 +84,18 @@ def test_show_tells_what_leases_save(tmp_path: Path) -> None:
     assert table.count("read latency while the leader has a lease") == 1
 
 
+def test_show_tells_how_much_history_is_kept(tmp_path: Path) -> None:
+    text = (SHIPPED / "three-regions.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "kept.yaml"
+    file.write_text(text + "compaction: {us-east-1.zone: {keep_seconds: 60, keep_revisions: null}}\n", "utf-8")
+    shown = json.loads(run("show", str(file), "-o", "json").stdout)
+    kept = {group["id"]: group["compaction"] for group in shown["groups"]}
+    assert kept["us-east-1.zone"] == {"keep_seconds": 60, "keep_revisions": None}
+    table = " ".join(run("show", str(file)).stdout.split())
+    assert "keeps what is superseded for 60 s" in table
+    assert "keeps what is superseded for 3600 s and at most over 1000000 revisions" in table
+
+
 def test_show_as_table() -> None:
     result = run("show", str(SHIPPED / "two-regions-and-witness.yaml"))
     assert result.exit_code == 0

@@ -4,6 +4,7 @@ from planting import Mutant
 
 HOST = "regions/host.py"
 LOCKS = "regions/state/locks.py"
+LOCK_TABLE = "regions/state/lock_table.py"
 LEASES = "regions/state/leases.py"
 LESSOR = "regions/lessor.py"
 SERVICE = "regions/state_service.py"
@@ -162,5 +163,27 @@ COORDINATION_MUTANTS = (
         old="        for read in [*self.office.end(), *waits]:\n            read.done(self._failed(error))\n",
         new="        self.office.end()\n        del waits\n",
         test=_HOST_LOCKS + "who_waits_at_a_leader_that_hands_over_is_told",
+    ),
+    Mutant(
+        name="an item that was taken from a queue stays there",
+        file=LOCKS,
+        old="            remove_key(context, state, key, record)\n",
+        new="",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="who shares a lock does not exclude who intends to change what lies below",
+        file=LOCK_TABLE,
+        old="    LockMode.S: frozenset((LockMode.IS, LockMode.S)),\n    LockMode.SIX: frozenset((LockMode.IS,)),",
+        new="    LockMode.S: frozenset((LockMode.IS, LockMode.IX, LockMode.S)),\n"
+        "    LockMode.SIX: frozenset((LockMode.IS,)),",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="those who wait for each other wait on",
+        file=LOCKS,
+        old="    _end_cycles(context, name, request)\n",
+        new="",
+        test=_RUNS,
     ),
 )

@@ -7,12 +7,14 @@ from functools import lru_cache
 
 import pytest
 
+from isochrone.client import watches as client_watches
 from isochrone.drills.sim.case import SimResult, SimVerdict
-from isochrone.drills.sim.options import Mode
-from isochrone.drills.sim.run_os import draw_case, run_case
-from isochrone.drills.sim.schedule import FaultKind
+from isochrone.drills.sim.options import Mode, SimOptions
+from isochrone.drills.sim.run_os import draw_case, find_topology, run_case
+from isochrone.drills.sim.schedule import Fault, FaultKind, Schedule
 from isochrone.drills.sim.world import World
 from isochrone.drills.verdict import Check, Verdict
+from isochrone.regions import watch_hub
 
 SEEDS = range(20)
 RARE = (
@@ -75,3 +77,45 @@ def test_a_seed_repeats_its_run_and_the_contenders_are_part_of_its_trace() -> No
     assert again.trace_hash == run(SEEDS[0])[0].trace_hash
     without = run_case(replace(case.options, coordination=False), case.schedule)
     assert without.trace_hash != again.trace_hash
+
+
+def run_calmly(seed: int, schedule: Schedule, **options: object) -> tuple[SimResult, dict[str, Check]]:
+    """A run with no faults but these; clocks and disks are good."""
+    drawn = draw_case(seed, Mode.LITE).options
+    calm = SimOptions(
+        seed=seed, mode=Mode.LITE, topology=drawn.topology, duration_ms=20_000, rate_per_s=5.0, coordination=True
+    )
+    worlds: list[World] = []
+    result = run_case(replace(calm, **options), schedule, worlds.append)  # type: ignore[arg-type]
+    return result, {check.name: check for check in worlds[0].coordination.checks(schedule)}
+
+
+def test_leaders_whose_disks_hang_and_who_wake_after_they_lost_their_office_end_no_lease() -> None:
+    """L2; offices are shorter than leases live."""
+    (group,) = find_topology("three-zones").groups
+    schedule: list[Fault] = []
+    for number in range(7):
+        at_ms, zone = 1_000 + 2_500 * number, "abc"[number % 3]
+        schedule.append(Fault(at_ms, 2_200, FaultKind.HANG_DISK, (f"us-east-1{zone}-1",)))
+        schedule.append(Fault(at_ms + 300, 2_000, FaultKind.CUT_LEADER, (group.id,)))
+    for seed in range(3):
+        result, checks = run_calmly(seed, tuple(schedule))
+        assert result.verdict is SimVerdict.HOLDS, f"seed {seed}: {result.reason}"
+        assert result.counters["elections_won"] >= 5, "each office is shorter than most leases live"
+        assert checks["lease expiry"].verdict is Verdict.TRUE
+
+
+def test_watchers_hold_with_limits_so_small_that_everybody_falls_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, limits in (
+        (watch_hub, {"PENDING_EVENTS_MAX": 3, "SCAN_RECORDS_MAX": 5, "BATCH_BYTES_MAX": 120}),
+        (client_watches, {"BUFFER_EVENTS_MAX": 6}),
+    ):
+        for name, limit in limits.items():
+            monkeypatch.setattr(module, name, limit)
+    reached: Counter[str] = Counter()
+    for seed in (0, 3, 7, 10):
+        case = draw_case(seed, Mode.LITE)
+        result = run_case(replace(case.options, coordination=True, rate_per_s=40.0), case.schedule)
+        assert result.verdict is SimVerdict.HOLDS, f"seed {seed}: {result.reason}"
+        reached.update(result.probes)
+    assert reached["watch.fell_behind"] > 20, "they could not keep up"

@@ -1,7 +1,7 @@
 """Serves a node's metrics to Prometheus, and to anybody else who can read its text: `GET /metrics`.
 
-Everything happens in the node's loop, so what is read belongs together. The library only writes the text; its registry
-belongs to one node, so that a process may run several.
+Numbers are read at one moment, in the node's loop. The text is written in a thread, as that of a hundred groups takes
+so long that a leader would miss a heartbeat; a histogram may count on meanwhile.
 
 What clients may do is bounded: so many at a time, one request each, of a few kilobytes, within some seconds.
 """
@@ -13,7 +13,6 @@ from itertools import accumulate, groupby
 from operator import attrgetter
 from typing import final
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
@@ -72,14 +71,19 @@ def _histograms(family: HistogramMetricFamily, samples: _Samples) -> Metric:
 
 @final
 class _Readings(Collector):
-    """What the library's registry asks."""
+    """What the library asks for metrics."""
 
-    def __init__(self, read: Callable[[], Iterable[Reading]], common: dict[str, str]) -> None:
-        self._read = read
+    def __init__(self, readings: Sequence[Reading], common: dict[str, str]) -> None:
+        self._readings = readings
         self._common = common
 
     def collect(self) -> Iterable[Metric]:
-        return families(self._read(), self._common)
+        return families(self._readings, self._common)
+
+
+def prometheus_text(readings: Sequence[Reading], common: dict[str, str]) -> bytes:
+    """Readings as Prometheus takes them; `common` are labels of all."""
+    return generate_latest(_Readings(readings, common))
 
 
 @final
@@ -89,8 +93,8 @@ class MetricsEndpoint:
     def __init__(self, address: str, read: Callable[[], Iterable[Reading]], common: dict[str, str]) -> None:
         """`address`: `host:port`. `common`: labels of every metric."""
         self._address = address
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Readings(read, common))
+        self._read = read
+        self._common = common
         self._server: asyncio.Server | None = None
         self._clients: dict[asyncio.Task[None], None] = {}
 
@@ -128,20 +132,21 @@ class MetricsEndpoint:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self._answer(head.partition(b"\r\n")[0].decode("latin-1")))
+                writer.write(await self._answer(head.partition(b"\r\n")[0].decode("latin-1")))
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             writer.transport.abort()  # nobody to be told: it went away, or speaks something else
         finally:
             writer.close()
 
-    def _answer(self, request: str) -> bytes:
+    async def _answer(self, request: str) -> bytes:
         method, _, target = request.rpartition(" ")[0].partition(" ")
         if target.partition("?")[0] != "/metrics":
             return _response("404 Not Found", _PLAIN, b"metrics are at /metrics\n")
         if method != "GET":
             return _response("405 Method Not Allowed", _PLAIN, b"only GET is answered\n")
-        return _response("200 OK", CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self._registry))
+        text = await asyncio.to_thread(prometheus_text, list(self._read()), self._common)
+        return _response("200 OK", CONTENT_TYPE_PLAIN_0_0_4, text)
 
 
 def _response(status: str, content_type: str, body: bytes) -> bytes:

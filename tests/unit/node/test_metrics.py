@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from isochrone.histograms import Histogram
@@ -13,7 +12,7 @@ from isochrone.ids import NS_PER_S, NodeId
 from isochrone.node import metric_catalogue as metrics
 from isochrone.node.metric_catalogue import CATALOGUE, Kind
 from isochrone.node.metric_readings import Reading, node_readings, predicted_readings
-from isochrone.node.metrics_os import _Readings
+from isochrone.node.metrics_os import prometheus_text
 from isochrone.topology import load_topology
 
 ROOT = Path(__file__).parents[3]
@@ -37,9 +36,7 @@ PLAIN_COUNTS = {
 
 
 def text_of(*readings: Reading) -> str:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Readings(lambda: readings, {"node": "n-1", "region": "r"}))
-    return generate_latest(registry).decode()
+    return prometheus_text(readings, {"node": "n-1", "region": "r"}).decode()
 
 
 def test_names_are_unique_and_end_in_their_unit() -> None:

@@ -14,6 +14,7 @@ from typing import final
 from isochrone.errors import InvalidRequest, IsochroneError, QueueFull
 from isochrone.node.etcd_calls_grpc import fail, outside, parsed
 from isochrone.node.etcd_group import GroupAccess
+from isochrone.node.turnstile import Turnstile
 from isochrone.node.watch_lines import Line, Lines
 from isochrone.probes import probe
 from isochrone.regions.watch_hub import Event, WatchRequest
@@ -38,7 +39,7 @@ PATH = "/etcdserverpb.Watch/Watch"
 
 def watch_method(access: GroupAccess, speaker: Speaker) -> StreamMethod:
     """The one method of the service."""
-    return StreamMethod(partial(_Stream, access, speaker))
+    return StreamMethod(partial(_Stream, access, speaker, Turnstile()))
 
 
 @dataclass(slots=True)
@@ -55,9 +56,10 @@ class _Watcher:
 class _Stream:
     """One stream."""
 
-    def __init__(self, access: GroupAccess, speaker: Speaker, call: Call) -> None:
+    def __init__(self, access: GroupAccess, speaker: Speaker, turnstile: Turnstile, call: Call) -> None:
         self._access = access
         self._speaker = speaker
+        self._turnstile = turnstile
         self._call = call
         self._watchers: dict[int, _Watcher] = {}
         self._spent: dict[int, None] = {}
@@ -68,6 +70,8 @@ class _Stream:
         """Lines that may have something, in the order in which they are to go on."""
         self._progress_asked = False
         """The client wants to know how far the stream is, and some watcher was behind."""
+        self._even_at: int | None = None
+        """The group's revision when all watchers were last found to be told everything; none was created since."""
         self._timer: asyncio.TimerHandle | None = None
 
     # What the client says.
@@ -112,6 +116,7 @@ class _Stream:
             self._send(pb.WatchResponse(watch_id=NO_WATCHER, created=True, canceled=True, cancel_reason=reason))
             return
         self._watchers[number] = _Watcher(line, request.progress_notify, watch_id_field(number))
+        self._even_at = None
         if request.progress_notify and self._timer is None:
             self._plan_notices()
         self._send(pb.WatchResponse(watch_id=number, created=True))
@@ -162,7 +167,6 @@ class _Stream:
         try:
             while self._call.backlog_bytes <= BACKLOG_BYTES_MAX:
                 if not line.untold and not self._take(line):
-                    self._tell_progress()
                     return
                 self._tell(line)
         except IsochroneError as error:
@@ -180,9 +184,14 @@ class _Stream:
             self._pump(line)
 
     def _take(self, line: Line) -> bool:
-        """Take the next batch of a line, if there is one."""
+        """Take the next batch of a line, if there is one to be told now."""
         batch = line.watch.take()
         if batch is None:
+            self._tell_progress()
+            return False
+        if batch.is_empty:
+            probe("etcd.watch_reads_on")
+            self._turnstile.add(partial(self._pump, line))
             return False
         header = self._speaker.header(batch.revision, self._access.term)
         if batch.compacted is not None:
@@ -222,8 +231,10 @@ class _Stream:
         """Answer a question for progress once no watcher of the stream is behind."""
         if not self._progress_asked:
             return
-        if not all(line.is_even() for line in self._lines):
+        revision = self._access.revision
+        if self._even_at != revision and not all(line.is_even() for line in self._lines):
             return
+        self._even_at = revision
         self._progress_asked = False
         self._send(pb.WatchResponse(watch_id=NO_WATCHER))
 

@@ -15,6 +15,7 @@ from functools import partial
 from isochrone.errors import InvalidRequest, IsochroneError, NotLeader, Unavailable
 from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Nanos, NodeId, Revision, Term
 from isochrone.node.session_watches import SessionWatches
+from isochrone.node.turnstile import Turnstile
 from isochrone.regions.host import Host
 from isochrone.regions.raft.changes import all_members
 from isochrone.regions.requests import Outcome
@@ -73,6 +74,7 @@ class ClientService:
         self._watches: dict[int, SessionWatches] = {}
         """Of the sessions that have watched anything."""
         self._host: Host | None = None
+        self._turnstile = Turnstile()
         self.refusals: Counter[str] = Counter()
         """Requests that were answered with an error, by its class."""
 
@@ -122,7 +124,9 @@ class ClientService:
                     watches.tell_progress(self.host)
                 session.send(Pong(request))
             case WatchCreate():
-                self._watches.setdefault(id(session), SessionWatches(session)).create(self.host, message)
+                self._watches.setdefault(id(session), SessionWatches(session, self._turnstile)).create(
+                    self.host, message
+                )
             case WatchCancel():
                 if watches := self._watches.get(id(session)):
                     watches.cancel(message)
@@ -186,13 +190,15 @@ class ClientService:
 
     def _read(self, session: ClientSession, request: ReadRequest) -> None:
         done = partial(self._answer_read, session, request.request)
-        if error := self._wrong_target(request) or _oversized("query", request.query, QUERY_BYTES_MAX):
+        error = self._wrong_target(request) or _oversized("query", request.query, QUERY_BYTES_MAX)
+        if error := error or _behind(session):
             done(_refused(error))
         else:
             self.host.read(request.group, request.keyspace, request.query, done)
 
     def _read_applied(self, session: ClientSession, request: AppliedRead) -> None:
         error = self._wrong_target(request) or _oversized("query", request.query, QUERY_BYTES_MAX)
+        error = error or _behind(session)
         try:
             outcome = (
                 _refused(error) if error else self.host.read_applied(request.group, request.keyspace, request.query)
@@ -215,8 +221,8 @@ class ClientService:
         return None
 
     def _answer_read(self, session: ClientSession, request: int, outcome: Outcome) -> None:
-        if outcome.payload and session.backlog_bytes > BACKLOG_BYTES_MAX:
-            outcome = _refused(Unavailable(f"{session.backlog_bytes} bytes wait for this client already"))
+        if outcome.payload and (error := _behind(session)):
+            outcome = _refused(error)
         self._answer(session, request, outcome)
 
     def _answer(self, session: ClientSession, request: int, outcome: Outcome) -> None:
@@ -229,6 +235,13 @@ class ClientService:
         self.refusals[type(error).__name__] += 1
         leader = error.leader if isinstance(error, NotLeader) else None
         return Refusal(request, self._node, type(error).__name__, str(error), leader)
+
+
+def _behind(session: ClientSession) -> IsochroneError | None:
+    """Why a client is not given more to read: it has not taken what there is."""
+    if session.backlog_bytes <= BACKLOG_BYTES_MAX:
+        return None
+    return Unavailable(f"{session.backlog_bytes} bytes wait for this client already")
 
 
 def _oversized(what: str, data: bytes, bytes_max: int) -> IsochroneError | None:

@@ -7,7 +7,10 @@ Watches of one session that want the same get it in one message (`watch_lines`).
 A driver without tasks of its own.
 """
 
+from functools import partial
+
 from isochrone.errors import IsochroneError, QueueFull, RevisionCompacted, Unavailable
+from isochrone.node.turnstile import Turnstile
 from isochrone.node.watch_lines import Line, Lines
 from isochrone.probes import probe
 from isochrone.regions.host import Host
@@ -38,8 +41,10 @@ class _Open:
 class SessionWatches:
     """See the module. `close` it with the session."""
 
-    def __init__(self, session: ClientSession) -> None:
+    def __init__(self, session: ClientSession, turnstile: Turnstile) -> None:
+        """`turnstile`: where those that start in the past wait for their turn to read on."""
         self._session = session
+        self._turnstile = turnstile
         self._open: dict[int, _Open] = {}
         self._lines = Lines(self._pump)
         self._resting: dict[Line, None] = {}
@@ -111,6 +116,10 @@ class SessionWatches:
             while self._session.backlog_bytes <= BACKLOG_BYTES_MAX:
                 batch = line.watch.take()
                 if batch is None:
+                    return
+                if batch.is_empty:
+                    probe("session.watch_reads_on")
+                    self._turnstile.add(partial(self._pump, line))
                     return
                 self._send(line, batch)
         except IsochroneError as error:

@@ -360,6 +360,9 @@ class Host:
             self._deadlines.set(group, replica.next_deadline())
             self._sleepers.note(group, now)
         turn = self._turn
+        if turn.unfinished:
+            self._dirty.update(dict.fromkeys(turn.unfinished))
+            turn.unfinished = []
         if turn.messages:
             messages, turn.messages = turn.messages, []
             self._send(messages)

@@ -192,7 +192,8 @@ class Lessor(Generic[Asker]):
         for event in events:
             match event.change:
                 case LeaseChange.GRANTED:
-                    self._watch_whole(event.lease, now)
+                    if event.lease in self._leases:  # it may have been revoked by the same entry
+                        self._watch_whole(event.lease, now)
                 case LeaseChange.ENDED:
                     ended = self._watched.pop(event.lease, None)
                     answers += [Renewed(asker, event.lease, None) for asker in (ended.asked if ended else ())]

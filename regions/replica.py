@@ -44,6 +44,9 @@ from isochrone.wire.locks import LockWait
 from isochrone.wire.messages import Entry, EntryKind, Member, QuorumSizes
 from isochrone.wire.status import GroupStatus
 
+ANSWERS_BYTES_MAX = 16 << 20
+"""Answers to reads of about so many bytes are made in one turn; the rest waits, so that others get their turn."""
+
 
 @dataclass(slots=True)
 class _Transfer:
@@ -306,7 +309,7 @@ class Replica:
                 self._ready_reads.extend(ready.reads)
             if ready.committed:
                 self._apply(ready.committed, turn, now)
-            asked_again = self._answer_reads() if self._ready_reads else False
+            asked_again = self._answer_reads(turn) if self._ready_reads else False
             if not (ready.committed or asked_again):
                 return
 
@@ -419,13 +422,29 @@ class Replica:
             write.done(outcomes[before:at], revision)
         check(at == len(outcomes), "every command of an entry has one outcome")
 
-    def _answer_reads(self) -> bool:
-        """Answer the reads whose state is applied. Returns whether any was asked for again: its lease has ended."""
+    def _answer_reads(self, turn: Turn) -> bool:
+        """Answer the reads whose state is applied, as many as may be answered in one turn.
+
+        Returns whether any was asked for again: its lease has ended.
+        """
         applied = self.core.applied_index
         asked_again = False
+        left_bytes = ANSWERS_BYTES_MAX
         while self._ready_reads and self._ready_reads[0].index <= applied:
+            if left_bytes <= 0:
+                probe("replica.reads_put_off")
+                turn.unfinished.append(self.group)
+                break
             ready = self._ready_reads.popleft()
-            outcomes = [(context, self._answer(self._reads[context])) for context in ready.contexts]
+            outcomes: list[tuple[int, Outcome | None]] = []
+            for context in ready.contexts:
+                outcome = self._answer(self._reads[context])
+                outcomes.append((context, outcome))
+                left_bytes -= len(outcome.payload) if outcome is not None else 0
+                if left_bytes <= 0:
+                    break
+            if rest := ready.contexts[len(outcomes) :]:
+                self._ready_reads.appendleft(ReadReady(rest, ready.index, ready.lease))
             # Only now: the process may have been stopped at any point before.
             if ready.lease is None or self.core.lease_holds(ready.lease, self._monotonic()):
                 for context, outcome in outcomes:
@@ -433,7 +452,7 @@ class Replica:
             else:
                 probe("replica.lease_ended_while_reading")
                 asked_again = True
-                self._ask_again(ready.contexts)
+                self._ask_again([context for context, _ in outcomes])
         return asked_again
 
     def _ask_again(self, contexts: Sequence[int]) -> None:

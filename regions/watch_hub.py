@@ -29,7 +29,7 @@ from isochrone.histograms import Histogram
 from isochrone.ids import Nanos, Revision
 from isochrone.probes import probe
 from isochrone.regions.state.model import GroupData, KeyspaceState
-from isochrone.wire.kv import check_key, in_range, prefix_end
+from isochrone.wire.kv import check_range, in_range, prefix_end
 from isochrone.wire.records import ORDER_BYTES, record_is_live, record_key, record_revision
 
 PENDING_EVENTS_MAX = 1_000
@@ -37,7 +37,7 @@ PENDING_BYTES_MAX = 1 << 20
 """Most that waits for one watcher; beyond, it is behind and reads from the history."""
 SCAN_RECORDS_MAX = 2_000
 """About how many records of the history `take` looks at for a watcher that is behind."""
-SCAN_PIECES_MAX = 10
+SCAN_PIECES_MAX = 2
 """So many pieces of the history `take` looks at if it finds nothing in them."""
 BATCH_BYTES_MAX = 1 << 20
 """Records of about so many bytes make a batch."""
@@ -107,6 +107,11 @@ class WatchBatch:
     progress: bool = False
     """Everything up to `revision` was told."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing but that there is more of the history to look at."""
+        return not (self.events or self.progress) and self.compacted is None
+
 
 @dataclass(slots=True)
 class _Watcher:
@@ -161,10 +166,10 @@ class WatchHub:
         """Begin to watch; returns the watcher's id. If it starts in the past, it has something to `take` at once.
 
         Raises:
-            InvalidRequest: no key, or a negative revision.
+            InvalidRequest: no key, one that is too long, or a negative revision.
             QueueFull: too many watchers.
         """
-        check_key(request.key)
+        check_range(request.key, request.range_end)
         if request.start_revision < 0:
             raise InvalidRequest(f"start revision {request.start_revision} is negative")
         if len(self._watchers) >= WATCHERS_MAX:

@@ -34,6 +34,8 @@ class Turn:
     replaced: list[GroupId] = field(default_factory=list)
     """A snapshot takes the place of all rows of these groups; what their old state still had to write is void."""
     events: list[tuple[GroupId, Event]] = field(default_factory=list)
+    unfinished: list[GroupId] = field(default_factory=list)
+    """Groups that go on in the next turn, after what else there is to do."""
 
     @property
     def asks_for_reads(self) -> bool:

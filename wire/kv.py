@@ -357,11 +357,11 @@ def check_kv(operation: KvOperation | Compact) -> None:
             if operation.lease < 0:
                 raise InvalidRequest(f"lease {operation.lease} is negative")
         case DeleteRange(key, range_end):
-            _check_range(key, range_end)
+            check_range(key, range_end)
         case Increment(key):
             check_key(key)
         case Range():
-            _check_range(operation.key, operation.range_end)
+            check_range(operation.key, operation.range_end)
             if operation.timestamp and operation.revision:
                 raise InvalidRequest("a range is read at a revision or at a timestamp, not at both")
         case Txn():
@@ -379,7 +379,8 @@ def check_key(key: bytes) -> None:
         raise InvalidRequest(f"key has {len(key)} bytes; allowed are 1 to {KEY_BYTES_MAX}")
 
 
-def _check_range(key: bytes, range_end: bytes) -> None:
+def check_range(key: bytes, range_end: bytes) -> None:
+    """Raise `InvalidRequest` for an empty or oversized key, or an oversized end."""
     check_key(key)
     if len(range_end) > KEY_BYTES_MAX:
         raise InvalidRequest(f"range end has {len(range_end)} bytes; at most {KEY_BYTES_MAX} are allowed")
@@ -391,7 +392,7 @@ def check_txn(txn: Txn, operations_max: int) -> None:
     if count > operations_max:
         raise InvalidRequest("too many operations in txn request")
     for compare in txn.compares:
-        _check_range(compare.key, compare.range_end)
+        check_range(compare.key, compare.range_end)
     for operation in (*txn.success, *txn.failure):
         if isinstance(operation, Txn):
             check_txn(operation, operations_max - count)

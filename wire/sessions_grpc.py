@@ -3,7 +3,8 @@
 A client opens the stream with `ClientHello`, the node answers `NodeHello`; after that both speak at will. Answers go
 through an `Outbox`: they batch naturally and are shaped from the node's zone to the client's. A client that stops
 reading is cut off when `SESSION_BYTES_MAX` wait for it. What comes in is bounded by gRPC's flow control: a stream's
-next message is read when the handler has taken the one before.
+next message is read when the handler has taken the one before. After every few messages the others get their turn.
+Clients say something now and then (`client/links.py`); one that does not is gone, or not one of ours, and is cut off.
 """
 
 import asyncio
@@ -34,6 +35,12 @@ logger = logging.getLogger(__name__)
 
 SESSION_BYTES_MAX = 32 << 20
 """Most bytes that wait for one client."""
+SESSIONS_MAX = 10_000
+"""Most sessions at a time; whoever comes then is refused."""
+IDLE_TIMEOUT_S = 300.0
+"""A session from which nothing came for so long is ended."""
+MESSAGES_AT_A_TIME = 256
+"""So many messages of one session are handled before others get their turn."""
 _ABORT_TIMEOUT_S = 1.0
 
 
@@ -48,10 +55,12 @@ class Session:
             size_of=session_message_bytes,
             ship=partial(shaper.submit, ZoneId(node.zone), ZoneId(hello.zone)),
             bytes_max=SESSION_BYTES_MAX,
-            overflow=self._overflow,
+            overflow=self.overflow,
         )
         self.given_up = asyncio.Event()
-        """Set when the client reads too slowly; ends the stream."""
+        """Set when the client reads too slowly or says nothing; ends the stream."""
+        self.reason = ""
+        """Why it was given up."""
 
     def send(self, message: SessionMessage) -> None:
         """Send a message. Never blocks; messages keep their order. What is sent to a session that ends is dropped."""
@@ -66,8 +75,14 @@ class Session:
         """Call back once, when little waits for the client after some of it has gone out. The last caller counts."""
         self.outbox.when_drained = resume
 
-    def _overflow(self) -> None:
+    def overflow(self) -> None:
+        """Too much waits for the client: end the session."""
+        self.give_up(f"reads too slowly: more than {SESSION_BYTES_MAX} bytes wait for it")
+
+    def give_up(self, reason: str) -> None:
+        """End the session; nothing more is sent but the reason."""
         self.outbox.clear()
+        self.reason = reason
         self.given_up.set()
 
 
@@ -133,12 +148,29 @@ class SessionService:
             await self._give_up(session, context)
 
     async def _read(self, session: Session, context: Any) -> None:
-        while (data := await context.read()) is not grpc.aio.EOF:
-            for message in decode_session_frames(data):
+        while (data := await self._next(session, context)) is not grpc.aio.EOF:
+            for number, message in enumerate(decode_session_frames(data)):
+                if number % MESSAGES_AT_A_TIME == MESSAGES_AT_A_TIME - 1:
+                    await asyncio.sleep(0)
                 self._handler.received(session, message)
+                if session.backlog_bytes > SESSION_BYTES_MAX:
+                    session.overflow()
+                    return
+
+    async def _next(self, session: Session, context: Any) -> Any:
+        """What the client says next; its end, too, if it has said nothing for too long."""
+        try:
+            async with asyncio.timeout(IDLE_TIMEOUT_S):
+                return await context.read()
+        except TimeoutError:
+            session.give_up(f"has said nothing for {IDLE_TIMEOUT_S:g} s")
+            return grpc.aio.EOF
 
     async def _accept_stream(self, context: Any) -> ClientHello:
         """Read and judge the hello; ends the stream unless the client may be served."""
+        if self._open >= SESSIONS_MAX:
+            logger.warning("refused a session: %d are open", self._open)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._open} sessions are open already")
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 data = await context.read()
@@ -158,12 +190,14 @@ class SessionService:
         raise InvariantViolation("gRPC went on after an abort")
 
     async def _give_up(self, session: Session, context: Any) -> None:
-        """End the stream of a client that does not read; the status may have to wait behind what it has not read."""
+        """End the stream of a client; the status may have to wait behind what it has not read."""
         self._given_up += 1
-        text = f"client {session.client} reads too slowly: more than {SESSION_BYTES_MAX} bytes wait for it"
+        text = f"client {session.client} {session.reason}"
         logger.warning(text)
         try:
             async with asyncio.timeout(_ABORT_TIMEOUT_S):
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
-        except TimeoutError:
-            return
+        except grpc.aio.AbortError:
+            raise
+        except (TimeoutError, grpc.aio.BaseError):
+            return  # it cannot even be told

@@ -13,6 +13,7 @@ from wire_nodes import WireNode, free_addresses, peer_hello, until, wire_node
 
 from isochrone.errors import ConnectionLost, IsochroneError, Unavailable
 from isochrone.ids import GroupId, KeyspaceId, ZoneId
+from isochrone.wire import sessions_grpc
 from isochrone.wire.messages import PROTOCOL_VERSION
 from isochrone.wire.session import ClientHello, SessionMessage, WriteAnswer, WriteRequest, encode_session_frame
 from isochrone.wire.session_client_grpc import GrpcSessionConnection, connect
@@ -189,5 +190,52 @@ def test_connecting_to_a_stopped_process_can_be_given_up() -> None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await connect(address, HELLO, print, print)
+
+    asyncio.run(scenario())
+
+
+def test_whoever_asks_without_reading_the_answers_is_cut_off_within_one_message() -> None:
+    async def scenario() -> None:
+        async with (
+            wire_node(peer_hello("a"), {}, copies=8) as node,
+            grpc.aio.insecure_channel(node.address, options=CHANNEL_OPTIONS) as channel,
+        ):
+            call = channel.stream_stream(SESSION_METHOD)()
+            await call.write(encode_session_frame([HELLO]))
+            await call.write(encode_session_frame([request(number, bytes(100_000)) for number in range(150)]))
+            await until(lambda: node.server.counters()["sessions_given_up"] == 1)
+            assert node.sessions.closed_count == 1
+
+    asyncio.run(scenario())
+
+
+def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions_grpc, "SESSIONS_MAX", 2)
+
+    async def scenario() -> None:
+        async with wire_node(peer_hello("a"), {}) as node:
+            clients = [await Client().connect(node) for _ in range(2)]
+            with pytest.raises(Unavailable, match="2 sessions are open already"):
+                await Client().connect(node)
+            await clients[0].connection.close()
+            await until(lambda: node.server.counters()["sessions_open"] == 1)
+            late = await Client().connect(node)
+            for client in (clients[1], late):
+                await client.connection.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_is_left_behind_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions_grpc, "IDLE_TIMEOUT_S", 0.2)
+
+    async def scenario() -> None:
+        async with wire_node(peer_hello("a"), {}) as node:
+            silent = await Client().connect(node)
+            await until(lambda: len(silent.ends) == 1)
+            (end,) = silent.ends
+            assert isinstance(end, ConnectionLost) and "has said nothing for 0.2 s" in str(end)
+            assert node.server.counters()["sessions_open"] == 0
+            await silent.connection.close()
 
     asyncio.run(scenario())

@@ -10,6 +10,7 @@ from virtual_time import run_virtual
 from isochrone.client.client import Client
 from isochrone.ids import NodeId, ReplicaRole
 from isochrone.node.session_watches import BACKLOG_BYTES_MAX, SessionWatches
+from isochrone.node.turnstile import Turnstile
 from isochrone.node.watch_lines import Line, Lines
 from isochrone.regions.host import Host
 from isochrone.regions.watch_hub import WatchRequest
@@ -73,7 +74,7 @@ def watchers_of(host: Host) -> int:
 def test_watches_of_one_key_are_told_in_one_message() -> None:
     async def main(host: Host, client: Client) -> None:
         session = Session()
-        watches = SessionWatches(session)
+        watches = SessionWatches(session, Turnstile())
         for number in (1, 2):
             watches.create(host, create(number))
         watches.create(host, create(3, b"k/y"))
@@ -95,7 +96,7 @@ def test_watches_of_one_key_are_told_in_one_message() -> None:
 def test_who_comes_while_the_client_is_slow_is_not_told_what_was_before() -> None:
     async def main(host: Host, client: Client) -> None:
         session = Session()
-        watches = SessionWatches(session)
+        watches = SessionWatches(session, Turnstile())
         watches.create(host, create(1))
         session.backlog_bytes = BACKLOG_BYTES_MAX + 1
         await client.put("k/x", "a")
@@ -112,7 +113,7 @@ def test_who_comes_while_the_client_is_slow_is_not_told_what_was_before() -> Non
 def test_a_watch_that_starts_elsewhere_is_told_from_its_start(start: int, told: list[tuple[int, bytes]]) -> None:
     async def main(host: Host, client: Client) -> None:
         session = Session()
-        watches = SessionWatches(session)
+        watches = SessionWatches(session, Turnstile())
         await client.put("k/x", "a")
         await client.put("k/x", "b")
         watches.create(host, create(1))
@@ -129,7 +130,7 @@ def test_a_watch_that_starts_elsewhere_is_told_from_its_start(start: int, told: 
 def test_a_watch_that_ends_leaves_the_others() -> None:
     async def main(host: Host, client: Client) -> None:
         session = Session()
-        watches = SessionWatches(session)
+        watches = SessionWatches(session, Turnstile())
         for number in (1, 2, 3):
             watches.create(host, create(number))
         watches.cancel(WatchCancel(2))

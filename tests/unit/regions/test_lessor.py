@@ -10,6 +10,7 @@ from isochrone.errors import InvalidRequest, LeaseExists, LeaseNotFound
 from isochrone.ids import NS_PER_MS, Nanos, Term
 from isochrone.regions.lessor import CHECKPOINT_FIRST_NS, Lessor, Renewed
 from isochrone.regions.state.model import LeaseChange
+from isochrone.wire.commands import Command
 from isochrone.wire.kv import ALL, Put, Range
 from isochrone.wire.leases import (
     LeaseCheckpoint,
@@ -316,3 +317,12 @@ def test_the_first_checkpoint_of_an_office_comes_soon() -> None:
     first_ms = CHECKPOINT_FIRST_NS // NS_PER_MS
     assert leader.at(first_ms - 1) == []
     assert leader.at(first_ms) == [LeaseCheckpoint(LEASE, leader.term, TTL_MS - first_ms)]
+
+
+def test_a_lease_that_one_entry_grants_and_revokes_is_not_watched() -> None:
+    log = StateLog()
+    leader = Leader(log, 0)
+    results = log.apply(*[Command(0, 0, 0, each) for each in (LeaseGrant(LEASE, TTL_MS), LeaseRevoke(LEASE))])
+    assert not any(isinstance(result, Exception) for result in results)
+    assert leader.lessor.applied(log.last.lease_events, ns(0)) == []
+    assert leader.at(2 * TTL_MS) == [] and leader.lessor.remaining_ms(LEASE, ns(0)) == -1

@@ -354,6 +354,7 @@ def answer_wait(data: GroupData, query: LockWait) -> PackedResult | None:
     Raises `LockNotHeld` if it neither waits nor was granted. HAZARD: the lease may hold the lock all the same, by an
     earlier request and in a weaker mode: a conversion that has failed is not to be taken for that.
     """
+    data.keyspace_of(query.name)
     lock = data.locks.locks.get(query.name)
     waiting = lock.waiting_of(query.lease) if lock else None
     if waiting is not None and waiting.request == query.request:
@@ -367,6 +368,7 @@ def answer_wait(data: GroupData, query: LockWait) -> PackedResult | None:
 
 def answer_query(data: GroupData, query: LockQuery) -> PackedResult:
     """Holders by token, then those that wait, in order."""
+    data.keyspace_of(query.name)
     lock = data.locks.locks.get(query.name) or Lock()
     requests = sorted(lock.held.values(), key=lambda request: request.token) + lock.waiting
     size_bytes = sum(len(request.value) for request in requests)

@@ -14,12 +14,27 @@ _HUB = "tests/unit/regions/test_watch_hub.py::test_"
 _LOCKS = "tests/unit/regions/state/test_locks.py::test_"
 _LINES = "tests/unit/node/test_watch_lines.py::test_"
 _COMPACTION = "tests/unit/regions/test_compaction.py::test_"
+_SCOPE = "tests/properties/state/test_lock_scope.py::test_"
 _DEADLOCKS = "tests/unit/regions/state/test_deadlocks.py::test_"
 _SDK = "tests/unit/client/test_watches.py::test_"
 _SQL_FENCE = "tests/integration/client/test_fences_sqlite.py::test_the_gate_keeps_its_claims"
 _HOST = "tests/unit/regions/test_host_client_leases.py::test_"
 
 SERVICE_MUTANTS = (
+    Mutant(
+        name="a regional and a global lock of one name both exist",
+        file="regions/state/model.py",
+        old="        if place and key.startswith(self._prefixes[place - 1]):\n",
+        new="        if place:\n",
+        test=_SCOPE + "no_name_is_a_lock_of_two_owners",
+    ),
+    Mutant(
+        name="a topology may give a name to a regional and to a global keyspace",
+        file="topology/resolve.py",
+        old="section.prefix.startswith(other.prefix) or other.prefix.startswith(section.prefix)",
+        new="section.prefix == other.prefix",
+        test=_SCOPE + "no_name_is_a_lock_of_two_owners",
+    ),
     Mutant(
         name="a rule keeps a revision less than it says",
         file="regions/state/kv.py",

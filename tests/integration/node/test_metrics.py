@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import urllib.error
@@ -43,27 +44,27 @@ STEADY = {
 """Metrics that stay as they are, or were so again when they are read."""
 
 
-@pytest.fixture
-def stopped(tmp_path: Path) -> Iterator[Cluster]:
+def bootstrapped(directory: Path) -> Cluster:
     """Three nodes that warn of a lock after half a second, and were not started."""
-    done = isochrone("bootstrap", write_topology(tmp_path), "--out", tmp_path / "cluster", cwd=tmp_path)
+    done = isochrone("bootstrap", write_topology(directory), "--out", directory / "cluster", cwd=directory)
     assert done.returncode == 0, done.stderr
-    cluster = Cluster(tmp_path / "cluster")
+    cluster = Cluster(directory / "cluster")
     for node in NODES:
         plain = json.loads(cluster.config_file(node).read_text(encoding="utf-8"))
         text = json.dumps(plain | {"lock_warning_s": 0.5})
         cluster.config_file(node).write_text(text, encoding="utf-8")
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running cluster. The last test that uses it stops a node."""
+    cluster = bootstrapped(tmp_path_factory.mktemp("running"))
+    for node in NODES:
+        cluster.start(node)
+    eventually(lambda: cluster.leader(*NODES) is not None, "a leader that all know")
     yield cluster
     cluster.end()
-
-
-@pytest.fixture
-def cluster(stopped: Cluster) -> Cluster:
-    """The same, started."""
-    for node in NODES:
-        stopped.start(node)
-    eventually(lambda: stopped.leader(*NODES) is not None, "a leader that all know")
-    return stopped
 
 
 def setting(cluster: Cluster, node: str, name: str) -> Any:
@@ -97,7 +98,7 @@ async def contend(client: Client, other: Client, middle: Callable[[], None]) -> 
 
     Returns an old token.
     """
-    async with client.lock("us/lock") as lock:
+    async with client.lock("us/lock", value="worker 7") as lock:
         token = lock.token
         with pytest.raises(LockHeld):
             async with other.lock("us/lock", wait_s=0):
@@ -147,6 +148,7 @@ async def what_counts(cluster: Cluster, leader: str, middle: Callable[[], None])
         async with client.lock("us/lock") as lock:
             await client.execute("us/gate", fenced(b"us/gate", lock.name, lock.token))
             await client.execute("us/gate", fenced(b"us/gate", lock.name, old_token))
+        await client.put("us/large", bytes(500_000))
         await client.get("us/watched")
         await client.execute("us/", LeaseGrant(0, 1_000))
     await sessions(cluster.address(leader))
@@ -176,121 +178,6 @@ def revoke_unknown_lease(address: str) -> None:
         )
         with pytest.raises(grpc.RpcError):
             revoke(pb.LeaseRevokeRequest(ID=12345), timeout=10)
-
-
-def test_every_metric_tells_what_happened(cluster: Cluster) -> None:
-    first = cluster.leader(*NODES)
-    assert first is not None
-    before = scrape_all(cluster)
-    assert total(before[first], "isochrone_raft_is_leader") == 1
-    middle: dict[str, Samples] = {}
-    asyncio.run(what_counts(cluster, first, lambda: middle.update(scrape_all(cluster))))
-    moved = names_that_differ(before, middle)
-    eventually(lambda: total(scrape(cluster, first), "isochrone_lease_expiries_total") > 0, "the lease runs out")
-    after = scrape_all(cluster)
-    check_counts(after[first])
-    moved |= names_that_differ(before, after)
-
-    cluster.kill(first)
-    rest = [node for node in NODES if node != first]
-    eventually(lambda: cluster.leader(*rest) in rest, "another leader")
-    second = cluster.leader(*rest)
-    assert second is not None
-    check_election(scrape(cluster, second))
-    moved |= names_that_differ(after, scrape_all(cluster))
-    assert {metric.name for metric in CATALOGUE} - moved <= STEADY
-
-
-def names_that_differ(before: dict[str, Samples], after: dict[str, Samples]) -> set[str]:
-    """The metrics of which a value is another now, on a node that runs still."""
-    histograms = [metric.name for metric in CATALOGUE if metric.kind is Kind.HISTOGRAM]
-    counts = {f"{name}_count": name for name in histograms}
-    return {
-        counts.get(name, name)
-        for node in after
-        for (name, labels), value in after[node].items()
-        if value != before[node].get((name, labels), 0.0)
-    }
-
-
-def check_counts(leader: Samples) -> None:
-    """What `what_counts` did, as its leader counted it."""
-    expected = [
-        ("isochrone_lock_acquisition_seconds_count", {"waited": "no"}, 2),
-        ("isochrone_lock_acquisition_seconds_count", {"waited": "yes"}, 1),
-        ("isochrone_lock_waits_total", {"end": "granted"}, 1),
-        ("isochrone_lock_waits_total", {"end": "timed_out"}, 1),
-        ("isochrone_lock_token_rejections_total", {}, 1),
-        ("isochrone_lock_held_too_long_total", {}, 1),
-        ("isochrone_session_retries_total", {}, 1),
-        ("isochrone_session_expiries_total", {}, 1),
-        ("isochrone_lease_expiries_total", {}, 1),
-        ("isochrone_errors_total", {"api": "session", "error": "LockHeld"}, 1),
-        ("isochrone_errors_total", {"api": "session", "error": "SessionExpired"}, 1),
-        ("isochrone_errors_total", {"api": "etcd", "error": "LeaseNotFound"}, 1),
-    ]
-    found = [(name, labels, total(leader, name, **labels)) for name, labels, _ in expected]
-    assert found == expected
-    predicted = total(leader, "isochrone_lock_acquisition_predicted_seconds", client_region="us-east-1")
-    assert 0 < predicted < 0.01
-    assert total(leader, "isochrone_clock_uncertainty_seconds") == 0.005
-
-
-def check_election(leader: Samples) -> None:
-    """What the second leader tells of how it became one."""
-    assert total(leader, "isochrone_raft_is_leader") == total(leader, "isochrone_raft_elections_won_total") == 1
-    assert total(leader, "isochrone_raft_election_seconds_count") == 1
-    assert total(leader, "isochrone_raft_leader_changes_total") > 1
-
-
-def test_the_log_names_who_holds_a_lock_for_long(cluster: Cluster) -> None:
-    leader = cluster.leader(*NODES)
-    assert leader is not None
-
-    async def hold() -> None:
-        async with (
-            await Client.connect([cluster.address(leader)], region="us-east-1") as client,
-            client.lock("us/lock", value="worker 7") as lock,
-        ):
-            await asyncio.to_thread(eventually, is_warned, "a lock is held for too long")
-            held.append(f"by lease {lock.lease.identity} ('worker 7'), token {lock.token}; 0 wait for it")
-
-    def is_warned() -> bool:
-        return total(scrape(cluster, leader), "isochrone_lock_held_too_long") == 1
-
-    held: list[str] = []
-    asyncio.run(asyncio.wait_for(hold(), 30))
-    process = cluster.by_node[leader]
-    process.terminate()
-    _, log = process.communicate(timeout=30)
-    (warning, *_) = [line for line in log.splitlines() if "is held for" in line]
-    assert "lock 'us/lock' is held for " in warning and warning.endswith(held[0])
-
-
-def test_what_is_not_a_scrape_is_refused_or_cut_off(cluster: Cluster) -> None:
-    address = setting(cluster, NODES[0], "metrics_address")
-    for path, method, status in (("/", "GET", 404), ("/metrics", "POST", 405), ("/metricsx", "GET", 404)):
-        request = urllib.request.Request(f"http://{address}{path}", method=method)
-        with pytest.raises(urllib.error.HTTPError) as raised, urllib.request.urlopen(request, timeout=10):
-            pass
-        assert raised.value.code == status
-        raised.value.close()
-    assert asyncio.run(cut_off(address, b"x" * 20_000)) == b""
-    assert asyncio.run(cut_off(address, b"\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
-    assert scrape(cluster, NODES[0])
-
-
-async def cut_off(address: str, sent: bytes) -> bytes:
-    """What comes back for some bytes until the node closes the connection."""
-    host, _, port = address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(sent)
-    try:
-        return await asyncio.wait_for(reader.read(), 10)
-    except ConnectionError:
-        return b""
-    finally:
-        writer.close()
 
 
 PROGRAM = """
@@ -344,6 +231,91 @@ def test_a_program_with_a_meter_provider_exports_what_its_client_did(cluster: Cl
     assert told["isochrone_client_retries_total"] == [[region, 0]]
 
 
+def test_every_metric_tells_what_happened(cluster: Cluster) -> None:
+    first = cluster.leader(*NODES)
+    assert first is not None
+    before = scrape_all(cluster)
+    assert total(before[first], "isochrone_raft_is_leader") == 1
+    middle: dict[str, Samples] = {}
+    asyncio.run(what_counts(cluster, first, lambda: middle.update(scrape_all(cluster))))
+    moved = names_that_differ(before, middle)
+    eventually(lambda: total(scrape(cluster, first), "isochrone_lease_expiries_total") > 0, "the lease runs out")
+    after = scrape_all(cluster)
+    check_counts(before[first], after[first])
+    moved |= names_that_differ(before, after)
+
+    check_warning(stopped_log(cluster, first))
+    rest = [node for node in NODES if node != first]
+    eventually(lambda: cluster.leader(*rest) in rest, "another leader")
+    second = cluster.leader(*rest)
+    assert second is not None
+    check_election(scrape(cluster, second))
+    moved |= names_that_differ(after, scrape_all(cluster))
+    assert {metric.name for metric in CATALOGUE} - moved <= STEADY
+
+
+def names_that_differ(before: dict[str, Samples], after: dict[str, Samples]) -> set[str]:
+    """The metrics of which a value is another now, on a node that runs still."""
+    histograms = [metric.name for metric in CATALOGUE if metric.kind is Kind.HISTOGRAM]
+    counts = {f"{name}_count": name for name in histograms}
+    return {
+        counts.get(name, name)
+        for node in after
+        for (name, labels), value in after[node].items()
+        if value != before[node].get((name, labels), 0.0)
+    }
+
+
+def check_counts(before: Samples, leader: Samples) -> None:
+    """What `what_counts` did, as its leader counted it."""
+    expected = [
+        ("isochrone_lock_acquisition_seconds_count", {"waited": "no"}, 2),
+        ("isochrone_lock_acquisition_seconds_count", {"waited": "yes"}, 1),
+        ("isochrone_lock_waits_total", {"end": "granted"}, 1),
+        ("isochrone_lock_waits_total", {"end": "timed_out"}, 1),
+        ("isochrone_lock_token_rejections_total", {}, 1),
+        ("isochrone_lock_held_too_long_total", {}, 1),
+        ("isochrone_session_retries_total", {}, 1),
+        ("isochrone_session_expiries_total", {}, 1),
+        ("isochrone_lease_expiries_total", {}, 1),
+        ("isochrone_errors_total", {"api": "session", "error": "LockHeld"}, 1),
+        ("isochrone_errors_total", {"api": "session", "error": "SessionExpired"}, 1),
+        ("isochrone_errors_total", {"api": "etcd", "error": "LeaseNotFound"}, 1),
+    ]
+    found = [
+        (name, labels, total(leader, name, **labels) - total(before, name, **labels)) for name, labels, _ in expected
+    ]
+    assert found == expected
+    predicted = total(leader, "isochrone_lock_acquisition_predicted_seconds", client_region="us-east-1")
+    assert 0 < predicted < 0.01
+    assert total(leader, "isochrone_clock_uncertainty_seconds") == 0.005
+
+
+def stopped_log(cluster: Cluster, node: str) -> str:
+    """Stop a node; returns what it logged."""
+    process = cluster.by_node.pop(node)
+    cluster.running.remove(process)
+    process.terminate()
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 0, log
+    return log
+
+
+def check_warning(log: str) -> None:
+    """While the lock was held for three seconds, a warning came after half a second and whenever that had doubled."""
+    warnings = [line for line in log.splitlines() if "is held for" in line]
+    assert len(warnings) >= 2
+    holder = r"by lease \d+ \('worker 7'\), token \d+; 1 wait for it"
+    assert re.search(rf"lock 'us/lock' is held for [123] s {holder}$", warnings[-1]), warnings
+
+
+def check_election(leader: Samples) -> None:
+    """What the second leader tells of how it became one."""
+    assert total(leader, "isochrone_raft_is_leader") == total(leader, "isochrone_raft_elections_won_total") == 1
+    assert total(leader, "isochrone_raft_election_seconds_count") == 1
+    assert total(leader, "isochrone_raft_leader_changes_total") > 1
+
+
 class Collector(metrics_service_pb2_grpc.MetricsServiceServicer):
     """An OTLP collector that keeps what it is sent."""
 
@@ -357,9 +329,7 @@ class Collector(metrics_service_pb2_grpc.MetricsServiceServicer):
         return metrics_service_pb2.ExportMetricsServiceResponse()
 
 
-def test_a_node_pushes_its_metrics_where_the_environment_says(
-    stopped: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_pushes_its_metrics_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collector = Collector()
     server = grpc.server(futures.ThreadPoolExecutor(1))
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)
@@ -367,12 +337,14 @@ def test_a_node_pushes_its_metrics_where_the_environment_says(
     server.start()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
-    process = stopped.start(NODES[0])
-    eventually(lambda: len(collector.requests) >= 2, "two pushes")
-    server.stop(None).wait()
-    process.terminate()
-    _, log = process.communicate(timeout=30)
-    assert process.returncode == 0, log
+    cluster = bootstrapped(tmp_path)
+    try:
+        cluster.start(NODES[0])
+        eventually(lambda: len(collector.requests) >= 2, "two pushes")
+        server.stop(None).wait()
+        stopped_log(cluster, NODES[0])
+    finally:
+        cluster.end()
     (resource,) = collector.requests[-1].resource_metrics
     (scope,) = resource.scope_metrics
     names = {metric.name for metric in scope.metrics}

@@ -9,7 +9,7 @@ from etcd_cluster import free_ports
 from isochrone.errors import Unavailable
 from isochrone.node import metric_catalogue as metrics
 from isochrone.node.metric_readings import Reading
-from isochrone.node.metrics_os import CLIENTS_MAX, MetricsEndpoint
+from isochrone.node.metrics_os import CLIENTS_MAX, REQUEST_BYTES_MAX, MetricsEndpoint
 
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -49,6 +49,36 @@ def test_clients_that_say_nothing_keep_no_others_out_for_long() -> None:
         assert b'isochrone_store_size_bytes{node="n-1"} 4096.0\n' in text
         for _, writer in silent[1:]:
             writer.close()
+
+    with_endpoint(test)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"404 Not Found"),
+        (b"GET /metricsx HTTP/1.1\r\n\r\n", b"404 Not Found"),
+        (b"\r\n\r\n", b"404 Not Found"),
+        (b"\x00\xff\r\n\r\n", b"404 Not Found"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", b"405 Method Not Allowed"),
+        (b"GET /metrics?x=y HTTP/1.0\r\nAccept: */*\r\n\r\n", b"200 OK"),
+    ],
+)
+def test_what_is_not_a_scrape_is_refused(sent: bytes, status: bytes) -> None:
+    async def test(_: MetricsEndpoint, port: int) -> None:
+        assert (await ask(port, sent)).startswith(b"HTTP/1.1 " + status + b"\r\n")
+
+    with_endpoint(test)
+
+
+def test_a_request_without_an_end_is_cut_off() -> None:
+    async def test(_: MetricsEndpoint, port: int) -> None:
+        try:
+            answer = await ask(port, b"x" * (REQUEST_BYTES_MAX + 20_000))
+        except ConnectionError:
+            answer = b""
+        assert answer == b""
+        assert await ask(port, REQUEST)
 
     with_endpoint(test)
 

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Self, final
 
 from isochrone.client.answers import as_bytes, expect, shown
-from isochrone.client.leases import Lease
+from isochrone.client.leases import Lease, guarded
 from isochrone.client.views import RecipeClient, View, read_view, until
 from isochrone.errors import Indeterminate, InvalidRequest, LeaseNotFound, Rejected
 from isochrone.ids import Revision
@@ -126,6 +126,7 @@ class DoubleBarrier:
         async with AsyncExitStack() as stack:
             if self._owns_lease:
                 await stack.enter_async_context(self._lease)
+            stack.enter_context(guarded(self._lease))
             # Leases have ids of their own; one may carry several members.
             self._key = self._members + b"%d-%08x" % (self._lease.identity, self._rng.getrandbits(32))
             try:

@@ -17,13 +17,17 @@ ends with `LeaseLost`.
 
 **Renewals** are sent at a third of the time to live, and again after a while if they fail, until the deadline.
 
+**Other tasks** that hold something on the lease (locks of a session, say) are cancelled with the body, or when the body
+ends before them; they get `LeaseLost` from what they hold.
+
 HAZARD: the body is cancelled by the event loop. What blocks the loop, or goes on in other threads and processes, is not
 stopped; only a fencing token makes a resource refuse it.
 """
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol, Self, final
 
@@ -82,7 +86,7 @@ class LoopClock:
 
 
 @final
-class _Body:
+class Body:
     """The task that runs under a lease. It takes no further step once it is cancelled.
 
     As `asyncio.timeout`, but that it cancels at once, not in a later turn of the loop: a process that has stood still
@@ -92,7 +96,7 @@ class _Body:
     def __init__(self) -> None:
         task = asyncio.current_task()
         assert task is not None, "a lease is entered by a task"
-        self._task = task
+        self.task = task
         self._cancelling = task.cancelling()
         self._is_cancelled = False
         self._has_ended = False
@@ -101,14 +105,14 @@ class _Body:
         """Cancel it, unless it has ended or is cancelled already."""
         if not self._has_ended and not self._is_cancelled:
             self._is_cancelled = True
-            self._task.cancel()
+            self.task.cancel()
 
     def end(self, kind: type[BaseException] | None) -> bool:
         """It has ended, by an error of this kind if by any. Whether that was because of `cancel`, and nothing else."""
         self._has_ended = True
         if not self._is_cancelled:
             return False
-        return self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+        return self.task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
 
 
 @final
@@ -139,11 +143,14 @@ class Lease:
         self._loop = asyncio.get_running_loop()
         self._deadline = 0.0
         self._cancel_alarm: Callable[[], None] = _nothing
-        self._body: _Body | None = None
+        self._body: Body | None = None
+        self._guarded: dict[Body, None] = {}
+        """What other tasks do under the lease."""
         self._renewing: asyncio.Task[None] | None = None
         self._sent_at = 0.0
         self._is_gone = False
         """The group has said so."""
+        self._has_ended = False
         self.identity = 0
         """The lease's id in its group, once entered."""
         self.lost = asyncio.Event()
@@ -162,7 +169,7 @@ class Lease:
         granted = expect(LeaseGrantResult, (await self._caller.execute(self._key, LeaseGrant(0, ttl_ms))).result)
         self.identity = granted.lease
         self._extend(granted.ttl_ms)
-        self._body = _Body()
+        self._body = Body()
         self._renewing = self._loop.create_task(self._renew())
         return self
 
@@ -174,6 +181,9 @@ class Lease:
         self._cancel_alarm()
         late = not self.remaining_s
         told_to_end = self._body.end(kind)
+        self._has_ended = True
+        for body in self._guarded:
+            body.cancel()
         try:
             if told_to_end:
                 raise self._loss() from None
@@ -186,10 +196,45 @@ class Lease:
             if self.remaining_s:
                 await self._revoke()
         if error is None and self.lost.is_set():
-            raise self._loss()  # The body ended well all the same: it stood still, or kept its cancellation to itself.
+            # The body ended well all the same: it stood still, kept its cancellation to itself, or could not know.
+            raise self._loss()
         return None
 
+    def guard(self) -> "Body | None":
+        """Cancel the calling task, too, when the lease is lost or left, until `unguard`.
+
+        None if it is the task that has entered the lease, which is cancelled anyway.
+
+        Raises:
+            LeaseLost: the lease is lost or has been left already.
+            InvalidRequest: it was not entered.
+        """
+        if self._body is None:
+            raise InvalidRequest("the lease, or the session, is to be entered first")
+        if self._has_ended or self.lost.is_set():
+            raise self._loss()
+        body = Body()
+        if body.task is self._body.task:
+            return None
+        self._guarded[body] = None
+        return body
+
+    def unguard(self, body: "Body | None", kind: type[BaseException] | None) -> None:
+        """What `guard` has begun has ended, by an error of this kind if by any.
+
+        Raises:
+            LeaseLost: it was cancelled for that, or ended well although the lease is lost.
+        """
+        if body is None:
+            return
+        del self._guarded[body]
+        if body.end(kind) or (kind is None and (self._has_ended or self.lost.is_set())):
+            probe("client.other_task_lost_its_lease")
+            raise self._loss() from None
+
     def _loss(self) -> LeaseLost:
+        if self._has_ended and not self.lost.is_set():
+            return LeaseLost(f"lease {self.identity} was given up by the task that had entered it")
         if self._is_gone:
             return LeaseLost(f"lease {self.identity} was revoked, or has expired")
         since_s = self._clock() - self._sent_at
@@ -255,13 +300,31 @@ class Lease:
         LEASES_LOST.add(1)
         if self._body is not None:
             self._body.cancel()
+        for body in self._guarded:
+            body.cancel()
 
     async def _revoke(self) -> None:
         timeout_s = min(REVOKE_TIMEOUT_S, self.remaining_s)
         try:
             await self._caller.execute(self._key, LeaseRevoke(self.identity), timeout_s=timeout_s)
-        except (Rejected, Indeterminate, LeaseNotFound):
+        except LeaseNotFound:
+            probe("client.lease_was_gone_at_its_end")
+            self._is_gone = True
+            self.lost.set()
+        except (Rejected, Indeterminate):
             return  # It ends by itself.
+
+
+@contextmanager
+def guarded(lease: Lease) -> Iterator[None]:
+    """`Lease.guard` for a block. Raises what that and `Lease.unguard` raise."""
+    body = lease.guard()
+    try:
+        yield
+    except BaseException as error:
+        lease.unguard(body, type(error))
+        raise
+    lease.unguard(body, None)
 
 
 def _nothing() -> None:

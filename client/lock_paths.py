@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Self, final
 
 from isochrone.client.answers import shown
-from isochrone.client.leases import Lease
+from isochrone.client.leases import Body, Lease
 from isochrone.client.locks import Lock
 from isochrone.errors import InvalidRequest, LockHeld
 from isochrone.wire.locks import LockMode
@@ -62,7 +62,9 @@ class Levels:
             await _take_turn(level, name, left_s())
             try:
                 if level.lock is None:
-                    level.lock = await self._make(name, mode, left_s()).__aenter__()
+                    lock = self._make(name, mode, left_s())
+                    await lock.take()
+                    level.lock = lock
                 elif level.lock.mode not in (mode, LockMode.X):
                     await level.lock.convert(mode, wait_s=left_s())
             finally:
@@ -73,7 +75,7 @@ class Levels:
                 level.users -= 1
                 if not level.users and level.lock is not None:
                     lock, level.lock = level.lock, None
-                    await lock.__aexit__(None, None, None)
+                    await lock.give_up()
             if not level.users:
                 self._levels.pop(name, None)
 
@@ -100,6 +102,7 @@ class PathLock:
         self._mode = mode
         self._wait_s = wait_s
         self._stack = AsyncExitStack()
+        self._guard: Body | None = None
         self._lock: Lock | None = None
 
     @property
@@ -121,18 +124,27 @@ class PathLock:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._wait_s
         above = LockMode.IS if self._mode in (LockMode.IS, LockMode.S) else LockMode.IX
-        async with AsyncExitStack() as stack:
-            for name in self._names:
-                mode = self._mode if name == self._names[-1] else above
-                held = self._levels.held(name, mode, lambda: max(0.0, until - loop.time()))
-                self._lock = await stack.enter_async_context(held)
-            self._stack = stack.pop_all()
+        self._guard = self._lease.guard()
+        try:
+            async with AsyncExitStack() as stack:
+                for name in self._names:
+                    mode = self._mode if name == self._names[-1] else above
+                    held = self._levels.held(name, mode, lambda: max(0.0, until - loop.time()))
+                    self._lock = await stack.enter_async_context(held)
+                self._stack = stack.pop_all()
+        except BaseException as error:
+            self._lease.unguard(self._guard, type(error))
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, traceback)
+        try:
+            self._lease.unguard(self._guard, kind)
+        finally:
+            await self._stack.__aexit__(kind, error, traceback)
+        return None
 
 
 def _path(prefix: bytes, name: bytes) -> tuple[bytes, ...]:

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self, final
 
 from isochrone.client.answers import expect, shown
-from isochrone.client.leases import Caller, Lease, LeaseClock
+from isochrone.client.leases import Body, Caller, Lease, LeaseClock
 from isochrone.client.telemetry import LOCK_ACQUISITION, LOCK_HOLD
 from isochrone.errors import (
     DeadlineExceeded,
@@ -94,6 +94,7 @@ class Lock:
         self._lease = lease
         self._owns_lease = owns_lease
         self._mode = acquire.mode
+        self._guard: Body | None = None
         self._labels = {"region": region}
         self._held_since = 0.0
         self.token = 0
@@ -141,10 +142,22 @@ class Lock:
         self.token, self._mode = result.token, result.mode
 
     async def __aenter__(self) -> Self:
-        asked_at = self._clock()
         if self._owns_lease:
             await self._lease.__aenter__()
-        elif self.name in self._lease.lock_names:
+            await self.take()
+            return self
+        self._guard = self._lease.guard()
+        try:
+            await self.take()
+        except BaseException as error:
+            self._lease.unguard(self._guard, type(error))
+            raise
+        return self
+
+    async def take(self) -> None:
+        """As entering it; for what keeps it beyond one task, and cares itself for the loss of its lease."""
+        asked_at = self._clock()
+        if self.name in self._lease.lock_names:
             raise InvalidRequest(f"this lease holds or awaits lock {shown(self.name)} already; `convert` gives it more")
         self._lease.lock_names[self.name] = None
         wanted = self._request(self._mode, self._wait_s)
@@ -156,13 +169,12 @@ class Lock:
         self.token, self._mode = result.token, result.mode
         self._held_since = self._clock()
         LOCK_ACQUISITION.record(self._held_since - asked_at, self._labels)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        LOCK_HOLD.record(self._clock() - self._held_since, self._labels)
         if self._owns_lease:
+            LOCK_HOLD.record(self._clock() - self._held_since, self._labels)
             # The lease's end releases the lock, in one step and without a delay: it is the owner's wish.
             try:
                 return await self._lease.__aexit__(kind, error, traceback)
@@ -171,12 +183,21 @@ class Lock:
                     f"lock {shown(self.name)} with token {self.token} may be another's now: {lost}"
                 ) from lost
         try:
+            self._lease.unguard(self._guard, kind)
+        finally:
+            # Only now: before the guard's end, its cancellation would break this off.
+            await self.give_up()
+        return None
+
+    async def give_up(self) -> None:
+        """Release what `take` has taken."""
+        LOCK_HOLD.record(self._clock() - self._held_since, self._labels)
+        try:
             if not self._lease.lost.is_set():
                 # Whatever its token: the lease holds the name once, and a conversion may have ended unheard.
                 await self._settle(LockRelease(self.name, self._lease.identity))
         finally:
             del self._lease.lock_names[self.name]
-        return None
 
     def _request(self, mode: LockMode, wait_s: float) -> LockAcquire:
         wanted = self._acquire
@@ -198,7 +219,7 @@ class Lock:
             await self._lease.__aexit__(type(error), error, error.__traceback__)
             return
         try:
-            if not isinstance(error, Deadlock | LockHeld):
+            if not isinstance(error, Deadlock | LockHeld) and not self._lease.lost.is_set():
                 withdrawn = await self._settle(LockWithdraw(self.name, wanted.lease, wanted.request))
                 if withdrawn is not None and withdrawn.end is LockEnd.GRANTED:
                     probe("client.granted_while_it_withdrew")

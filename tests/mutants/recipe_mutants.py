@@ -108,10 +108,17 @@ RECIPE_MUTANTS = (
         test=_DEADLINES + "a_body_that_keeps_its_cancellation_to_itself_within_the_grace_is_told_so_afterwards",
     ),
     Mutant(
+        name="other tasks go on when their session is lost",
+        file=LEASES,
+        old="            self._body.cancel()\n        for body in self._guarded:\n            body.cancel()\n",
+        new="            self._body.cancel()\n",
+        test=_PATHS + "other_tasks_of_a_session_are_told_of_its_loss_and_of_its_end",
+    ),
+    Mutant(
         name="a body that stood still goes on by its own timers first",
         file=LEASES,
-        old="            self._task.cancel()\n",
-        new="            asyncio.get_running_loop().call_soon(self._task.cancel)\n",
+        old="            self.task.cancel()\n",
+        new="            asyncio.get_running_loop().call_soon(self.task.cancel)\n",
         test=_DEADLINES + "a_body_takes_no_further_step_after_its_process_stood_still",
     ),
 )

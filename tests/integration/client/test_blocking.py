@@ -1,17 +1,20 @@
 """The blocking client: calls from threads, what is held while a block lasts, and how its loss is told."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import pytest
 from host_cluster import HostCluster
 
-from isochrone.client import Client, WatchEvent
+from isochrone.client import Client, MembersView, WatchEvent
 from isochrone.client.blocking_os import BlockingClient
 from isochrone.errors import InvalidRequest, LeaseLost, LockHeld
 from isochrone.ids import ReplicaRole
 from isochrone.wire.leases import LeaseRevoke
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -65,6 +68,38 @@ def test_threads_call_hold_and_watch() -> None:
             client.hold(lambda sdk: sdk.lock("k/lock", wait_s=0)).__enter__()
     with pytest.raises(InvalidRequest):
         client.run(lambda sdk: sdk.get("k/a"))
+
+
+def test_recipes_paths_and_sessions_are_held_by_threads() -> None:
+    with blocking_client() as client:
+        work = client.run(_made(lambda sdk: sdk.recipes.work_queue("k/w")))
+        client.run(lambda sdk: work.put("one"))
+        with client.hold(lambda sdk: work.claim(wait_s=5)) as claim:
+            assert claim.held.value == b"one"
+        assert client.run(lambda sdk: work.count()) == 0
+        queue = client.run(_made(lambda sdk: sdk.recipes.queue("k/q")))
+        client.run(lambda sdk: queue.put("two"))
+        taken = client.run(lambda sdk: queue.take(wait_s=5))
+        assert taken is not None and taken.value == b"two"
+        with client.hold(lambda sdk: sdk.recipes.membership("k/m").join("me")) as member:
+            client.run(lambda sdk: member.held.proclaim("here"))
+            views = client.iterate(lambda sdk: sdk.recipes.membership("k/m").views())
+            view = next(views)
+            assert isinstance(view, MembersView) and [each.value for each in view.members] == [b"here"]
+            views.close()
+        with (
+            client.hold(lambda sdk: sdk.recipes.double_barrier("k/b", 1)),
+            client.hold(lambda sdk: sdk.session("k/")) as s,
+            client.hold(lambda sdk: s.held.lock_path("k/db/t")) as path,
+        ):
+            path.check()
+
+
+def _made(make: Callable[[Client], T]) -> Callable[[Client], Coroutine[Any, Any, T]]:
+    async def there(sdk: Client) -> T:
+        return make(sdk)
+
+    return there
 
 
 def test_the_loss_of_what_is_held_is_told_by_event_by_check_and_at_the_end() -> None:

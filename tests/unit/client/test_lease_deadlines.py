@@ -40,11 +40,15 @@ class Group:
         """Time from the question for a lease until its answer."""
         self.asked_at: list[float] = []
         self.revoked_at: float | None = None
+        self.is_revoked = False
+        """By somebody else."""
         self.ends_at = 0.0
         """When the group may end the lease: it counts from the arrival of the question."""
 
     async def execute(self, key: bytes | str, operation: Operation, *, timeout_s: float | None = None) -> Executed:
         if isinstance(operation, LeaseRevoke):
+            if self.is_revoked:
+                raise LeaseNotFound("requested lease not found")
             self.revoked_at = now()
             revoked = LeaseRevokeResult(REVISION, TIMESTAMP)
             return Executed(result=revoked, group=GROUP, replica=NODE, session=1, sequence=2)
@@ -323,5 +327,26 @@ def test_a_body_takes_no_further_step_after_its_process_stood_still() -> None:
         with pytest.raises(LeaseLost):
             await hold()
         assert max(steps) < 4.25
+
+    run_virtual(main())
+
+
+def test_a_lease_that_was_gone_when_its_body_ended_was_lost() -> None:
+    """Somebody revoked it, and no renewal has told yet."""
+
+    async def main() -> None:
+        group = Group(lambda _: 0.01)
+        group.is_revoked = True
+        lease = lease_of(group)
+
+        async def hold() -> None:
+            async with lease:
+                await asyncio.sleep(1)
+
+        with pytest.raises(LeaseLost, match="was revoked"):
+            await hold()
+        with pytest.raises(ZeroDivisionError):
+            async with lease_of(group):
+                raise ZeroDivisionError
 
     run_virtual(main())

@@ -303,13 +303,15 @@ def test_locks_on_one_lease_are_given_up_one_by_one() -> None:
 def test_what_is_granted_while_its_asker_gives_up_is_given_up_too() -> None:
     async def test(_: HostCluster, first: Client, second: Client) -> None:
         async with first.lease("k/") as lease:
-            async with second.lock("k/a") as held:
-                waiting = asyncio.create_task(first.lock("k/a", lease=lease).__aenter__())
-                await asyncio.sleep(1)
-                releasing = asyncio.create_task(second.leases.revoke("k/", held.lease.identity))
-                await asyncio.sleep(0.001)
-                waiting.cancel()  # The release is on its way, and comes before this.
-                await releasing
+            held = await second.lock("k/a").__aenter__()
+            waiting = asyncio.create_task(first.lock("k/a", lease=lease).__aenter__())
+            await asyncio.sleep(1)
+            releasing = asyncio.create_task(second.leases.revoke("k/", held.lease.identity))
+            await asyncio.sleep(0.001)
+            waiting.cancel()  # The release is on its way, and comes before this.
+            await releasing
+            with pytest.raises(LeaseLost):
+                await held.__aexit__(None, None, None)
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             async with second.lock("k/a", wait_s=0):

@@ -3,12 +3,13 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from host_cluster import HostCluster
 from virtual_time import run_virtual
 
-from isochrone.client import FOREVER, Client, LockMode
+from isochrone.client import FOREVER, Client, HeldSession, LockMode
 from isochrone.errors import Deadlock, InvalidRequest, LeaseLost, LockHeld, LockOrder
 from isochrone.ids import ReplicaRole
 from isochrone.wire.locks import LockQuery, LockQueryResult
@@ -190,5 +191,67 @@ def test_a_path_is_waited_for_no_longer_than_wanted_and_lost_with_its_session() 
         with pytest.raises(LeaseLost):
             await holding
         cluster.heal()
+
+    with_clients(test)
+
+
+def test_other_tasks_of_a_session_are_told_of_its_loss_and_of_its_end() -> None:
+    async def test(cluster: HostCluster, first: Client, second: Client) -> None:
+        ended_at: dict[str, float] = {}
+
+        async def hold(name: str, held: AbstractAsyncContextManager[object]) -> None:
+            try:
+                async with held:
+                    await asyncio.sleep(1000)
+            finally:
+                ended_at[name] = now()
+
+        def start(session: HeldSession) -> list[asyncio.Task[None]]:
+            return [
+                asyncio.create_task(hold("lock", session.lock("k/lock"))),
+                asyncio.create_task(hold("path", session.lock_path("k/db/t"))),
+                asyncio.create_task(hold("same path", session.lock_path("k/db/u"))),
+                asyncio.create_task(hold("leader", session.election("k/leader", "me"))),
+                asyncio.create_task(hold("waiting", session.lock("k/taken", wait_s=FOREVER))),
+                asyncio.create_task(
+                    hold("barrier", first.recipes.double_barrier("k/b", 2, lease=session.lease, wait_s=FOREVER))
+                ),
+            ]
+
+        async with second.lock("k/taken"):
+            tasks: list[asyncio.Task[None]] = []
+
+            async def lose() -> None:
+                async with first.session("k/", ttl_s=4) as session:
+                    tasks.extend(start(session))
+                    await asyncio.sleep(5)
+                    assert not ended_at
+                    cluster.cut |= {pair for node in "abc" for pair in (("client-0", node), (node, "client-0"))}
+                    await asyncio.sleep(1000)
+
+            with pytest.raises(LeaseLost):
+                await lose()
+            lost_at = now()
+            assert {type(each) for each in await asyncio.gather(*tasks, return_exceptions=True)} == {LeaseLost}
+            assert len(ended_at) == 6 and max(ended_at.values()) - lost_at < 0.1, "at once, without asking anybody"
+            cluster.heal()
+            await asyncio.sleep(1)
+            ended_at.clear()
+            async with first.session("k/", ttl_s=4) as session:
+                tasks = start(session)
+                await asyncio.sleep(5)
+                assert not ended_at
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(each) for each in ends} == {LeaseLost} and "given up" in str(ends[0])
+            with pytest.raises(LeaseLost):
+                await session.lock("k/lock").__aenter__()
+            with pytest.raises(InvalidRequest, match="entered first"):
+                await first.session("k/").lock("k/lock").__aenter__()
+            async with (
+                second.lock("k/lock", wait_s=0),
+                second.session("k/") as other,
+                other.lock_path("k/db", wait_s=0),
+            ):
+                pass
 
     with_clients(test)

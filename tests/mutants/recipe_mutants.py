@@ -96,8 +96,8 @@ RECIPE_MUTANTS = (
     Mutant(
         name="a lease takes a name twice",
         file=LOCKS,
-        old="elif self.name in self._lease.lock_names:",
-        new="elif False:",
+        old="if self.name in self._lease.lock_names:",
+        new="if False:",
         test=_PATHS + "a_lock_is_converted_to_a_stronger_mode_before_others_that_wait",
     ),
     Mutant(

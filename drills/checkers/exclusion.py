@@ -8,7 +8,8 @@ lock, in the order in which it came. What must hold:
 3. the resource accepts no smaller token after a larger one. So the intervals in which it sees holders do not overlap;
 4. the resource refuses nothing else: it takes what no larger token has forbidden;
 5. where clocks keep their bound: no two holders whose modes exclude each other are sure of the lock at one time.
-   HAZARD: a clock beyond its bound breaks this rule and no other; only the tokens protect the resource then.
+   HAZARD: a clock beyond its bound breaks this rule and no other; only the tokens protect the resource then;
+6. where a lock-delay is longer than clocks can be wrong over a time to live, rule 5 holds for whoever asked for one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +39,8 @@ class Hold:
     """When it knew of the grant."""
     sure_until_ns: int
     """Until then, at least, it was sure to hold the lock, by its own clock, and used it."""
+    delayed: bool = False
+    """It asked for a lock-delay, should it be lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +83,16 @@ class ExclusionResult:
 
 
 def check_exclusion(
-    holds: Iterable[Hold], writes: Sequence[GuardedWrite], *, clocks_keep_bound: bool
+    holds: Iterable[Hold], writes: Sequence[GuardedWrite], *, clocks_keep_bound: bool, delays_suffice: bool = True
 ) -> ExclusionResult:
-    """Judge what holders knew and what the resource saw; `writes` are in the order in which they reached it."""
+    """Judge what holders knew and what the resource saw; `writes` are in the order in which they reached it.
+
+    Args:
+        holds: of all locks.
+        writes: to all resources.
+        clocks_keep_bound: rule 5 holds.
+        delays_suffice: rule 6 holds.
+    """
     by_lock: dict[str, list[Hold]] = {}
     for hold in holds:
         by_lock.setdefault(hold.lock, []).append(hold)
@@ -93,8 +103,8 @@ def check_exclusion(
         handovers += sum(a.holder != b.holder for a, b in pairwise(each))
         broken += _shared_tokens(each)
         broken += _tokens_against_time(each)
-        if clocks_keep_bound:
-            broken += _overlaps(each)
+        if clocks_keep_bound or delays_suffice:
+            broken += _overlaps(each, of_delayed_only=not clocks_keep_bound)
     broken += _resource_faults(writes)
     refused = sum(not write.accepted for write in writes)
     return ExclusionResult(sum(map(len, by_lock.values())), handovers, refused, tuple(broken))
@@ -119,11 +129,13 @@ def _tokens_against_time(by_token: Sequence[Hold]) -> Iterator[str]:
             earliest = hold
 
 
-def _overlaps(holds: Iterable[Hold]) -> Iterator[str]:
+def _overlaps(holds: Iterable[Hold], *, of_delayed_only: bool) -> Iterator[str]:
     live: list[Hold] = []
     for hold in sorted(holds, key=lambda hold: (hold.granted_ns, hold.token)):
         live = [other for other in live if other.sure_until_ns > hold.granted_ns]
         for other in live:
+            if of_delayed_only and not other.delayed:
+                continue
             if (other.holder, other.lease) != (hold.holder, hold.lease) and excludes(other.mode, hold.mode):
                 over_ms = (min(other.sure_until_ns, hold.sure_until_ns) - hold.granted_ns) / 1e6
                 yield (

@@ -34,6 +34,9 @@ ELECTIONS_SHARE = 0.5
 GAP_S = 0.2
 """Mean time between two locks of a contender."""
 TTLS_S = (1.0, 1.5, 3.0)
+DELAYS_S = (0.0, 0.0, 0.5)
+DELAYS_SUFFICE_RATE = 0.1
+"""These lock-delays are longer than clocks which are so much (as a share) too fast are wrong over a time to live."""
 SEVERAL_SHARE = 0.4
 """So often a contender takes several locks at a time."""
 OWN_LEASE_SHARE = 0.2
@@ -113,19 +116,19 @@ class Contender:
         keyspace = rng.choice(list(self._keyspaces)) if lease is None else next(iter(self._keyspaces))
         announce = rng.random() < ELECTIONS_SHARE
         name = election(keyspace) if announce else rng.choice(lone_locks(keyspace))
-        asked_ns, ttl_s = self.holder.now_ns(), rng.choice(TTLS_S)
+        asked_ns, ttl_s, delay_s = self.holder.now_ns(), rng.choice(TTLS_S), rng.choice(DELAYS_S)
         lock = client.lock(
             name,
             ttl_s=ttl_s,
             lease=lease,
             wait_s=rng.choice((0.0, 1.0, 4.0)),
-            delay_s=rng.choice((0.0, 0.0, 0.5)),
+            delay_s=delay_s,
             announce=announce,
             value=self.name,
         )
         async with asyncio.timeout(rng.choice((None, None, None, 0.3, 2.0))):
             async with lock:
-                grant = self.holder.granted(lock, name, asked_ns)
+                grant = self.holder.granted(lock, name, asked_ns, delayed=delay_s > 0)
                 try:
                     await self.holder.use(client)
                 finally:
@@ -143,16 +146,16 @@ class Contender:
             return
         rng, asked_ns, (want, *rest) = self._rng, self.holder.now_ns(), plan
         wait_s = rng.choice((FOREVER, FOREVER, 1.0, 4.0))
-        delay_s = rng.choice((0.0, 0.0, 0.5))
+        delay_s = rng.choice(DELAYS_S)
         lock = session.lock(want.name, mode=want.mode, wait_s=wait_s, delay_s=delay_s, hierarchical=want.hierarchical)
         async with lock:
-            grant = self.holder.granted(lock, want.name, asked_ns)
+            grant = self.holder.granted(lock, want.name, asked_ns, delayed=delay_s > 0)
             try:
                 await asyncio.sleep(rng.choice((0.1, 0.5, 1.0)))
                 if want.then is not None:
                     asked_ns = self.holder.now_ns()
                     await lock.convert(want.then, wait_s=wait_s)
-                    self.holder.granted(lock, want.name, asked_ns)
+                    self.holder.granted(lock, want.name, asked_ns, delayed=delay_s > 0)
                 await self._take_next(client, session, tuple(rest))
             finally:
                 self.holder.given_up(grant)

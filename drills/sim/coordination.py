@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from isochrone.client import Client
 from isochrone.client.leases import CLOCK_RATE_MAX
 from isochrone.drills.checkers.elections import check_elections
-from isochrone.drills.checkers.exclusion import GuardedWrite, check_exclusion
+from isochrone.drills.checkers.exclusion import ExclusionResult, GuardedWrite, check_exclusion
 from isochrone.drills.checkers.lease_expiry import LeaseStory, check_lease_expiry
 from isochrone.drills.checkers.lock_table import check_lock_tables
 from isochrone.drills.checkers.queues import check_queues
 from isochrone.drills.checkers.watch_order import WatchStory, check_watches
 from isochrone.drills.guarded import Resource, data_of, writes_to_the_store
 from isochrone.drills.sim.committed import Committed
-from isochrone.drills.sim.contenders import Contender, GroupConnector
+from isochrone.drills.sim.contenders import DELAYS_SUFFICE_RATE, Contender, GroupConnector
 from isochrone.drills.sim.followers import Follower
 from isochrone.drills.sim.lock_plans import election, lock_names
 from isochrone.drills.sim.loop import SimLoop
@@ -155,20 +155,28 @@ class Coordination:
 
     def checks(self, schedule: Schedule) -> list[Check]:
         """What may be said of the run."""
-        rate_max = max((abs(each.amount) for each in schedule if each.kind is FaultKind.CLOCK_RATE), default=0.0) / 1e6
         return [
-            guarded("lock exclusion", lambda: self._exclusion(rate_max)),
+            guarded("lock exclusion", lambda: self.exclusion(schedule).as_check()),
             guarded("lock table", self._lock_tables),
             guarded("elections", self._elections),
             guarded("queues", self._queues),
-            guarded("lease expiry", lambda: self._lease_expiry(rate_max)),
+            guarded("lease expiry", lambda: self._lease_expiry(_rate_max(schedule))),
             guarded("watches", self._watches),
         ]
 
-    def _exclusion(self, rate_max: float) -> Check:
+    def exclusion(self, schedule: Schedule) -> ExclusionResult:
+        """Whether locks excluded each other, as far as the schedule left clocks in their bound."""
+        rate_max = _rate_max(schedule)
         holds = [hold for contender in self._contenders for hold in contender.holder.holds]
         writes = self.resource.writes + self._writes_to_the_store()
-        return check_exclusion(holds, writes, clocks_keep_bound=rate_max <= CLOCK_RATE_MAX).as_check()
+        # A lock-delay is measured by timestamps, which jump with the wall clock of the leader.
+        stepped = any(fault.kind is FaultKind.CLOCK_STEP for fault in schedule)
+        return check_exclusion(
+            holds,
+            writes,
+            clocks_keep_bound=rate_max <= CLOCK_RATE_MAX,
+            delays_suffice=rate_max <= DELAYS_SUFFICE_RATE and not stepped,
+        )
 
     def _lock_tables(self) -> Check:
         truth = self._truth
@@ -225,3 +233,8 @@ class Coordination:
         return check_watches(
             stories, {group: self._truth.written(group) for group in self._keyspaces.values()}
         ).as_check()
+
+
+def _rate_max(schedule: Schedule) -> float:
+    """By so much (as a share) a node's clock ran wrong."""
+    return max((abs(fault.amount) for fault in schedule if fault.kind is FaultKind.CLOCK_RATE), default=0.0) / 1e6

@@ -39,6 +39,7 @@ class Grant:
     granted_ns: int
     sure_ns: int
     """Until then its holder was sure of it, when he looked last."""
+    delayed: bool
 
 
 @final
@@ -71,9 +72,10 @@ class Holder:
         """True time, in nanoseconds."""
         return round(self._loop.now_s * NS_PER_S)
 
-    def granted(self, lock: Lock, name: str, asked_ns: int) -> Grant:
+    def granted(self, lock: Lock, name: str, asked_ns: int, *, delayed: bool) -> Grant:
         """A lock was granted, or converted, to a question of `asked_ns`. Ends with `given_up`."""
-        grant = Grant(lock, name, lock.mode, lock.token, asked_ns, self.now_ns(), self.now_ns())
+        now_ns = self.now_ns()
+        grant = Grant(lock, name, lock.mode, lock.token, asked_ns, now_ns, now_ns, delayed)
         self._grants.append(grant)
         return grant
 
@@ -93,6 +95,7 @@ class Holder:
                     asked_ns=each.asked_ns,
                     granted_ns=each.granted_ns,
                     sure_until_ns=sure_ns,
+                    delayed=each.delayed,
                 )
             )
 

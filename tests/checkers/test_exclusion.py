@@ -120,3 +120,11 @@ def test_a_lease_may_hold_in_two_modes_and_find_its_own_grant_again() -> None:
     weaker, converted = hold("a", 1, 0, 10, 90, mode=LockMode.S), hold("a", 2, 20, 30, 80)
     holds = [replace(weaker, lease=7), replace(converted, lease=7), replace(converted, lease=7, asked_ns=85)]
     assert check_exclusion([*holds, hold("b", 3, 0, 95, 96)], [], clocks_keep_bound=True).verdict is Verdict.TRUE
+
+
+def test_a_lock_delay_that_is_long_enough_keeps_holders_apart_whatever_clocks_do() -> None:
+    holds = [hold("a", 1, 0, 10, 50), hold("b", 2, 0, 20, 70)]
+    delayed = [replace(holds[0], delayed=True), holds[1]]
+    assert check_exclusion(holds, [], clocks_keep_bound=False).verdict is Verdict.TRUE
+    assert check_exclusion(delayed, [], clocks_keep_bound=False).verdict is Verdict.FALSE
+    assert check_exclusion(delayed, [], clocks_keep_bound=False, delays_suffice=False).verdict is Verdict.TRUE

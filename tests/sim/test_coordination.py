@@ -105,6 +105,22 @@ def test_leaders_whose_disks_hang_and_who_wake_after_they_lost_their_office_end_
         assert checks["lease expiry"].verdict is Verdict.TRUE
 
 
+def test_clocks_beyond_their_bound_part_holders_only_with_a_lock_delay() -> None:
+    """L7: the leader's clock is a tenth too fast, so leases end before their holders think; tokens hold all the same."""
+    fast = tuple(Fault(0, 20_000, FaultKind.CLOCK_RATE, (f"us-east-1{zone}-1",), 100_000.0) for zone in "abc")
+    bound_broken = 0
+    for seed in range(3):
+        drawn = draw_case(seed, Mode.LITE).options
+        options = SimOptions(
+            seed=seed, mode=Mode.LITE, topology=drawn.topology, duration_ms=20_000, rate_per_s=2.0, coordination=True
+        )
+        worlds: list[World] = []
+        result = run_case(options, fast, worlds.append)
+        assert result.verdict is SimVerdict.HOLDS, f"seed {seed}: {result.reason}"
+        bound_broken += bool(worlds[0].coordination.exclusion(()).broken)
+    assert bound_broken, "somebody without a lock-delay was still sure when another was granted"
+
+
 def test_watchers_hold_with_limits_so_small_that_everybody_falls_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, limits in (
         (watch_hub, {"PENDING_EVENTS_MAX": 3, "SCAN_RECORDS_MAX": 5, "BATCH_BYTES_MAX": 120}),

@@ -118,7 +118,7 @@ def sdk_measures(
         return lambda in_flight: runner.run(sdk_locks(addresses, in_flight, seconds, pids, contended=contended))
 
     def stale(client: Client) -> Callable[[], Awaitable[object]]:
-        return partial(client.kv.range, KEY, stale=True)
+        return partial(client.kv.range_nearest, KEY)
 
     write = calls(lambda client: partial(client.put, KEY, VALUE))
     return {

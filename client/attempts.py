@@ -173,7 +173,7 @@ class Call:
         if node is None:
             return None
         is_latest = self._target == refusal.request
-        error = self._error(refusal)
+        error = told_error(self.group, refusal)
         certain = isinstance(error, Rejected | InvalidRequest)
         if isinstance(error, SessionExpired) and self.settled:
             return SessionRefused(str(error))
@@ -207,14 +207,6 @@ class Call:
     def _may_ask(self, node: NodeId, ready: Callable[[NodeId], bool]) -> bool:
         return node not in self._refused_by and ready(node)
 
-    def _error(self, refusal: Refusal) -> IsochroneError:
-        cls = _ERROR_BY_NAME.get(refusal.error)
-        if cls is NotLeader:
-            return NotLeader(self.group, refusal.leader)
-        if cls is None or cls is IsochroneError:
-            return Indeterminate(f"{refusal.node} answered with an unknown error {refusal.error!r}: {refusal.text}")
-        return cls(f"{refusal.text} (from {refusal.node})")
-
     def _out_of_time(self) -> IsochroneError:
         error: IsochroneError
         if self._sent == 0:
@@ -228,3 +220,13 @@ class Call:
             error = DeadlineExceeded(f"no answer from group {self.group} in the time given; {self._sent} attempts sent")
         error.__cause__ = self._last_refusal
         return error
+
+
+def told_error(group: GroupId, refusal: Refusal) -> IsochroneError:
+    """The error that a node of a group told."""
+    cls = _ERROR_BY_NAME.get(refusal.error)
+    if cls is NotLeader:
+        return NotLeader(group, refusal.leader)
+    if cls is None or cls is IsochroneError:
+        return Indeterminate(f"{refusal.node} answered with an unknown error {refusal.error!r}: {refusal.text}")
+    return cls(f"{refusal.text} (from {refusal.node})")

@@ -33,6 +33,7 @@ from isochrone.client.lease_calls import Leases
 from isochrone.client.leases import Lease, LeaseClock, LoopClock
 from isochrone.client.listing import list_all
 from isochrone.client.locks import Lock
+from isochrone.client.reads import Reads
 from isochrone.client.recipes import Recipes
 from isochrone.client.results import Executed, Provenance, Queried, ReadResult, Statistics, WriteResult
 from isochrone.client.routing import Route
@@ -67,7 +68,7 @@ from isochrone.wire.kv import (
 )
 from isochrone.wire.locks import LockAcquire, LockMode
 from isochrone.wire.messages import PROTOCOL_VERSION
-from isochrone.wire.session import AppliedAnswer, AppliedRead, ClientHello, ReadRequest, WatchCreate
+from isochrone.wire.session import Answer, ClientHello, ReadRequest, WatchCreate
 
 if TYPE_CHECKING:
     from isochrone.wire.shaper_os import Shaper
@@ -93,6 +94,7 @@ class Client:
         self._rng = rng
         self._loop = asyncio.get_running_loop()
         self._writers: dict[KeyspaceId, Writer] = {}
+        self._reads = Reads(dispatcher)
         self._closed = False
         self.kv = Kv(self)
         """Ranges, transactions, increments: all that can be done to keys."""
@@ -240,10 +242,13 @@ class Client:
         A `LockWait` lasts as long as the wait, at most until the deadline.
         """
         check_query(query)
-        deadline = self._deadline(timeout_s)
         route = self._dispatcher.route(as_bytes(key))
+        if isinstance(query, Range):
+            found = await self._reads.ask(route, encode_query(query), self._timeout(timeout_s), applied=False)
+            return Queried(result=decode_result(found.payload), group=route.group, replica=found.replica)
+        deadline = self._deadline(timeout_s)
         make = partial(_read_request, route.group, route.keyspace, encode_query(query))
-        answer = await self._dispatcher.execute(route.group, deadline, make)
+        answer = await self._dispatcher.execute(route.group, deadline, make, Answer)
         return Queried(result=decode_result(answer.payload), group=route.group, replica=answer.node)
 
     async def query_nearest(self, key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
@@ -254,20 +259,14 @@ class Client:
         `age_s` tells how old at most, where that can be known.
         """
         check_query(query)
-        deadline = self._deadline(timeout_s)
         route = self._dispatcher.route(as_bytes(key))
-        make = partial(_applied_read, route.group, route.keyspace, encode_query(query))
-        began = self._loop.time()
-        answer = await self._dispatcher.execute(route.group, deadline, make, anywhere=True)
-        age_s = None
-        if isinstance(answer, AppliedAnswer) and answer.age_ms is not None:
-            age_s = answer.age_ms / 1000 + self._loop.time() - began  # It has grown older on its way.
+        found = await self._reads.ask(route, encode_query(query), self._timeout(timeout_s), applied=True)
         return Queried(
-            result=decode_result(answer.payload),
+            result=decode_result(found.payload),
             group=route.group,
-            replica=answer.node,
+            replica=found.replica,
             provenance=Provenance.STALE,
-            age_s=age_s,
+            age_s=found.age_s,
         )
 
     def lease(self, key: bytes | str, *, ttl_s: float = LOCK_TTL_S, grace_s: float = 0.0) -> Lease:
@@ -466,12 +465,15 @@ class Client:
         return writer
 
     def _deadline(self, timeout_s: float | None) -> float:
+        return self._loop.time() + self._timeout(timeout_s)
+
+    def _timeout(self, timeout_s: float | None) -> float:
         if self._closed:
             raise InvalidRequest("the client is closed")
         if timeout_s is None:
-            timeout_s = self._timeout_s
+            return self._timeout_s
         _check_timeout(timeout_s)
-        return self._loop.time() + timeout_s
+        return timeout_s
 
 
 def _outcome(result: Result) -> tuple[bool, bytes | None]:
@@ -487,10 +489,6 @@ def _outcome(result: Result) -> tuple[bool, bytes | None]:
             return succeeded, None
         case _:
             return True, None
-
-
-def _applied_read(group: GroupId, keyspace: KeyspaceId, query: bytes, request: int, timeout_ms: int) -> AppliedRead:
-    return AppliedRead(request, group, keyspace, timeout_ms, query)
 
 
 def _read_request(group: GroupId, keyspace: KeyspaceId, query: bytes, request: int, timeout_ms: int) -> ReadRequest:

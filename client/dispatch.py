@@ -17,7 +17,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import final
+from typing import TypeVar, final
 
 from isochrone.client.alarm import Alarm
 from isochrone.client.attempts import Call, Fail, Send, SessionRefused, Wait
@@ -26,16 +26,16 @@ from isochrone.client.gathering import Gathering, WriteCommand
 from isochrone.client.links import Link
 from isochrone.client.routing import Directory, LeaderView, Route
 from isochrone.client.watches import TakenApart, Watcher, take_apart
-from isochrone.errors import Unavailable
+from isochrone.errors import Indeterminate, Unavailable
 from isochrone.ids import ClusterId, GroupId, NodeId, ReplicaRole
 from isochrone.wire.session import (
     Answer,
-    AppliedAnswer,
-    AppliedRead,
     ClientHello,
     DirectoryResponse,
     LeaderChanged,
     ReadRequest,
+    ReadsAnswer,
+    ReadsRequest,
     Refusal,
     SessionMessage,
     WatchEnded,
@@ -49,8 +49,9 @@ logger = logging.getLogger(__name__)
 ENDPOINT_STAGGER_S = 0.3
 """Head start of each endpoint over the next one when a client connects."""
 
-Response = Answer | AppliedAnswer
-MakeRequest = Callable[[int, int], ReadRequest | AppliedRead]
+Response = Answer | ReadsAnswer
+R = TypeVar("R", Answer, ReadsAnswer)
+MakeRequest = Callable[[int, int], ReadRequest | ReadsRequest]
 """Makes a call's request from its number and what is left of the deadline, in milliseconds."""
 
 
@@ -158,11 +159,18 @@ class Dispatcher:
         return self._directory.find(key)
 
     async def execute(
-        self, group_id: GroupId, deadline: float, what: WriteCommand | MakeRequest, *, anywhere: bool = False
-    ) -> Response:
+        self,
+        group_id: GroupId,
+        deadline: float,
+        what: WriteCommand | MakeRequest,
+        expected: type[R],
+        *,
+        anywhere: bool = False,
+    ) -> R:
         """Get a command or query answered by a group's leader, with as many attempts as that takes until `deadline`.
 
-        With `anywhere` the nearest replica is asked instead, and another one when that does not answer.
+        With `anywhere` the nearest replica is asked instead, and another one when that does not answer. `expected` is
+        how such a request is answered.
 
         Raises:
             Rejected: no attempt took effect.
@@ -177,7 +185,10 @@ class Dispatcher:
         self._calls_count += 1
         try:
             self._advance(group, pending)
-            return await pending.future
+            response = await pending.future
+            if not isinstance(response, expected):
+                raise Indeterminate(f"{response.node} answered what was not asked")
+            return response
         finally:
             self._forget(group, pending)
 
@@ -279,7 +290,7 @@ class Dispatcher:
                 self._time(link, requests[0])
                 for request, payload in zip(requests, payloads, strict=True):
                     self._answered(request, Answer(request, source, revision, payload))
-            case Answer(request) | AppliedAnswer(request):
+            case Answer(request) | ReadsAnswer(request):
                 self._time(link, request)
                 self._answered(request, message)
             case Refusal(request):

@@ -44,6 +44,7 @@ from isochrone.wire.commands import (
     encode_command,
 )
 from isochrone.wire.kv import KvOperation, Put, Txn
+from isochrone.wire.session import Answer
 
 SESSION_TTL_MS = 600_000
 """Unused for so long, a session expires. Far above any deadline, so that a retry finds its session."""
@@ -143,7 +144,7 @@ class Writer:
         identity = session.identity
         command = encode_command(Command(identity, sequence, session.acknowledged, operation))
         write = WriteCommand(self._keyspace, current_trace(), command)
-        answer = await self._dispatcher.execute(group, deadline, write)
+        answer = await self._dispatcher.execute(group, deadline, write, Answer)
         return Written(decode_result(answer.payload), group, answer.node, identity, sequence)
 
     # Places
@@ -227,7 +228,8 @@ class Writer:
 
     async def _open_until(self, deadline: float) -> None:
         command = encode_command(Command(0, 0, 0, OpenSession(self._rng.randbytes(_NONCE_BYTES), SESSION_TTL_MS)))
-        answer = await self._dispatcher.execute(self._group, deadline, WriteCommand(self._keyspace, b"", command))
+        write = WriteCommand(self._keyspace, b"", command)
+        answer = await self._dispatcher.execute(self._group, deadline, write, Answer)
         opened = decode_result(answer.payload)
         if not isinstance(opened, SessionResult):
             raise Indeterminate(f"{answer.node} opened no session but answered {type(opened).__name__}")

@@ -9,12 +9,14 @@ from google.protobuf.message import DecodeError, Message
 
 from isochrone.errors import IsochroneError, LeaseNotFound
 from isochrone.ids import NS_PER_S
+from isochrone.node.etcd_gathering import Gathering
 from isochrone.node.etcd_group import GroupAccess
 from isochrone.wire.commands import Operation, Query, Result
 from isochrone.wire.etcd.answers_grpc import Speaker, answer_of
 from isochrone.wire.etcd.checks_grpc import refusal_of
 from isochrone.wire.etcd.errors import OWN_PREFIX, EtcdError, Status, status_of
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
+from isochrone.wire.etcd.plain import Headers, plain_answer, plain_put, plain_range
 from isochrone.wire.etcd.requests_grpc import (
     compact_of,
     delete_of,
@@ -25,7 +27,7 @@ from isochrone.wire.etcd.requests_grpc import (
     txn_of,
 )
 from isochrone.wire.http2.calls import Call, Methods, StreamMethod, UnaryMethod
-from isochrone.wire.kv import DeleteRange, Put, Range, Txn
+from isochrone.wire.kv import DeleteRange, PackedResult, Put, Range, Txn
 from isochrone.wire.leases import LeaseKeepAlive, LeaseList, LeaseRevoke, LeaseTimeToLive
 
 TIMEOUT_S = 7.0
@@ -92,13 +94,15 @@ class GroupCalls:
     def __init__(self, access: GroupAccess, speaker: Speaker) -> None:
         self._access = access
         self._speaker = speaker
+        self._gathering = Gathering(access)
+        self._headers = Headers(speaker.cluster_id, speaker.member_id)
 
     def methods(self) -> Methods:
         """By path."""
         asking = self._asking
         return {
             f"{_KV}Range": UnaryMethod(self._range),
-            f"{_KV}Put": asking(pb.PutRequest, put_of),
+            f"{_KV}Put": UnaryMethod(self._put),
             f"{_KV}DeleteRange": asking(pb.DeleteRangeRequest, delete_of),
             f"{_KV}Txn": asking(pb.TxnRequest, txn_of),
             f"{_KV}Compact": asking(pb.CompactionRequest, compact_of),
@@ -120,6 +124,10 @@ class GroupCalls:
         return UnaryMethod(handle)
 
     def _range(self, call: Call, data: bytes) -> None:
+        plain = plain_range(data)
+        if plain is not None and self._access.serves(plain[0], b""):
+            self._plain_range(call, *plain)
+            return
         request = parsed(call, pb.RangeRequest, data)
         if request is None:
             return
@@ -132,6 +140,34 @@ class GroupCalls:
             self._ask(call, query)
         elif self._serves(call, query):
             self._access.ask_here(query.key, query, timeout_s(call), partial(self._answer, call))
+
+    def _plain_range(self, call: Call, key: bytes, serializable: bool) -> None:
+        query, told = Range(key), partial(self._answer, call)
+        if not serializable:
+            self._gathering.read(query, timeout_s(call), partial(self._answer_plain, call), told)
+        elif self._access.replica is None:
+            self._access.ask_here(key, query, timeout_s(call), told)
+        else:
+            try:
+                self._answer_plain(call, self._gathering.read_here(query))
+            except IsochroneError as error:
+                self._access.refuse(told, error)
+
+    def _put(self, call: Call, data: bytes) -> None:
+        plain = plain_put(data)
+        if plain is not None and self._access.serves(plain[0], b""):
+            told, packed = partial(self._answer, call), partial(self._answer_plain, call)
+            self._gathering.put(Put(*plain), timeout_s(call), packed, told)
+            return
+        request = parsed(call, pb.PutRequest, data)
+        if request is not None:
+            self._ask(call, put_of(request))
+
+    def _answer_plain(self, call: Call, outcome: PackedResult | IsochroneError) -> None:
+        if isinstance(outcome, IsochroneError):
+            fail(call, status_of(outcome))
+        else:
+            call.answer(plain_answer(self._headers, outcome, self._access.term))
 
     def _ask(self, call: Call, question: Operation | Query) -> None:
         if not self._serves(call, question):

@@ -31,6 +31,7 @@ from isochrone.wire.commands import (
     decode_result,
     encode_command,
     encode_query,
+    encode_result,
 )
 from isochrone.wire.kv import ALL, Range, prefix_end
 from isochrone.wire.leases import LeaseKeepAlive, LeaseList, LeaseTimeToLive
@@ -117,12 +118,11 @@ class GroupAccess:
             else:
                 check_operation(question)
         except InvalidRequest as error:
-            self._refuse(told, error)
+            self.refuse(told, error)
             return
-        prefix, keyspace = next((each for each in self._keyspaces if key.startswith(each[0])), self._keyspaces[0])
-        pass_on = partial(self._pass_on, prefix, question, timeout_s, told)
-        replica = self.replica
-        if replica is None or replica.known_leader() != self.node:
+        prefix, keyspace = self.part_of(key)
+        pass_on = partial(self.pass_on, prefix, question, timeout_s, told)
+        if not self.leads:
             pass_on()
             return
         done = partial(self._tell, told, pass_on)
@@ -132,31 +132,42 @@ class GroupAccess:
         command = encode_command(Command(0, 0, 0, question))
         if len(command) > COMMAND_BYTES_MAX:
             text = f"command has {len(command)} bytes; at most {COMMAND_BYTES_MAX} are allowed"
-            self._refuse(told, InvalidRequest(text))
+            self.refuse(told, InvalidRequest(text))
             return
         self.host.write(self.group, keyspace, (command,), b"", Nanos(round(timeout_s * NS_PER_S)), alone(done))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node leads the group."""
+        replica = self.replica
+        return replica is not None and replica.known_leader() == self.node
+
+    def part_of(self, key: bytes) -> tuple[bytes, KeyspaceId]:
+        """Prefix and keyspace of a key; one of no keyspace of the group stands for the first."""
+        return next((each for each in self._keyspaces if key.startswith(each[0])), self._keyspaces[0])
 
     def ask_here(self, key: bytes, query: Range, timeout_s: float, told: Told) -> None:
         """Answer from what is applied here, be it behind; a node without a replica asks the leader."""
         if self.replica is None:
             self.ask(key, query, timeout_s, told)
             return
-        keyspace = next((each for prefix, each in self._keyspaces if key.startswith(prefix)), self._keyspaces[0][1])
+        _, keyspace = self.part_of(key)
         try:
             check_query(query)
-            outcome = self.host.read_applied(self.group, keyspace, encode_query(query))
+            (outcome,) = self.host.read_applied(self.group, keyspace, (query,))
         except InvalidRequest as error:
-            self._refuse(told, error)
+            self.refuse(told, error)
             return
-        if outcome.error is not None:
-            self._refuse(told, outcome.error)
+        if isinstance(outcome, IsochroneError):
+            self.refuse(told, outcome)
         else:
-            told(decode_result(outcome.payload))
+            told(decode_result(encode_result(outcome)))
 
-    def _pass_on(self, prefix: bytes, question: Operation | Query, timeout_s: float, told: Told) -> None:
+    def pass_on(self, prefix: bytes, question: Operation | Query, timeout_s: float, told: Told) -> None:
+        """Ask the leader, which is another node; `told` is called once."""
         if self._closed or len(self._tasks) >= UNDER_WAY_MAX:
             text = "the node is stopping" if self._closed else "too much is passed on to the leader already"
-            self._refuse(told, Unavailable(text))
+            self.refuse(told, Unavailable(text))
             return
         work = self._ask_leader(prefix, question, timeout_s, told)
         task = asyncio.get_running_loop().create_task(work)
@@ -173,7 +184,7 @@ class GroupAccess:
             else:
                 result = (await client.execute(prefix, question, timeout_s=timeout_s)).result
         except IsochroneError as error:
-            self._refuse(told, error)
+            self.refuse(told, error)
         else:
             told(result)
 
@@ -184,9 +195,10 @@ class GroupAccess:
             case NotLeader():
                 pass_on()
             case error:
-                self._refuse(told, error)
+                self.refuse(told, error)
 
-    def _refuse(self, told: Told, error: IsochroneError) -> None:
+    def refuse(self, told: Callable[[IsochroneError], None], error: IsochroneError) -> None:
+        """Answer a question with an error."""
         self.refusals[type(error).__name__] += 1
         told(error)
 

@@ -19,12 +19,10 @@ from isochrone.node.turnstile import Turnstile
 from isochrone.regions.host import Host
 from isochrone.regions.raft.changes import all_members
 from isochrone.regions.requests import Outcome
-from isochrone.wire.commands import COMMAND_BYTES_MAX
-from isochrone.wire.kv import KEY_BYTES_MAX
+from isochrone.wire.commands import COMMAND_BYTES_MAX, decode_query, encode_result
+from isochrone.wire.kv import KEY_BYTES_MAX, PackedResult
 from isochrone.wire.session import (
     Answer,
-    AppliedAnswer,
-    AppliedRead,
     ClientSession,
     DirectoryRequest,
     DirectoryResponse,
@@ -34,6 +32,8 @@ from isochrone.wire.session import (
     Place,
     Pong,
     ReadRequest,
+    ReadsAnswer,
+    ReadsRequest,
     Refusal,
     SessionMessage,
     WatchCancel,
@@ -114,8 +114,8 @@ class ClientService:
                 self._write(session, message)
             case ReadRequest():
                 self._read(session, message)
-            case AppliedRead():
-                self._read_applied(session, message)
+            case ReadsRequest():
+                self._read_all(session, message)
             case DirectoryRequest(request):
                 session.send(DirectoryResponse(request, self.routes()))
             case Ping(request):
@@ -196,23 +196,48 @@ class ClientService:
         else:
             self.host.read(request.group, request.keyspace, request.query, done)
 
-    def _read_applied(self, session: ClientSession, request: AppliedRead) -> None:
-        error = self._wrong_target(request) or _oversized("query", request.query, QUERY_BYTES_MAX)
+    def _read_all(self, session: ClientSession, request: ReadsRequest) -> None:
+        done = partial(self._answer_reads, session, request)
+        error = self._wrong_target(request) or _oversized("query", max(request.queries, key=len), QUERY_BYTES_MAX)
         error = error or _behind(session)
         try:
-            outcome = (
-                _refused(error) if error else self.host.read_applied(request.group, request.keyspace, request.query)
-            )
-            age_ms = self.host.applied_age_ms(request.group) if error is None else None
+            if error is not None:
+                raise error
+            queries = [decode_query(query) for query in request.queries]
+            if not request.applied:
+                self.host.read_all(request.group, request.keyspace, queries, done)
+                return
+            done(self.host.read_applied(request.group, request.keyspace, queries), self.host.revision(request.group))
         except IsochroneError as refused:
-            outcome = _refused(refused)
-        if outcome.error is not None or session.backlog_bytes > BACKLOG_BYTES_MAX:
-            self._answer_read(session, request.request, outcome)
-        else:
-            answer = AppliedAnswer(request.request, self._node, outcome.revision, age_ms, outcome.payload)
-            session.send(answer)
+            session.send(self._refusal(request.request, refused))
 
-    def _wrong_target(self, request: WriteRequest | ReadRequest | AppliedRead) -> IsochroneError | None:
+    def _answer_reads(
+        self,
+        session: ClientSession,
+        request: ReadsRequest,
+        outcomes: Sequence[PackedResult | IsochroneError],
+        revision: Revision,
+    ) -> None:
+        """Answer the queries of a request, or as many as fitted; one error of all is that of the request."""
+        first = outcomes[0]
+        alike = all(outcome is first for outcome in outcomes)
+        error = first if alike and isinstance(first, IsochroneError) else _behind(session)
+        if error is not None:
+            session.send(self._refusal(request.request, error))
+            return
+        payloads: list[bytes] = []
+        errors: list[tuple[int, str, str]] = []
+        for outcome in outcomes:
+            if isinstance(outcome, IsochroneError):
+                refusal = self._refusal(request.request, outcome)
+                errors.append((len(payloads), refusal.error, refusal.text))
+                payloads.append(b"")
+            else:
+                payloads.append(encode_result(outcome))
+        age_ms = self.host.applied_age_ms(request.group) if request.applied else None
+        session.send(ReadsAnswer(request.request, self._node, revision, age_ms, tuple(payloads), tuple(errors)))
+
+    def _wrong_target(self, request: WriteRequest | ReadRequest | ReadsRequest) -> IsochroneError | None:
         group = self._group_of.get(request.keyspace)
         if group != request.group:
             return InvalidRequest(f"keyspace {request.keyspace!r} lies in group {group}, not in {request.group}")

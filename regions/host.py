@@ -61,17 +61,28 @@ from isochrone.regions.intake import Intake
 from isochrone.regions.loading import GroupSettings, Loader, check_new_replica, check_same_kind
 from isochrone.regions.raft.ready import EventName, Outgoing
 from isochrone.regions.replica import Replica
-from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, WritesDone, always_serves
+from isochrone.regions.requests import (
+    Done,
+    Outcome,
+    Read,
+    Reads,
+    ReadsDone,
+    RegionLease,
+    Write,
+    WritesDone,
+    always_serves,
+)
 from isochrone.regions.sleepers import Sleepers
 from isochrone.regions.state.model import Handlers
-from isochrone.regions.state_service import StateService
+from isochrone.regions.state_service import StateService, check_answerable_anywhere
 from isochrone.regions.store_reads import StoreReads
 from isochrone.regions.store_writes import StoreWrites
 from isochrone.regions.turns import AT_ONCE, Turns
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.regions.watching import Watch
 from isochrone.regions.work import Release, Turn
-from isochrone.wire.commands import decode_query
+from isochrone.wire.commands import Query, decode_query
+from isochrone.wire.kv import PackedResult
 from isochrone.wire.messages import Configuration, Envelope, GroupMessage, NodeHeartbeat
 from isochrone.wire.status import GroupStatus
 
@@ -215,18 +226,43 @@ class Host:
     def read(self, group: GroupId, keyspace: KeyspaceId, query: bytes, done: Done) -> None:
         """Answer a linearizable query; `done` is called once, perhaps before this returns."""
         try:
+            self._read(group, Read(keyspace, decode_query(query), done))
+        except InvalidRequest as error:
+            done(Outcome(b"", Revision(0), error))
+
+    def read_all(self, group: GroupId, keyspace: KeyspaceId, queries: Sequence[Query], done: ReadsDone) -> None:
+        """Answer linearizable queries together; `done` is called once, perhaps before this returns.
+
+        Queries that wait, or that only a leader can answer, are for `read`: with one of them all are refused.
+        """
+        reads = Reads(keyspace, queries, done)
+        try:
+            check_answerable_anywhere(queries)
+        except InvalidRequest as error:
+            reads.fail(error, Revision(0))
+            return
+        self._read(group, reads)
+
+    def _read(self, group: GroupId, read: Read | Reads) -> None:
+        try:
             replica = self._find(group)
             if replica.waiting_reads >= WAITING_READS_MAX:
                 raise QueueFull(f"{replica.waiting_reads} queries wait in group {group}")
-            replica.read(Read(keyspace, decode_query(query), done))
+            replica.read(read)
         except IsochroneError as error:
-            done(Outcome(b"", Revision(0), error))
+            read.fail(error, Revision(0))
             return
         self._mark(group)
 
-    def read_applied(self, group: GroupId, keyspace: KeyspaceId, query: bytes) -> Outcome:
+    def read_applied(
+        self, group: GroupId, keyspace: KeyspaceId, queries: Sequence[Query]
+    ) -> Sequence[PackedResult | IsochroneError]:
         """Answer from what this node has applied, be it behind. Raises `InvalidRequest` where that cannot be."""
-        return self._service(group).answer_applied(keyspace, decode_query(query))
+        return self._service(group).answer_applied(keyspace, queries)
+
+    def revision(self, group: GroupId) -> Revision:
+        """A group's revision as applied here. Raises as `read_applied` where no state is kept."""
+        return self._service(group).machine.revision
 
     def applied_age_ms(self, group: GroupId) -> int | None:
         """How old at most is what this node has applied; None: unknown. See `StateService.age_ms`."""

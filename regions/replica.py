@@ -6,6 +6,7 @@ Pure apart from the callbacks that it calls. The host feeds it and carries out w
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import (
@@ -32,9 +33,9 @@ from isochrone.regions.raft.ready import (
     Proposal,
     ReadReady,
 )
-from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, always_serves, next_batch
+from isochrone.regions.requests import Done, Outcome, Read, Reads, RegionLease, Write, always_serves, next_batch
 from isochrone.regions.state.machine import GroupState
-from isochrone.regions.state_service import StateService
+from isochrone.regions.state_service import StateService, answer_bytes
 from isochrone.regions.statuses import group_status
 from isochrone.regions.work import Release, Turn
 from isochrone.wire.commands import encode_batch
@@ -96,7 +97,7 @@ class Replica:
         self.queued_commands = 0
         """How many commands wait to be proposed."""
         self._pending: dict[LogIndex, _Pending] = {}
-        self._reads: dict[int, Read] = {}
+        self._reads: dict[int, Read | Reads] = {}
         self._read_number = 0
         self._ready_reads: deque[ReadReady] = deque()
         self._transfer: _Transfer | None = None
@@ -171,12 +172,13 @@ class Replica:
         office = self._service.office.next_deadline if self._service else None
         return core if office is None or (core is not None and core < office) else office
 
-    def read(self, read: Read) -> None:
-        """Queue a query. Raises `NotLeader`."""
+    def read(self, read: Read | Reads) -> None:
+        """Queue one query, or several. Raises `NotLeader`."""
         self._read_number += 1
         # A renewal rests on nobody else leading since it came; a leader's own lease is no proof of that to a client.
+        renews = isinstance(read, Read) and isinstance(read.query, LeaseKeepAlive)
         try:
-            self.core.read_index(self._read_number, leased=not isinstance(read.query, LeaseKeepAlive))
+            self.core.read_index(self._read_number, leased=not renews)
         except NotLeader:
             raise NotLeader(self.group, self.known_leader()) from None
         self._reads[self._read_number] = read
@@ -379,7 +381,7 @@ class Replica:
     def _refuse_reads(self, contexts: Sequence[int]) -> None:
         for context in contexts:
             error = NotLeader(self.group, self.known_leader())
-            self._reads.pop(context).done(Outcome(b"", self.revision, error))
+            self._reads.pop(context).fail(error, self.revision)
 
     def known_leader(self) -> NodeId | None:
         """The leader that clients can use: None while nobody, or only a relaying witness, leads."""
@@ -436,23 +438,25 @@ class Replica:
                 turn.unfinished.append(self.group)
                 break
             ready = self._ready_reads.popleft()
-            outcomes: list[tuple[int, Outcome | None]] = []
+            ends: list[Callable[[], None]] = []
             for context in ready.contexts:
-                outcome = self._answer(self._reads[context])
-                outcomes.append((context, outcome))
-                left_bytes -= len(outcome.payload) if outcome is not None else 0
+                end, size_bytes = self._answer(self._reads[context])
+                ends.append(end)
+                left_bytes -= size_bytes
                 if left_bytes <= 0:
                     break
-            if rest := ready.contexts[len(outcomes) :]:
+            answered, rest = ready.contexts[: len(ends)], ready.contexts[len(ends) :]
+            if rest:
                 self._ready_reads.appendleft(ReadReady(rest, ready.index, ready.lease))
             # Only now: the process may have been stopped at any point before.
             if ready.lease is None or self.core.lease_holds(ready.lease, self._monotonic()):
-                for context, outcome in outcomes:
-                    self._end_read(self._reads.pop(context), outcome)
+                for context, end in zip(answered, ends, strict=True):
+                    del self._reads[context]
+                    end()
             else:
                 probe("replica.lease_ended_while_reading")
                 asked_again = True
-                self._ask_again([context for context, _ in outcomes])
+                self._ask_again(answered)
         return asked_again
 
     def _ask_again(self, contexts: Sequence[int]) -> None:
@@ -462,26 +466,27 @@ class Replica:
         except NotLeader:
             self._refuse_reads(contexts)
 
-    def _answer(self, read: Read) -> Outcome | None:
-        """The answer to a query; None for those that may have to wait for the log."""
-        if self._service is None:
+    def _answer(self, read: Read | Reads) -> tuple[Callable[[], None], int]:
+        """What ends a read, and the bytes of its answers. They are those of now, but where it may wait for the log."""
+        service = self._service
+        if service is None:
             raise InvariantViolation(f"a witness of group {self.group} was asked to read")
+        if isinstance(read, Reads):
+            answers = service.answer_all(read.keyspace, read.queries)
+            return partial(read.done, answers, self.revision), sum(map(answer_bytes, answers))
         query = read.query
-        if isinstance(query, LeaseKeepAlive | LeaseTimeToLive | LockWait) and self._service.office.term is None:
+        if isinstance(query, LeaseKeepAlive | LeaseTimeToLive | LockWait) and service.office.term is None:
             # Confirmed while this replica led; what only a leader knows is gone since then.
             probe("replica.office_ended_before_the_answer")
-            return Outcome(b"", self.revision, NotLeader(self.group, self.known_leader()))
-        return None if isinstance(query, LeaseKeepAlive | LockWait) else self._service.answer(read)
-
-    def _end_read(self, read: Read, outcome: Outcome | None) -> None:
-        if outcome is not None:
-            read.done(outcome)
-        elif self._service is not None:
-            match read.query:
-                case LeaseKeepAlive():
-                    self._service.renew(read, read.query)
-                case LockWait():
-                    self._service.wait(read, read.query)
+            return partial(read.fail, NotLeader(self.group, self.known_leader()), self.revision), 0
+        match query:
+            case LeaseKeepAlive():
+                return partial(service.renew, read, query), 0
+            case LockWait():
+                return partial(service.wait, read, query), 0
+            case _:
+                outcome = service.answer(read)
+                return partial(read.done, outcome), len(outcome.payload)
 
     def fail_all(self, error: IsochroneError, undecided: IsochroneError) -> None:
         """The host stops: `error` for what was never proposed, `undecided` for what may still be committed."""
@@ -490,7 +495,7 @@ class Replica:
         self._writes.clear()
         self.queued_commands = 0
         for read in self._reads.values():
-            read.done(Outcome(b"", self.revision, error))
+            read.fail(error, self.revision)
         self._reads.clear()
         self._ready_reads.clear()
         if self._service is not None:

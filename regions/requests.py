@@ -8,6 +8,7 @@ from isochrone.errors import IsochroneError
 from isochrone.ids import GroupId, KeyspaceId, Nanos, Revision
 from isochrone.records import quickly_made
 from isochrone.wire.commands import Query
+from isochrone.wire.kv import PackedResult
 
 
 @quickly_made
@@ -60,6 +61,29 @@ class Read:
     keyspace: KeyspaceId
     query: Query
     done: Done
+
+    def fail(self, error: IsochroneError, revision: Revision) -> None:
+        """End it with an error."""
+        self.done(Outcome(b"", revision, error))
+
+
+ReadsDone = Callable[[Sequence[PackedResult | IsochroneError], Revision], None]
+"""Called once for several queries: with the result of each or its error, in their order, and the revision then. If not
+all fit, those of the first ones; the others may be asked again."""
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Queries that are answered together, from one state; none of them is for the leader alone, or waits."""
+
+    keyspace: KeyspaceId
+    queries: Sequence[Query]
+    done: ReadsDone
+
+    def fail(self, error: IsochroneError, revision: Revision) -> None:
+        """End all of them with an error."""
+        self.done((error,) * len(self.queries), revision)
 
 
 BATCH_COMMANDS_MAX = 512

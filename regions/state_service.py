@@ -5,7 +5,7 @@ Nothing is revealed of a keyspace that this node may not serve (`requests.Region
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import cast, final
 
 from isochrone.errors import InvalidRequest, IsochroneError, LeaseNotFound, Unavailable
 from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Nanos, Term, Timestamp
@@ -18,10 +18,12 @@ from isochrone.regions.state.model import LockNotice
 from isochrone.regions.watch_hub import WatchHub, WatchRequest
 from isochrone.regions.watching import Watch, Watches
 from isochrone.wire.commands import Query, encode_result
-from isochrone.wire.kv import PackedResult, in_range
+from isochrone.wire.kv import RANGE, PackedResult, in_range
 from isochrone.wire.leases import LEASE_KEEP_ALIVE, LeaseKeepAlive, LeaseTimeToLive
 from isochrone.wire.locks import LOCK_RESULT, LockEnd, LockWait
 
+ANSWERS_BYTES_TARGET = 1 << 20
+"""When the answers to queries that came together have so many bytes, the rest is not answered."""
 ENDS_MAX = 10_000
 """So many requests for locks that ended without a grant are remembered, for those who ask late how."""
 
@@ -83,7 +85,7 @@ class StateService:
     def wait(self, read: Read, query: LockWait) -> None:
         """Answer when a request for a lock waits no longer. Whoever asks last is answered; who asked before is told."""
         if not self._region_lease(self._group, read.keyspace):
-            read.done(self._not_served(read.keyspace))
+            read.done(self._failed(self._not_served(read.keyspace)))
             return
         key = (query.name, query.lease, query.request)
         try:
@@ -123,25 +125,38 @@ class StateService:
 
     def answer(self, read: Read) -> Outcome:
         """The answer to a query that may be answered now."""
-        if not self._region_lease(self._group, read.keyspace):
-            return self._not_served(read.keyspace)
-        remaining_ms = 0
-        if isinstance(read.query, LeaseTimeToLive):
-            remaining_ms = self.office.lessor.remaining_ms(read.query.lease, self._monotonic())
-        try:
-            return Outcome(self.machine.query(read.keyspace, read.query, remaining_ms), self.machine.revision)
-        except IsochroneError as error:
-            return self._failed(error)
+        (answer,) = self.answer_all(read.keyspace, (read.query,))
+        if isinstance(answer, IsochroneError):
+            return self._failed(answer)
+        return Outcome(encode_result(answer), self.machine.revision)
 
-    def answer_applied(self, keyspace: KeyspaceId, query: Query) -> Outcome:
+    def answer_all(self, keyspace: KeyspaceId, queries: Sequence[Query]) -> list[PackedResult | IsochroneError]:
+        """The answers to queries that may be answered now, from one state: to all, or to as many as fit."""
+        if not self._region_lease(self._group, keyspace):
+            return [self._not_served(keyspace)] * len(queries)
+        answers: list[PackedResult | IsochroneError] = []
+        left_bytes = ANSWERS_BYTES_TARGET
+        for query in queries:
+            if left_bytes <= 0:
+                break
+            remaining_ms = 0
+            if isinstance(query, LeaseTimeToLive):
+                remaining_ms = self.office.lessor.remaining_ms(query.lease, self._monotonic())
+            try:
+                answers.append(self.machine.query(keyspace, query, remaining_ms))
+            except IsochroneError as error:
+                answers.append(error)
+            left_bytes -= answer_bytes(answers[-1])
+        return answers
+
+    def answer_applied(self, keyspace: KeyspaceId, queries: Sequence[Query]) -> Sequence[PackedResult | IsochroneError]:
         """Answer from what is applied here, which may be behind what others have acknowledged.
 
         Raises:
-            InvalidRequest: only the leader can answer such a query.
+            InvalidRequest: only the leader can answer one of the queries.
         """
-        if isinstance(query, LeaseKeepAlive | LeaseTimeToLive | LockWait):
-            raise InvalidRequest(f"only the leader can answer a {type(query).__name__}")
-        return self.answer(Read(keyspace, query, _nobody))
+        check_answerable_anywhere(queries)
+        return self.answer_all(keyspace, queries)
 
     def age_ms(self, latest: Timestamp, offset_max_ns: int) -> int | None:
         """How old at most is what is applied here: every write acknowledged so long ago is in it; None: unknown.
@@ -165,7 +180,7 @@ class StateService:
         if renewed.ttl_ms is None:
             read.done(self._failed(LeaseNotFound("requested lease not found")))
         elif not self._region_lease(self._group, read.keyspace):
-            read.done(self._not_served(read.keyspace))
+            read.done(self._failed(self._not_served(read.keyspace)))
         else:
             data = self.machine.data
             packed = (LEASE_KEEP_ALIVE, data.revision, data.timestamp, renewed.lease, renewed.ttl_ms)
@@ -174,8 +189,8 @@ class StateService:
     def _failed(self, error: IsochroneError) -> Outcome:
         return Outcome(b"", self.machine.revision, error)
 
-    def _not_served(self, keyspace: KeyspaceId) -> Outcome:
-        return self._failed(Unavailable(f"this region may not serve keyspace {keyspace!r} now"))
+    def _not_served(self, keyspace: KeyspaceId) -> Unavailable:
+        return Unavailable(f"this region may not serve keyspace {keyspace!r} now")
 
     # ---- watches
 
@@ -203,8 +218,18 @@ class StateService:
         return Watch(self._watches, identity, serves, self._monotonic)
 
 
-def _nobody(_: Outcome) -> None:
-    """Waits for an answer that is given at once."""
+def answer_bytes(answer: PackedResult | IsochroneError) -> int:
+    """About how many bytes an answer takes: those of the records in it."""
+    return (
+        sum(map(len, cast("tuple[bytes, ...]", answer[5]))) if isinstance(answer, tuple) and answer[0] == RANGE else 0
+    )
+
+
+def check_answerable_anywhere(queries: Sequence[Query]) -> None:
+    """Raise `InvalidRequest` if only the leader can answer one of these queries."""
+    for query in queries:
+        if isinstance(query, LeaseKeepAlive | LeaseTimeToLive | LockWait):
+            raise InvalidRequest(f"only the leader can answer a {type(query).__name__}")
 
 
 def _touches(prefix: bytes, request: WatchRequest) -> bool:

@@ -204,6 +204,11 @@ def encode_result(packed: PackedResult) -> bytes:
     return pack(packed)
 
 
+def unpack_result(data: bytes) -> PackedResult:
+    """A result as it was before `encode_result`, for who knows what it must be; `decode_result` checks it."""
+    return cast("PackedResult", msgpack.unpackb(data, use_list=False))
+
+
 def decode_result(data: bytes) -> Result:
     """Parse a result.
 

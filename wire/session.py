@@ -141,14 +141,37 @@ class ReadRequest:
 
 @quickly_made
 @dataclass(frozen=True, slots=True)
-class AppliedRead:
-    """A query for any replica: answered from what it has applied, which may be old. Else as a `ReadRequest`."""
+class ReadsRequest:
+    """Queries that wait for nothing, to be answered from one state: those that a client began in one turn of its loop.
+
+    Linearizable ones for a group's leader, or, if `applied`, for any replica: answered from what it has applied, which
+    may be old.
+    """
 
     request: int
     group: GroupId
     keyspace: KeyspaceId
     timeout_ms: int
-    query: bytes
+    applied: bool
+    queries: tuple[bytes, ...]
+    """At most `QUERIES_MAX`, encoded by `wire.commands`."""
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True)
+class ReadsAnswer:
+    """Results of the first queries of a `ReadsRequest`: of all, or of as many as fit. The rest is asked for again."""
+
+    request: int
+    node: NodeId
+    revision: int
+    age_ms: int | None
+    """If `applied`: they show every write that was acknowledged so long before they were made, or longer; None if that
+    is not known."""
+    payloads: tuple[bytes, ...]
+    """Encoded `commands.Result`s, empty for a query that failed."""
+    errors: tuple[tuple[int, str, str], ...]
+    """Place, class and text of the error of each query that failed; none of them says whom else to ask."""
 
 
 @quickly_made
@@ -161,19 +184,6 @@ class Answer:
     revision: int
     payload: bytes
     """An encoded `commands.Result`."""
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class AppliedAnswer:
-    """The answer to an `AppliedRead`: as an `Answer`, with what is known of its age."""
-
-    request: int
-    node: NodeId
-    revision: int
-    age_ms: int | None
-    """It shows every write that was acknowledged so long before it was made, or longer; None if that is not known."""
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +283,9 @@ SessionMessage = (
     | WriteRequest
     | WriteAnswer
     | ReadRequest
-    | AppliedRead
+    | ReadsRequest
     | Answer
-    | AppliedAnswer
+    | ReadsAnswer
     | Refusal
     | Ping
     | Pong
@@ -304,6 +314,8 @@ class ClientSession(Protocol):
 FRAME_MESSAGES_MAX = 1 << 18
 """Most messages that come together. Many more than an outbox joins; a flood of tiny ones would hold the node up."""
 
+QUERIES_MAX = 512
+"""Most queries of one `ReadsRequest`."""
 WRITE_COMMANDS_MAX = 512
 """Most commands of one `WriteRequest`."""
 WRITE_BYTES_MAX = 1 << 20
@@ -328,9 +340,9 @@ _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     14: (WatchEvents, (tuple, int, bool, tuple, tuple)),
     15: (WatchProgress, (int, int, int)),
     16: (WatchEnded, (int, str, str, int)),
-    17: (AppliedRead, (int, str, str, int, bytes)),
-    18: (AppliedAnswer, (int, str, int, _INT_OR_NONE, bytes)),
     19: (WriteAnswer, (tuple, str, int, tuple)),
+    20: (ReadsRequest, (int, str, str, int, bool, tuple)),
+    21: (ReadsAnswer, (int, str, int, _INT_OR_NONE, tuple, tuple)),
 }
 """Class and types of the fields by tag. Tags are never given a second meaning."""
 _ROUTE_FORM = (str, bytes, str, tuple, int)
@@ -347,9 +359,11 @@ def session_message_bytes(message: SessionMessage) -> int:
     match message:
         case WriteRequest(commands=payloads) | WriteAnswer(payloads=payloads):
             return 64 + sum(map(len, payloads)) + 16 * len(payloads)
-        case ReadRequest(query=payload) | AppliedRead(query=payload):
-            return 64 + len(payload)
-        case Answer(payload=payload) | AppliedAnswer(payload=payload):
+        case ReadsRequest(queries=payloads):
+            return 64 + sum(map(len, payloads)) + 8 * len(payloads)
+        case ReadsAnswer(payloads=payloads, errors=errors):
+            return 64 + sum(map(len, payloads)) + 8 * len(payloads) + 256 * len(errors)
+        case ReadRequest(query=payload) | Answer(payload=payload):
             return 64 + len(payload)
         case WatchEvents(watches, _, _, records, previous):
             told = sum(map(len, records)) + sum(len(record) for record in previous if record is not None)
@@ -391,10 +405,10 @@ def _pack(message: SessionMessage) -> tuple[object, ...]:
             return (8, request, node, revision, payload)
         case ReadRequest(request, group, keyspace, timeout_ms, query):
             return (7, request, group, keyspace, timeout_ms, query)
-        case AppliedRead(request, group, keyspace, timeout_ms, query):
-            return (17, request, group, keyspace, timeout_ms, query)
-        case AppliedAnswer(request, node, revision, age_ms, payload):
-            return (18, request, node, revision, age_ms, payload)
+        case ReadsRequest(request, group, keyspace, timeout_ms, applied, queries):
+            return (20, request, group, keyspace, timeout_ms, applied, queries)
+        case ReadsAnswer(request, node, revision, age_ms, payloads, errors):
+            return (21, request, node, revision, age_ms, payloads, errors)
         case Refusal(request, node, error, text, leader):
             return (9, request, node, error, text, leader)
         case WatchEvents(watches, revision, fragment, records, previous):
@@ -437,6 +451,12 @@ def _unpack(tag: int, *fields: Any) -> SessionMessage:
         _check_several(fields[0], fields[5])
         if len(fields[5]) > 1 and sum(map(len, fields[5])) > WRITE_BYTES_MAX:
             raise ValueError("too many bytes of commands in one request")
+    if cls is ReadsRequest:
+        _check_blobs(fields[5], QUERIES_MAX)
+    if cls is ReadsAnswer:
+        _check_blobs(fields[4], QUERIES_MAX)
+        for error in fields[5]:
+            _check_types(error, (int, str, str))
     if cls is WriteAnswer:
         _check_several(fields[0], fields[3])
     if cls is WatchEvents:
@@ -458,6 +478,11 @@ def _check_several(requests: tuple[object, ...], contents: tuple[object, ...]) -
         raise ValueError("numbers of requests and contents")
     if set(map(type, requests)) != {int} or set(map(type, contents)) != {bytes}:
         raise TypeError("requests or contents")
+
+
+def _check_blobs(blobs: tuple[object, ...], count_max: int) -> None:
+    if not 0 < len(blobs) <= count_max or set(map(type, blobs)) != {bytes}:
+        raise TypeError("queries, or their results")
 
 
 def _check_records(records: tuple[object, ...], previous: tuple[object, ...]) -> None:

@@ -48,7 +48,7 @@ from isochrone.wire.commands import (
     decode_command,
     encode_result,
 )
-from isochrone.wire.kv import Range
+from isochrone.wire.kv import PackedResult, Range
 from isochrone.wire.leases import CompactByRule, LeaseList, LeaseTimeToLive, LockTick, decode_housekeeping
 from isochrone.wire.locks import LockQuery
 from isochrone.wire.messages import Entry, EntryKind
@@ -182,7 +182,7 @@ class GroupState:
             tuple(context.happened),
         )
 
-    def query(self, keyspace: KeyspaceId, query: Query, lease_remaining_ms: int = 0) -> bytes:
+    def query(self, keyspace: KeyspaceId, query: Query, lease_remaining_ms: int = 0) -> PackedResult:
         """Answer a query from the state as it is. Raises `InvalidRequest`.
 
         `lease_remaining_ms` is what the leader has measured of the lease that is asked for.
@@ -192,13 +192,13 @@ class GroupState:
         match query:
             case Range():
                 kv.check_range(self.data, query)
-                return encode_result(kv.run_range(self.data, query))
+                return kv.run_range(self.data, query)
             case LeaseTimeToLive():
-                return encode_result(leases.time_to_live(self.data, query, lease_remaining_ms))
+                return leases.time_to_live(self.data, query, lease_remaining_ms)
             case LeaseList():
-                return encode_result(leases.list_leases(self.data))
+                return leases.list_leases(self.data)
             case LockQuery():
-                return encode_result(locks.answer_query(self.data, query))
+                return locks.answer_query(self.data, query)
             case _:
                 raise InvalidRequest(f"{type(query).__name__} is no question about the state")
 

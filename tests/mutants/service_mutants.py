@@ -101,15 +101,15 @@ SERVICE_MUTANTS = (
     Mutant(
         name="a renewal rests on the leader's own lease",
         file="regions/replica.py",
-        old="leased=not isinstance(read.query, LeaseKeepAlive)",
+        old="leased=not renews",
         new="leased=True",
         test="tests/unit/regions/test_replica.py::test_a_renewal_asks_for_a_round_even_where_reads_are_leased",
     ),
     Mutant(
         name="a leader that has lost its office tells what it knows no more",
         file="regions/replica.py",
-        old=" and self._service.office.term is None:\n",
-        new=" and self._service is None:\n",
+        old=" and service.office.term is None:\n",
+        new=" and service is None:\n",
         test="tests/unit/regions/test_replica.py::"
         "test_what_only_a_leader_knows_is_not_told_by_one_that_has_lost_its_office",
     ),
@@ -239,6 +239,20 @@ SERVICE_MUTANTS = (
         old="not self.untold and ",
         new="",
         test=_LINES + "a_line_whose_members_were_not_all_told_is_not_joined",
+    ),
+    Mutant(
+        name="what did not fit into an answer is not asked for again",
+        file="client/reads.py",
+        old="                together = together[told:]\n",
+        new="                together = together[len(together) :]\n",
+        test="tests/unit/client/test_reads.py::test_what_did_not_fit_into_the_answer_is_asked_for_again",
+    ),
+    Mutant(
+        name="a query's error ends the others of its request",
+        file="node/service.py",
+        old="first if alike and isinstance",
+        new="first if isinstance",
+        test="tests/unit/node/test_service.py::test_the_first_query_s_error_is_not_that_of_all",
     ),
     Mutant(
         name="progress does not show that a batch was lost",

@@ -36,6 +36,8 @@ from isochrone.wire.session import (
     Ping,
     Pong,
     ReadRequest,
+    ReadsAnswer,
+    ReadsRequest,
     Refusal,
     SessionMessage,
     WriteAnswer,
@@ -162,7 +164,7 @@ class Stream:
             self._node.streams.remove(self)
 
 
-Rule = Callable[["Node", Stream, WriteRequest | ReadRequest], None]
+Rule = Callable[["Node", Stream, WriteRequest | ReadRequest | ReadsRequest], None]
 """What a node does with one request instead of the usual."""
 
 
@@ -175,7 +177,7 @@ class Node:
         self.address = f"{name}:1"
         self.role = role
         self.streams: list[Stream] = []
-        self.requests: list[WriteRequest | ReadRequest] = []
+        self.requests: list[WriteRequest | ReadRequest | ReadsRequest] = []
         self.rules: deque[Rule] = deque()
         self.cut = False
         self.refuses_connections = False
@@ -199,12 +201,12 @@ class Node:
             case WriteRequest(requests=requests, commands=commands):
                 for number, command in zip(requests, commands, strict=True):
                     self._handle(stream, replace(message, requests=(number,), commands=(command,)))
-            case ReadRequest():
+            case ReadRequest() | ReadsRequest():
                 self._handle(stream, message)
             case _:
                 raise AssertionError(message)
 
-    def _handle(self, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+    def _handle(self, stream: Stream, message: WriteRequest | ReadRequest | ReadsRequest) -> None:
         """A rule concerns one command or query."""
         self.requests.append(message)
         rule = self.rules.popleft() if self.rules else serve
@@ -228,12 +230,16 @@ class Node:
         return [command for command in commands if not isinstance(command.operation, OpenSession | CloseSession)]
 
 
-def serve(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+def serve(node: Node, stream: Stream, message: WriteRequest | ReadRequest | ReadsRequest) -> None:
     """Execute and answer, as a leader does; refuse otherwise."""
     if node.leader != node.name:
         refuse("NotLeader", node.leader)(node, stream, message)
         return
     state = node.cluster.state
+    if isinstance(message, ReadsRequest):
+        payloads = tuple([encode_result(state.read(decode_query(query))) for query in message.queries])
+        stream.push(ReadsAnswer(message.request, node.name, state.revision, None, payloads, ()))
+        return
     if isinstance(message, ReadRequest):
         payload = encode_result(state.read(decode_query(message.query)))
         stream.push(Answer(message.request, node.name, state.revision, payload))
@@ -248,7 +254,7 @@ def serve(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> No
 def refuse(error: str, leader: str | None = None) -> Rule:
     """Refuse without executing."""
 
-    def rule(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+    def rule(node: Node, stream: Stream, message: WriteRequest | ReadRequest | ReadsRequest) -> None:
         hint = None if leader is None else NodeId(leader)
         request = message.requests[0] if isinstance(message, WriteRequest) else message.request
         stream.push(Refusal(request, node.name, error, "as the test wants", hint))
@@ -256,17 +262,17 @@ def refuse(error: str, leader: str | None = None) -> Rule:
     return rule
 
 
-def lose_request(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+def lose_request(node: Node, stream: Stream, message: WriteRequest | ReadRequest | ReadsRequest) -> None:
     """The request never came."""
 
 
-def lose_answer(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+def lose_answer(node: Node, stream: Stream, message: WriteRequest | ReadRequest | ReadsRequest) -> None:
     """Execute, but the answer never arrives."""
     if isinstance(message, WriteRequest):
         node.cluster.state.apply(decode_command(message.commands[0]))
 
 
-def answer_twice(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+def answer_twice(node: Node, stream: Stream, message: WriteRequest | ReadRequest | ReadsRequest) -> None:
     """The answer arrives two times."""
     serve(node, stream, message)
     serve(node, stream, message)
@@ -275,7 +281,7 @@ def answer_twice(node: Node, stream: Stream, message: WriteRequest | ReadRequest
 def execute_and_refuse(error: str) -> Rule:
     """Execute, and answer with an error that leaves that open."""
 
-    def rule(node: Node, stream: Stream, message: WriteRequest | ReadRequest) -> None:
+    def rule(node: Node, stream: Stream, message: WriteRequest | ReadRequest | ReadsRequest) -> None:
         lose_answer(node, stream, message)
         refuse(error)(node, stream, message)
 

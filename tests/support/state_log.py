@@ -19,6 +19,7 @@ from isochrone.wire.commands import (
     encode_batch,
     encode_command,
     encode_query,
+    encode_result,
 )
 from isochrone.wire.entries import make_entry
 from isochrone.wire.kv import Range, RangeResult
@@ -91,7 +92,7 @@ class StateLog:
 
     def ask(self, query: Query) -> Result:
         """Ask the state as it is."""
-        return decode_result(self.state.query(KEYSPACE, decode_query(encode_query(query))))
+        return decode_result(encode_result(self.state.query(KEYSPACE, decode_query(encode_query(query)))))
 
     def value(self, key: bytes) -> bytes | None:
         """Value of a key."""

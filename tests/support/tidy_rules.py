@@ -65,6 +65,7 @@ TASKLESS_DRIVERS = (
     "node/service.py",
     "node/session_watches.py",
     "node/watch_lines.py",
+    "node/etcd_gathering.py",
     "node/settings.py",
 )
 """Drivers that define no coroutine: called back by other drivers."""

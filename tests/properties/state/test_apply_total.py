@@ -12,7 +12,7 @@ from isochrone.errors import InvalidRequest, IsochroneError
 from isochrone.ids import KeyspaceId
 from isochrone.regions.state.families import HANDLERS
 from isochrone.regions.state.machine import GroupState
-from isochrone.wire.commands import Command, OpenSession, decode_query, decode_result, encode_command
+from isochrone.wire.commands import Command, OpenSession, decode_query, decode_result, encode_command, encode_result
 from isochrone.wire.kv import Put
 from isochrone.wire.leases import LeaseGrant
 from isochrone.wire.locks import LockAcquire
@@ -83,4 +83,4 @@ def test_whatever_is_asked_is_answered_or_refused(seed: int) -> None:
             answer = log.state.query(rng.choice(KEYSPACES), asked)
         except IsochroneError:
             continue
-        decode_result(answer)
+        decode_result(encode_result(answer))

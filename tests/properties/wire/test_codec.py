@@ -134,6 +134,8 @@ FRAMES = st.lists(st.tuples(NUMBERS.map(Incarnation), PEER_MESSAGES), min_size=1
 
 REPLICAS = st.lists(st.tuples(NAMES, NAMES, NAMES, NAMES, NAMES), max_size=3).map(tuple)
 ROUTES = st.lists(st.builds(session.KeyspaceRoute, NAMES, BLOBS, NAMES, REPLICAS, NUMBERS), max_size=3).map(tuple)
+SOME_BLOBS = st.lists(BLOBS, min_size=1, max_size=3).map(tuple)
+FAILURES = st.lists(st.tuples(NUMBERS, NAMES, NAMES), max_size=2).map(tuple)
 WATCHES = st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3).map(tuple)
 SEVERAL = st.lists(st.tuples(NUMBERS, BLOBS), min_size=1, max_size=4)
 SESSION_MESSAGES = st.lists(
@@ -164,9 +166,9 @@ SESSION_MESSAGES = st.lists(
             )
         ),
         st.builds(session.ReadRequest, NUMBERS, NAMES, NAMES, NUMBERS, BLOBS),
-        st.builds(session.AppliedRead, NUMBERS, NAMES, NAMES, NUMBERS, BLOBS),
+        st.builds(session.ReadsRequest, NUMBERS, NAMES, NAMES, NUMBERS, BOOLS, SOME_BLOBS),
         st.builds(session.Answer, NUMBERS, NAMES, NUMBERS, BLOBS),
-        st.builds(session.AppliedAnswer, NUMBERS, NAMES, NUMBERS, st.none() | NUMBERS, BLOBS),
+        st.builds(session.ReadsAnswer, NUMBERS, NAMES, NUMBERS, st.none() | NUMBERS, SOME_BLOBS, FAILURES),
         st.builds(session.Refusal, NUMBERS, NAMES, NAMES, NAMES, NAMES_OR_NONE),
         st.builds(session.WatchCreate, NUMBERS, NAMES, BLOBS, BLOBS, NUMBERS, BOOLS, BOOLS, BOOLS),
         st.builds(session.WatchCancel, NUMBERS),

@@ -10,20 +10,26 @@ from virtual_time import run_virtual
 
 from isochrone.ids import NodeId, ReplicaRole
 from isochrone.node.service import BACKLOG_BYTES_MAX, QUERY_BYTES_MAX, ClientService
+from isochrone.regions.state_service import ANSWERS_BYTES_TARGET
 from isochrone.wire.commands import (
     COMMAND_BYTES_MAX,
     Command,
     OpenSession,
+    Query,
     SessionResult,
     decode_result,
     encode_command,
     encode_query,
 )
 from isochrone.wire.kv import KEY_BYTES_MAX, Range
+from isochrone.wire.leases import LeaseKeepAlive, LeaseTimeToLive
+from isochrone.wire.locks import LockWait
 from isochrone.wire.session import (
     Answer,
     LeaderChanged,
     ReadRequest,
+    ReadsAnswer,
+    ReadsRequest,
     Refusal,
     SessionMessage,
     WriteAnswer,
@@ -140,5 +146,87 @@ def test_commands_that_come_together_are_logged_together_and_answered_each() -> 
         first, third = (decode_result(payload) for payload in answer.payloads)
         assert isinstance(first, SessionResult) and isinstance(third, SessionResult) and first.session < third.session
         assert host.replicas[GROUP].core.status().last == last + 1
+
+    with_service(test)
+
+
+def many(*queries: Query, applied: bool = False) -> ReadsRequest:
+    return ReadsRequest(7, GROUP, KEYSPACE, 1_000, applied, tuple(map(encode_query, queries)))
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_queries_are_answered_together_each_with_its_own_error(applied: bool) -> None:
+    async def test(service: ClientService, cluster: HostCluster) -> None:
+        await (await cluster.client()).put("k/x", "1")
+        told = Told()
+        queries = (Range(b"k/x"), Range(b"k/x", revision=1 << 40), Range(b"k/y"))
+        service.received(told, many(*queries, applied=applied))
+        await asyncio.sleep(1)
+        (answer,) = told.messages
+        assert isinstance(answer, ReadsAnswer)
+        first, refused, last = answer.payloads
+        assert [getattr(decode_result(payload), "count", None) for payload in (first, last)] == [1, 0]
+        ((place, error, _),) = answer.errors
+        assert (refused, place, error) == (b"", 1, "FutureRevision")
+        assert (answer.age_ms is not None) == applied
+
+    with_service(test)
+
+
+def test_the_first_query_s_error_is_not_that_of_all() -> None:
+    async def test(service: ClientService, _: HostCluster) -> None:
+        told = Told()
+        service.received(told, many(Range(b"k/x", revision=1 << 40), Range(b"k/x")))
+        await asyncio.sleep(1)
+        (answer,) = told.messages
+        assert isinstance(answer, ReadsAnswer)
+        assert [place for place, _, _ in answer.errors] == [0]
+        assert [bool(payload) for payload in answer.payloads] == [False, True]
+
+    with_service(test)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        many(Range(b"k/x"), LeaseKeepAlive(1)),
+        many(LockWait(b"k/l", 1, 1)),
+        many(LeaseTimeToLive(1), applied=True),
+        replace(many(Range(b"k/x")), queries=(encode_query(Range(b"k/x")), b"?")),
+        replace(many(Range(b"k/x")), queries=(encode_query(Range(b"k/x")), bytes(QUERY_BYTES_MAX + 1))),
+        replace(many(Range(b"k/x")), keyspace="other/"),
+    ],
+    ids=["renewal", "wait", "for the leader", "malformed", "huge", "keyspace"],
+)
+def test_with_one_query_that_does_not_belong_there_all_are_refused(request_: ReadsRequest) -> None:
+    async def test(service: ClientService, _: HostCluster) -> None:
+        told = Told()
+        service.received(told, request_)
+        (refusal,) = told.messages
+        assert isinstance(refusal, Refusal) and refusal.error == "InvalidRequest"
+
+    with_service(test)
+
+
+def test_an_answer_that_grows_large_is_told_without_the_rest() -> None:
+    async def test(service: ClientService, cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.put("k/x", bytes(ANSWERS_BYTES_TARGET // 2))
+        told = Told()
+        service.received(told, many(*[Range(b"k/x")] * 5))
+        await asyncio.sleep(1)
+        (answer,) = told.messages
+        assert isinstance(answer, ReadsAnswer) and len(answer.payloads) == 2
+
+    with_service(test)
+
+
+def test_queries_are_refused_while_much_waits_for_their_client() -> None:
+    async def test(service: ClientService, _: HostCluster) -> None:
+        told = Told()
+        told.backlog_bytes = BACKLOG_BYTES_MAX + 1
+        service.received(told, many(Range(b"k/x"), Range(b"k/y"), applied=True))
+        (refusal,) = told.messages
+        assert isinstance(refusal, Refusal) and refusal.error == "Unavailable"
 
     with_service(test)

@@ -21,11 +21,11 @@ from isochrone.wire.commands import Command, encode_command, encode_query
 from isochrone.wire.kv import KEY_BYTES_MAX, Put, Range, prefix_end
 from isochrone.wire.session import (
     Answer,
-    AppliedAnswer,
-    AppliedRead,
     Ping,
     Pong,
     ReadRequest,
+    ReadsAnswer,
+    ReadsRequest,
     Refusal,
     SessionMessage,
     WatchCreate,
@@ -63,7 +63,7 @@ class Told:
     def answered(self) -> int:
         """How many requests were answered or refused."""
         writes = [len(each.requests) for each in self.messages if isinstance(each, WriteAnswer)]
-        return sum(writes) + len(self.of(Answer, AppliedAnswer, Refusal))
+        return sum(writes) + len(self.of(Answer, ReadsAnswer, Refusal))
 
     def of(self, *kinds: type[SessionMessage]) -> list[SessionMessage]:
         return [each for each in self.messages if isinstance(each, kinds)]
@@ -92,6 +92,10 @@ def read(number: int, wanted: Range) -> ReadRequest:
     return ReadRequest(number, GROUP, KEYSPACE, 1_000, encode_query(wanted))
 
 
+def nearest(number: int, wanted: Range) -> ReadsRequest:
+    return ReadsRequest(number, GROUP, KEYSPACE, 1_000, True, (encode_query(wanted),))
+
+
 def wild(rng: random.Random) -> SessionMessage | None:
     """A message of a session, rightly addressed more often than not; None for bytes that are none."""
     match rng.randrange(4):
@@ -100,9 +104,11 @@ def wild(rng: random.Random) -> SessionMessage | None:
             said = [damaged(rng, each) if rng.random() < 0.3 else each for each in said]
             return WriteRequest((7,) * len(said), GROUP, KEYSPACE, 1_000, b"", tuple(said))
         case 1:
-            asked = query(rng)
-            kind = rng.choice((ReadRequest, AppliedRead))
-            return kind(7, GROUP, KEYSPACE, 1_000, damaged(rng, asked) if rng.random() < 0.3 else asked)
+            asked = [query(rng) for _ in range(rng.randrange(1, 4))]
+            asked = [damaged(rng, each) if rng.random() < 0.3 else each for each in asked]
+            if rng.random() < 0.5:
+                return ReadRequest(7, GROUP, KEYSPACE, 1_000, asked[0])
+            return ReadsRequest(7, GROUP, KEYSPACE, 1_000, rng.random() < 0.5, tuple(asked))
         case _:
             try:
                 (found,) = decode_session_frames(bytes(msgpack.packb([message(rng)])))
@@ -162,7 +168,7 @@ def test_a_node_without_a_replica_says_so(monkeypatch: pytest.MonkeyPatch) -> No
         service.opened(told)
         replicas = dict(service.host.replicas)
         service.host.replicas.clear()
-        service.received(told, AppliedRead(1, GROUP, KEYSPACE, 1_000, encode_query(Range(b"k/a"))))
+        service.received(told, nearest(1, Range(b"k/a")))
         service.received(told, WatchCreate(1, GROUP, b"k/a", b"", 0, False, True, True))
         service.host.replicas.update(replicas)
         assert [each.error for each in told.messages if isinstance(each, Refusal | WatchEnded)] == ["Unavailable"] * 2
@@ -182,10 +188,10 @@ def test_who_does_not_read_is_not_read_for() -> None:
         wanted = Range(*ALL_OF_K)
         for number in range(40):  # 8 MB each
             service.received(told, read(number, wanted))
-            service.received(told, AppliedRead(number, GROUP, KEYSPACE, 1_000, encode_query(wanted)))
+            service.received(told, nearest(number, wanted))
         await asyncio.sleep(1)
-        assert len(told.of(Answer, AppliedAnswer)) <= 4, "the rest is refused, most of it before anything is read"
-        assert len(told.of(Answer, AppliedAnswer, Refusal)) == 80
+        assert len(told.of(Answer, ReadsAnswer)) <= 4, "the rest is refused, most of it before anything is read"
+        assert len(told.of(Answer, ReadsAnswer, Refusal)) == 80
 
     with_service(test)
 

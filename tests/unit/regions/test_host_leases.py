@@ -18,7 +18,7 @@ from isochrone.ids import KeyspaceId, NodeId, ReplicaRole
 from isochrone.regions.host import Host
 from isochrone.regions.requests import Outcome
 from isochrone.wire.commands import Query, encode_query
-from isochrone.wire.kv import Range
+from isochrone.wire.kv import PackedResult, Range
 
 FULL, WITNESS = ReplicaRole.FULL, ReplicaRole.WITNESS
 THREE = {"a": FULL, "b": FULL, "c": FULL}
@@ -82,7 +82,7 @@ def test_a_process_stopped_between_the_check_of_its_lease_and_its_answer_answers
         assert machine is not None
         query = machine.query
 
-        def goes_on(keyspace: KeyspaceId, wanted: Query, lease_remaining_ms: int) -> bytes:
+        def goes_on(keyspace: KeyspaceId, wanted: Query, lease_remaining_ms: int) -> PackedResult:
             clock.held = None
             return query(keyspace, wanted, lease_remaining_ms)
 

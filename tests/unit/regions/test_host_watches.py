@@ -10,7 +10,7 @@ from isochrone.errors import InvalidRequest, Unavailable
 from isochrone.ids import GroupId, NodeId, ReplicaRole
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.regions.watching import Watch
-from isochrone.wire.commands import decode_result, encode_query
+from isochrone.wire.commands import decode_result, encode_result
 from isochrone.wire.kv import ALL, Range, RangeResult
 from isochrone.wire.leases import LeaseKeepAlive, LeaseTimeToLive
 from isochrone.wire.locks import LockWait
@@ -77,7 +77,9 @@ def test_a_follower_answers_from_what_it_has_applied() -> None:
         assert host is not None
 
         def value() -> bytes:
-            result = decode_result(host.read_applied(GROUP, KEYSPACE, encode_query(Range(b"k/x"))).payload)
+            (packed,) = host.read_applied(GROUP, KEYSPACE, (Range(b"k/x"),))
+            assert isinstance(packed, tuple)
+            result = decode_result(encode_result(packed))
             assert isinstance(result, RangeResult)
             return result.items[0].value
 
@@ -90,11 +92,11 @@ def test_a_follower_answers_from_what_it_has_applied() -> None:
         assert value() == b"2"
         for query in (LeaseKeepAlive(1), LeaseTimeToLive(1), LockWait(b"k/l", 1, 1)):
             with pytest.raises(InvalidRequest, match="leader"):
-                host.read_applied(GROUP, KEYSPACE, encode_query(query))
+                host.read_applied(GROUP, KEYSPACE, (query,))
         witness = cluster.processes[NodeId("w")].host
         assert witness is not None
         with pytest.raises(InvalidRequest, match="no state"):
-            witness.read_applied(GROUP, KEYSPACE, encode_query(Range(b"k/x")))
+            witness.read_applied(GROUP, KEYSPACE, (Range(b"k/x"),))
         await cluster.stop_all()
 
     run_virtual(main())

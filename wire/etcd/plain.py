@@ -1,0 +1,116 @@
+"""The requests and answers that most of the traffic consists of, taken apart and put together without protobuf.
+
+A put of a value and a read of one key, with nothing else asked for, have few fields, and making a message with a dozen
+of them costs more than all else that such a call needs. Whatever has any other form, be it only unusual, is left to
+protobuf, so nothing is decided here but what its bytes say plainly. Each answer has exactly the bytes that protobuf
+gives it (a test compares them): fields in the order of their numbers, and none that has its default.
+
+This module is pure.
+"""
+
+from typing import cast
+
+from isochrone.errors import InvariantViolation
+from isochrone.wire.kv import PUT, RANGE, PackedResult
+from isochrone.wire.records import record_key, record_lease, record_value, record_versions
+
+PLAIN_BYTES_MAX = 1 << 16
+"""Larger requests are left to protobuf: there the cost of a message hardly matters."""
+_KEY, _VALUE, _SERIALIZABLE = 0x0A, 0x12, b"\x38\x01"
+"""Tags of fields 1 and 2, and field 7 of a `RangeRequest` set."""
+_VARINT_MORE = 0x80
+_SIGN = 1 << 64
+
+
+def plain_range(data: bytes) -> tuple[bytes, bool] | None:
+    """Key and `serializable` of a `RangeRequest` for one key that asks for nothing else; None for any other."""
+    if not 2 < len(data) < _VARINT_MORE or data[0] != _KEY:
+        return None
+    end = 2 + data[1]
+    rest = data[end:]
+    if end > len(data) or end == 2 or rest not in (b"", _SERIALIZABLE):
+        return None
+    return data[2:end], bool(rest)
+
+
+def plain_put(data: bytes) -> tuple[bytes, bytes] | None:
+    """Key and value of a `PutRequest` that has nothing else; None for any other."""
+    size = len(data)
+    if not 4 < size <= PLAIN_BYTES_MAX or data[0] != _KEY or not 0 < data[1] < _VARINT_MORE:
+        return None
+    at = 2 + data[1]
+    if at + 2 > size or data[at] != _VALUE:
+        return None
+    length, begin = data[at + 1], at + 2
+    if length >= _VARINT_MORE:
+        if begin >= size or data[begin] >= _VARINT_MORE:
+            return None
+        length, begin = length & 0x7F | data[begin] << 7, begin + 1
+    return (data[2:at], data[begin:]) if begin + length == size else None
+
+
+class Headers:
+    """The headers of one endpoint's answers, as they stand in them. The last one is kept: many calls end together."""
+
+    __slots__ = ("_answerer", "_last", "_last_of")
+
+    def __init__(self, cluster_id: int, member_id: int) -> None:
+        self._answerer = _number(1, cluster_id) + _number(2, member_id)
+        self._last = b""
+        self._last_of = (-1, -1)
+
+    def get(self, revision: int, term: int) -> bytes:
+        """Field 1 of an answer."""
+        if self._last_of != (revision, term):
+            self._last = _bytes(1, self._answerer + _number(3, revision) + _number(4, term))
+            self._last_of = (revision, term)
+        return self._last
+
+
+def plain_answer(headers: Headers, packed: PackedResult, term: int) -> bytes:
+    """The answer to a plain put or read."""
+    header = headers.get(cast("int", packed[1]), term)
+    if packed[0] == PUT:
+        return header
+    if packed[0] != RANGE:
+        raise InvariantViolation(f"a plain request had a result of tag {packed[0]!r}")
+    count, records = cast("int", packed[3]), cast("tuple[bytes, ...]", packed[5])
+    return header + b"".join([_bytes(2, _key_value(record)) for record in records]) + _number(4, count)
+
+
+def _key_value(record: bytes) -> bytes:
+    created, modified, version = record_versions(record)
+    value = record_value(record)
+    return (
+        _bytes(1, record_key(record))
+        + _number(2, created)
+        + _number(3, modified)
+        + _number(4, version)
+        + (_bytes(5, value) if value else b"")
+        + _number(6, record_lease(record))
+    )
+
+
+def _bytes(field: int, data: bytes) -> bytes:
+    size = len(data)
+    if size < _VARINT_MORE:
+        return bytes((field << 3 | 2, size)) + data
+    return bytes((field << 3 | 2,)) + _varint(size) + data
+
+
+def _number(field: int, number: int) -> bytes:
+    """A number; one of 64 bits with a sign below 0 travels as if it had none."""
+    if not number:
+        return b""
+    if 0 < number < _VARINT_MORE:
+        return bytes((field << 3, number))
+    return bytes((field << 3,)) + _varint(number if number > 0 else number + _SIGN)
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number >= _VARINT_MORE:
+        encoded.append(number & 0x7F | _VARINT_MORE)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

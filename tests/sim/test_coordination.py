@@ -24,7 +24,6 @@ RARE = (
     "host.asked_for_a_group_it_does_not_serve",
     "locks.delay",
     "locks.deadlock",
-    "client.granted_while_it_withdrew",
     "lessor.renewal_waits_for_the_log",
 )
 

@@ -52,6 +52,9 @@ _TRANSIENT = (NotLeader, Unavailable, LeadershipLost, ConnectionLost, DeadlineEx
 """Refusals that another attempt may cure: another node leads, or will soon."""
 
 
+_NO_VIEW = LeaderView()
+
+
 class SessionRefused(Rejected):
     """The group does not know the session, and no attempt took effect: open a new session and call again."""
 
@@ -112,8 +115,8 @@ class Call:
         """The latest attempt while its outcome is awaited."""
         self._retransmit_at = 0.0
         self._patience_factor = 1
-        self._view = LeaderView()
-        self._refused_by: list[NodeId] = []
+        self._view = _NO_VIEW
+        self._refused_by: tuple[NodeId, ...] = ()
         self._hint: NodeId | None = None
         self._pause_s = PAUSE_FIRST_S
         self._pause_until = 0.0
@@ -144,7 +147,7 @@ class Call:
             return Fail(self._out_of_time())
         if view is not self._view and view != self._view:
             self._view = view
-            self._refused_by.clear()
+            self._refused_by = ()
             self._hint = None
         if self._target is not None and now < self._retransmit_at:
             leader = view.leader
@@ -152,7 +155,7 @@ class Call:
                 return Send(leader)
             return Wait(min(self._retransmit_at, self.deadline))
         if now >= self._pause_until:
-            self._refused_by.clear()
+            self._refused_by = ()
         for node in (view.leader, self._hint):
             if node is not None and self._may_ask(node, ready):
                 return Send(node)
@@ -182,7 +185,7 @@ class Call:
         if not isinstance(error, _TRANSIENT) and (self.settled or not certain):
             return error
         self._last_refusal = error
-        self._refused_by.append(node)
+        self._refused_by = (*self._refused_by, node)
         if is_latest:
             self._target = None
             self._hint = refusal.leader

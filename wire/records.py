@@ -18,6 +18,8 @@ from isochrone.records import quickly_made
 
 _HEAD = struct.Struct(">QIBQQQQH")
 _U64 = struct.Struct(">Q")
+_LINEAGE = struct.Struct(">QQ8xQ")
+_LINEAGE_AT = 13
 _KEY_AT = _HEAD.size
 _LIVE_AT = 12
 _TIMESTAMP_AT = 29
@@ -92,6 +94,11 @@ def record_lease(record: bytes) -> int:
     """The lease, 0 for none."""
     lease = record[_LEASE_AT : _LEASE_AT + 8]
     return 0 if lease == _NO_LEASE else int.from_bytes(lease, "big")
+
+
+def record_lineage(record: bytes) -> tuple[int, int, int]:
+    """What the key's next version needs of this one: create revision, version and lease."""
+    return cast("tuple[int, int, int]", _LINEAGE.unpack_from(record, _LINEAGE_AT))
 
 
 def record_versions(record: bytes) -> tuple[int, int, int]:

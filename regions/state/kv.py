@@ -30,6 +30,7 @@ from isochrone.wire.records import (
     ORDER_BYTES,
     record_key,
     record_lease,
+    record_lineage,
     record_value,
     record_versions,
     record_without_value,
@@ -253,18 +254,16 @@ def set_key(
 ) -> None:
     """Write the next version of a key; `held` is the present one."""
     revision, place = context.place()
-    created, version = revision, 1
-    if held is not None:
-        created_before, _, version_before = record_versions(held)
-        created, version = Revision(created_before), version_before + 1
-    context.data.attach(key, record_lease(held) if held is not None else 0, lease)
+    created, version, lease_before = record_lineage(held) if held is not None else (int(revision), 0, 0)
+    if lease != lease_before:
+        context.data.attach(key, lease_before, lease)
     record = set_record(
         key,
         value,
         revision=revision,
         place=place,
         created=created,
-        version=version,
+        version=version + 1,
         timestamp=context.timestamp,
         lease=lease,
     )

@@ -196,15 +196,15 @@ def put_batches(image: Image, txn: Transaction, *, steps: list[tuple[WriteBatch,
 
 def _encode_rows(image: Image, rows: tuple[Row, ...], groups: Mapping[GroupId, StoredGroup], changes: Changes) -> None:
     """Add rows to `changes`, which hold the last one of each key."""
-    prefixes: dict[tuple[GroupId, KeyspaceId, int], bytes] = {}
+    table: tuple[GroupId, KeyspaceId, int] | None = None
+    prefix = b""
     for row in rows:
-        table = (row.group, row.keyspace, row.table)
-        prefix = prefixes.get(table)
-        if prefix is None:
+        if table is None or row.table != table[2] or row.keyspace != table[1] or row.group != table[0]:
+            table = (row.group, row.keyspace, row.table)
             generation = layout.rows_prefix(image.numbers[row.group], groups[row.group].generation)
-            prefix = prefixes[table] = layout.table_prefix(generation, row.keyspace, row.table)
-        key = prefix + row.key
-        changes[layout.stored_row_key(key)] = None if row.value is None else layout.encode_row(key, row.value)
+            prefix = layout.table_prefix(generation, row.keyspace, row.table)
+        key, value = prefix + row.key, row.value
+        changes[layout.stored_row_key(key)] = None if value is None else layout.encode_row(key, value)
 
 
 def read_entries(image: Image, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:

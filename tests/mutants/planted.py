@@ -2,6 +2,7 @@
 
 from change_mutants import MEMBERSHIP_MUTANTS, TRANSFER_MUTANTS
 from coordination_mutants import COORDINATION_MUTANTS
+from etcd_mutants import ETCD_MUTANTS
 from host_mutants import HOST_MUTANTS, STATE_MUTANTS, STORE_MUTANTS
 from http2_mutants import HTTP2_MUTANTS
 from lease_mutants import HAND_BACK_MUTANTS, LEASE_MUTANTS
@@ -32,6 +33,7 @@ MUTANTS = (
     *SNAPSHOT_MUTANTS,
     *COPY_MUTANTS,
     *HTTP2_MUTANTS,
+    *ETCD_MUTANTS,
     *MEASURE_MUTANTS,
     *RECIPE_MUTANTS,
 )

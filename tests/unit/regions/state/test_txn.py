@@ -3,7 +3,7 @@
 import pytest
 from state_log import StateLog
 
-from isochrone.errors import DuplicateKey, InvalidRequest, KeyNotFound
+from isochrone.errors import DuplicateKey, FutureRevision, InvalidRequest, KeyNotFound, LeaseNotFound
 from isochrone.wire.kv import (
     ALL,
     NUMBER_MAX,
@@ -165,3 +165,23 @@ def test_a_fence_gate_lets_no_token_of_another_lock_pass(other: bytes) -> None:
 def test_no_grant_has_such_a_token(token: int) -> None:
     with pytest.raises(InvalidRequest):
         fenced(b"k/gate", b"k/lock", token)
+
+
+def test_what_is_wrong_with_writes_is_told_before_what_is_wrong_with_reads() -> None:
+    log = StateLog()
+    unreadable = Range(b"k/a", revision=99)
+    for first in ((unreadable, Put(b"k/a", b"1", 7)), (unreadable, Txn((), (Put(b"k/a", b"1", 7),)))):
+        with pytest.raises(LeaseNotFound):
+            run(log, Txn((), first))
+    with pytest.raises(FutureRevision):
+        run(log, Txn((), (unreadable, Put(b"k/a", b"1"))))
+    assert log.value(b"k/a") is None
+
+
+def test_a_put_that_lacks_key_and_lease_is_told_of_the_key_within_a_transaction_and_else_of_the_lease() -> None:
+    log = StateLog()
+    lacking = Put(b"k/a", b"", 7, ignore_value=True)
+    with pytest.raises(KeyNotFound):
+        run(log, Txn((), (lacking,)))
+    with pytest.raises(LeaseNotFound):
+        log.do(lacking)

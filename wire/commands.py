@@ -61,6 +61,7 @@ from isochrone.wire.locks import (
     LockWait,
     LockWithdraw,
     PutSequential,
+    RaiseTokenEpoch,
     TakeFirst,
     check_lock,
     unpack_lock_result,
@@ -262,7 +263,7 @@ def check_operation(operation: Operation) -> None:
             return
         case LeaseGrant() | LeaseRevoke():
             check_lease(operation)
-        case LockAcquire() | LockRelease() | LockWithdraw() | PutSequential() | TakeFirst():
+        case LockAcquire() | LockRelease() | LockWithdraw() | PutSequential() | TakeFirst() | RaiseTokenEpoch():
             check_lock(operation)
         case _:
             check_kv(operation)

@@ -23,6 +23,9 @@ WAIT_FOREVER = -1
 LOCK_WAIT_MS_MAX = 366 * 86_400_000
 """Longest wait that has an end; longer ones are for `WAIT_FOREVER`."""
 LOCK_DELAY_MS_MAX = 60_000
+TOKEN_COUNTER_BITS = 32
+TOKEN_EPOCH_MAX = 1 << 30
+"""Highest epoch that can be asked for. As many above it are left for counters that are full."""
 
 
 class LockMode(IntEnum):
@@ -107,6 +110,19 @@ class TakeFirst:
 
 @quickly_made
 @dataclass(frozen=True, slots=True)
+class RaiseTokenEpoch:
+    """Let all tokens that a keyspace gives out from now on have an epoch above its own and above `above`.
+
+    So they exceed tokens that it knows nothing of: those given out after the copy was made from which it was restored.
+    """
+
+    key: bytes
+    """Any key of the keyspace."""
+    above: int = 0
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True)
 class LockWait:
     """Query: answered when the request waits no longer. Only the leader can answer."""
 
@@ -171,11 +187,23 @@ class KeyResult:
     value: bytes
 
 
-LockOperation: TypeAlias = LockAcquire | LockRelease | LockWithdraw | PutSequential | TakeFirst
-LockOutcome: TypeAlias = LockResult | LockQueryResult | KeyResult
+@quickly_made
+@dataclass(frozen=True, slots=True)
+class TokenEpochResult:
+    """The epoch of a keyspace's tokens, and that of the last token before."""
+
+    revision: Revision
+    timestamp: Timestamp
+    epoch: int
+    before: int
+
+
+LockOperation: TypeAlias = LockAcquire | LockRelease | LockWithdraw | PutSequential | TakeFirst | RaiseTokenEpoch
+LockOutcome: TypeAlias = LockResult | LockQueryResult | KeyResult | TokenEpochResult
 
 LOCK_ACQUIRE, LOCK_RELEASE, LOCK_WITHDRAW, PUT_SEQUENTIAL, TAKE_FIRST, LOCK_WAIT, LOCK_QUERY = range(30, 37)
 """Tags of operations and queries. Tags are never given a second meaning."""
+RAISE_TOKEN_EPOCH = 40
 LOCK_RESULT, LOCK_QUERY_RESULT, KEY_RESULT = range(37, 40)
 LOCK_FORMS = (
     Form(LOCK_ACQUIRE, LockAcquire, bytes, int, int, LockMode, int, int, bool, bool, bytes),
@@ -183,10 +211,11 @@ LOCK_FORMS = (
     Form(LOCK_WITHDRAW, LockWithdraw, bytes, int, int),
     Form(PUT_SEQUENTIAL, PutSequential, bytes, bytes, int),
     Form(TAKE_FIRST, TakeFirst, bytes, bytes),
+    Form(RAISE_TOKEN_EPOCH, RaiseTokenEpoch, bytes, int),
     Form(LOCK_WAIT, LockWait, bytes, int, int),
     Form(LOCK_QUERY, LockQuery, bytes),
 )
-LOCK_RESULT_TAGS = frozenset((LOCK_RESULT, LOCK_QUERY_RESULT, KEY_RESULT))
+LOCK_RESULT_TAGS = frozenset((LOCK_RESULT, LOCK_QUERY_RESULT, KEY_RESULT, RAISE_TOKEN_EPOCH))
 
 
 def check_lock(operation: LockOperation | LockWait | LockQuery) -> None:
@@ -197,6 +226,10 @@ def check_lock(operation: LockOperation | LockWait | LockQuery) -> None:
             _check_value(value)
         case TakeFirst(key, _):
             check_key(key)
+        case RaiseTokenEpoch(key, above):
+            check_key(key)
+            if not 0 <= above < TOKEN_EPOCH_MAX:
+                raise InvalidRequest(f"epoch {above} is not from 0 to {TOKEN_EPOCH_MAX - 1}")
         case _:
             check_key(operation.name)
     if isinstance(operation, LockAcquire):
@@ -228,6 +261,8 @@ def unpack_lock_result(packed: PackedResult) -> LockOutcome:
             return LockQueryResult(revision, timestamp, tuple(map(_view, requests)), Timestamp(delayed_until))
         case 39, [bytes() | None as key, bytes(value)]:
             return KeyResult(revision, timestamp, key, value)
+        case 40, [int(epoch), int(before)]:
+            return TokenEpochResult(revision, timestamp, epoch, before)
     raise InvalidRequest(f"unknown or malformed result {tag!r}")
 
 

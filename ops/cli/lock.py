@@ -20,7 +20,7 @@ from isochrone.ops.cli.progress_os import say
 from isochrone.ops.cli.signals_os import Diversion, run_command
 from isochrone.ops.cli.tables import print_parts
 from isochrone.ops.cli.waiting import telling
-from isochrone.wire.locks import LockQuery, LockQueryResult
+from isochrone.wire.locks import TOKEN_EPOCH_MAX, LockQuery, LockQueryResult, RaiseTokenEpoch, TokenEpochResult
 
 NOT_GRANTED_STATUS = 124
 """As `timeout` has it for a time that is over."""
@@ -175,6 +175,33 @@ def show_command(target: Target, name: str, output: str) -> None:
         click.echo(json.dumps(lock_to_plain(name, found)))
     else:
         print_parts(lock_parts(name, found, time.time_ns()))
+
+
+@lock_group.command("raise-epoch")
+@click.argument("prefix")
+@click.option(
+    "--above", type=click.IntRange(0, TOKEN_EPOCH_MAX - 1), default=0, help="The highest epoch that was ever seen."
+)
+@connection_options
+def raise_epoch_command(target: Target, prefix: str, above: int) -> None:
+    """Let later fencing tokens of the keyspace PREFIX exceed all that were given out before.
+
+    To be done after the keyspace was restored from a copy, as that knows nothing of tokens given out since: resources
+    would refuse whoever holds its locks from now on. A token's epoch is the token divided by 4294967296.
+
+    \b
+    Examples:
+      isochrone lock raise-epoch us/
+      isochrone lock raise-epoch us/ --above 7
+    """
+
+    async def ask() -> TokenEpochResult:
+        async with connected(target) as client:
+            operation = RaiseTokenEpoch(prefix.encode(), above)
+            return expect(TokenEpochResult, (await client.execute(prefix, operation)).result)
+
+    raised = run_command(ask())
+    click.echo(f"tokens of {prefix} have epoch {raised.epoch} from now on; before, {raised.before}")
 
 
 @click.command("elect")

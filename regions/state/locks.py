@@ -4,7 +4,8 @@ What decides, decides here, by entry timestamps: who is granted, who has waited 
 that only time can move tells when (`LockMoment`), and the leader logs a tick then, which does what is due.
 
 Every grant has a token, larger than all before it in its keyspace: `epoch * 2**32 + counter`. The epoch rises when the
-counter is full (and with every move of the keyspace), so tokens are never used twice.
+counter is full, and when it is asked for (`RaiseTokenEpoch`): by whoever has restored the keyspace from a copy, or
+moves it. So tokens are never used twice, and later ones are larger.
 """
 
 import struct
@@ -40,6 +41,9 @@ from isochrone.wire.locks import (
     KEY_RESULT,
     LOCK_QUERY_RESULT,
     LOCK_RESULT,
+    RAISE_TOKEN_EPOCH,
+    TOKEN_COUNTER_BITS,
+    TOKEN_EPOCH_MAX,
     LockAcquire,
     LockEnd,
     LockMode,
@@ -48,6 +52,7 @@ from isochrone.wire.locks import (
     LockWait,
     LockWithdraw,
     PutSequential,
+    RaiseTokenEpoch,
     TakeFirst,
 )
 from isochrone.wire.pack import pack
@@ -58,7 +63,6 @@ WAITING_MAX = 2_000
 LOCKS_PER_LEASE_MAX = 10_000
 """Most locks that one lease holds or waits for; beyond, `QueueFull`."""
 
-_COUNTER_BITS = 32
 _NAME = struct.Struct(">H")
 _TICKET = struct.Struct(">Q")
 _TOKEN_KEY = _NAME.pack(0)
@@ -300,11 +304,16 @@ def _notice(context: ApplyContext, name: bytes, request: Request, end: LockEnd) 
 
 
 def _next_token(context: ApplyContext, state: KeyspaceState) -> int:
-    state.token += 1
-    if state.token & ((1 << _COUNTER_BITS) - 1) == 0:
-        state.token += 1  # the counter was full: the sum has raised the epoch, whose counters begin at 1
-    context.rows[state.keyspace, TABLE_LOCKS, _TOKEN_KEY] = pack(state.token)
-    return state.token
+    token = state.token + 1
+    if token & ((1 << TOKEN_COUNTER_BITS) - 1) == 0:
+        token += 1  # the counter was full: the sum has raised the epoch, whose counters begin at 1
+    _set_token(context, state, token)
+    return token
+
+
+def _set_token(context: ApplyContext, state: KeyspaceState, token: int) -> None:
+    state.token = token
+    context.rows[state.keyspace, TABLE_LOCKS, _TOKEN_KEY] = pack(token)
 
 
 def _note_moment(context: ApplyContext, name: bytes) -> None:
@@ -317,6 +326,21 @@ def _result(context: ApplyContext, end: LockEnd, request: Request) -> PackedResu
     return (LOCK_RESULT, context.data.revision, context.timestamp, int(end), token, int(request.mode))
 
 
+# ---- tokens
+
+
+def apply_raise_token_epoch(context: ApplyContext, operation: Operation) -> PackedResult:
+    """Handler of `RaiseTokenEpoch`."""
+    assert isinstance(operation, RaiseTokenEpoch)
+    state = context.data.keyspace_of(operation.key)
+    before = state.token >> TOKEN_COUNTER_BITS
+    epoch = max(before, operation.above) + 1
+    if epoch > TOKEN_EPOCH_MAX:
+        raise InvalidRequest(f"the tokens of keyspace {state.keyspace!r} have epoch {before}: none above is left")
+    _set_token(context, state, epoch << TOKEN_COUNTER_BITS)
+    return (RAISE_TOKEN_EPOCH, context.data.revision, context.timestamp, epoch, before)
+
+
 # ---- keys for recipes
 
 
@@ -324,7 +348,9 @@ def apply_put_sequential(context: ApplyContext, operation: Operation) -> PackedR
     """Handler of `PutSequential`: the number is the revision, so it rises with every key that is made."""
     assert isinstance(operation, PutSequential)
     data = context.data
-    key = b"%s%020d" % (operation.prefix, data.revision + 1)
+    number = data.revision + 1
+    while data.keyspace_of(key := b"%s%020d" % (operation.prefix, number)).history.current(key) is not None:
+        number += 1  # somebody has put it there under the number's name
     state = data.keyspace_of(key)
     if operation.lease and operation.lease not in data.leases:
         raise LeaseNotFound("requested lease not found")
@@ -443,5 +469,6 @@ LOCK_HANDLERS: Handlers = {
     LockWithdraw: apply_withdraw,
     PutSequential: apply_put_sequential,
     TakeFirst: apply_take_first,
+    RaiseTokenEpoch: apply_raise_token_epoch,
 }
 """The lock family, for registration."""

@@ -25,8 +25,8 @@ COORDINATION_MUTANTS = (
     Mutant(
         name="a token is given out twice",
         file=LOCKS,
-        old="    state.token += 1\n    if state",
-        new="    if state",
+        old="    token = state.token + 1\n",
+        new="    token = state.token\n",
         test=_RUNS,
     ),
     Mutant(

@@ -22,6 +22,13 @@ _HOST = "tests/unit/regions/test_host_client_leases.py::test_"
 
 SERVICE_MUTANTS = (
     Mutant(
+        name="a raised epoch is forgotten at a restart",
+        file=LOCKS,
+        old="    _set_token(context, state, epoch << TOKEN_COUNTER_BITS)\n",
+        new="    state.token = epoch << TOKEN_COUNTER_BITS\n",
+        test=_LOCKS + "the_epoch_of_tokens_is_raised_above_what_a_restored_copy_knows_of",
+    ),
+    Mutant(
         name="a regional and a global lock of one name both exist",
         file="regions/state/model.py",
         old="        if place and key.startswith(self._prefixes[place - 1]):\n",

@@ -121,6 +121,8 @@ def test_a_command_runs_under_a_lock_with_its_token(cluster: Cluster) -> None:
     assert waiting.returncode == 124 and f"held by {shown['holders'][0]['value']}" in waiting.stderr
     assert finish(holder, signal.SIGTERM) == 143
     assert run(cluster, "lock", "show", "us/lock").stdout == "us/lock is free\n"
+    raised = run(cluster, "lock", "raise-epoch", "us/", "--above", "7")
+    assert raised.stdout == "tokens of us/ have epoch 8 from now on; before, 1\n"
     assert run(cluster, "lock", "run", "us/lock", "--try", "--", "true").returncode == 0, "a signal releases it"
     missing = run(cluster, "lock", "run", "us/lock", "--", "./no-such-program")
     assert missing.returncode == 127 and "cannot be started" in missing.stderr

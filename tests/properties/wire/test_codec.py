@@ -232,6 +232,7 @@ OPERATIONS = st.one_of(
     st.builds(locks.LockWithdraw, BLOBS, NUMBERS, NUMBERS),
     st.builds(locks.PutSequential, BLOBS, BLOBS, NUMBERS),
     st.builds(locks.TakeFirst, BLOBS, BLOBS),
+    st.builds(locks.RaiseTokenEpoch, BLOBS, NUMBERS),
     KV_OPERATIONS,
 )
 QUERIES = st.one_of(

@@ -12,6 +12,7 @@ from isochrone.regions.state.locks import answer_wait
 from isochrone.wire.kv import ALL, Compact, Compare, Put, Range, Relation, Target, Txn, TxnResult
 from isochrone.wire.leases import LeaseRevoke, LockTick
 from isochrone.wire.locks import (
+    TOKEN_EPOCH_MAX,
     KeyResult,
     LockAcquire,
     LockEnd,
@@ -21,7 +22,9 @@ from isochrone.wire.locks import (
     LockWait,
     LockWithdraw,
     PutSequential,
+    RaiseTokenEpoch,
     TakeFirst,
+    TokenEpochResult,
     unpack_lock_result,
 )
 
@@ -270,6 +273,44 @@ def test_tokens_rise_over_all_locks_and_restarts_and_when_the_counter_is_full() 
     assert tokens[-2:] == [(5 << 32) + 0xFFFFFFFF, (6 << 32) + 1]
 
 
+def test_the_epoch_of_tokens_is_raised_above_what_a_restored_copy_knows_of() -> None:
+    """The gate has seen tokens that were given out after the copy was made; later grants pass it all the same."""
+    locks = Locks()
+    locks.acquire(1)
+    copy = dict(locks.rows)
+    locks.free(1)
+    for _ in range(3):
+        locks.done(LockAcquire(NAME, 2, 9))
+        assert isinstance(locks.do(RaiseTokenEpoch(NAME)), TokenEpochResult)
+        seen = locks.acquire(2, name=b"k/other").token
+        locks.free(2, b"k/other")
+    assert seen >> 32 == 4
+    locks.rows = copy
+    locks.restart()
+    assert locks.acquire(3, name=b"k/b").token < seen, "as it is without the operator"
+    raised = locks.do(RaiseTokenEpoch(b"k/", above=seen >> 32))
+    assert isinstance(raised, TokenEpochResult) and (raised.epoch, raised.before) == (5, 1)
+    locks.restart()
+    first, second = locks.acquire(3, name=b"k/c").token, locks.acquire(4, name=b"k/d").token
+    assert first == (5 << 32) + 1 > seen and second == first + 1
+    assert locks.acquire(5, name=b"m/c").token >> 32 == 1, "each keyspace has its own"
+
+
+def test_epochs_end() -> None:
+    locks = Locks()
+    for above in (-1, TOKEN_EPOCH_MAX):
+        with pytest.raises(InvalidRequest):
+            locks.do(RaiseTokenEpoch(NAME, above))
+    raised = locks.do(RaiseTokenEpoch(NAME, TOKEN_EPOCH_MAX - 1))
+    assert isinstance(raised, TokenEpochResult) and raised.epoch == TOKEN_EPOCH_MAX
+    with pytest.raises(InvalidRequest, match="none above is left"):
+        locks.do(RaiseTokenEpoch(NAME))
+    with pytest.raises(InvalidRequest, match="lies in no keyspace"):
+        locks.do(RaiseTokenEpoch(b"elsewhere"))
+    token = locks.acquire(1).token
+    assert token == (TOKEN_EPOCH_MAX << 32) + 1 <= (1 << 63) - 1
+
+
 def test_a_transaction_can_be_tied_to_a_lock_that_is_held() -> None:
     locks = Locks()
     token = locks.acquire(1).token
@@ -354,6 +395,17 @@ def test_sequential_keys_rise_and_hang_on_their_lease() -> None:
         locks.do(PutSequential(b"k/members/", b"m", 77))
     with pytest.raises(InvalidRequest):
         locks.do(PutSequential(b"nowhere/", b"m"))
+
+
+def test_a_sequential_key_overwrites_none_that_is_there() -> None:
+    log = Locks()
+    taken = [b"k/s/%020d" % (log.state.revision + ahead) for ahead in (3, 4)]
+    for key in taken:
+        log.do(Put(key, b"not in order"))
+    made = [log.do(PutSequential(b"k/s/", b"in order")) for _ in range(3)]
+    keys = [result.key for result in made if isinstance(result, KeyResult) and result.key is not None]
+    assert keys == sorted(set(keys)) and not set(keys) & set(taken) and len(keys) == 3
+    assert [log.value(key) for key in taken] == [b"not in order"] * 2
 
 
 def test_a_queue_gives_each_item_to_one_taker_in_order() -> None:

@@ -60,7 +60,10 @@ class LockAcquire:
     mode: LockMode = LockMode.X
     wait_ms: int = WAIT_FOREVER
     delay_ms: int = 0
-    """If the lease runs out while it holds the lock, nobody is granted what it excluded for so long."""
+    """If the lease runs out while it holds the lock, nobody is granted what it excluded for so long.
+
+    HAZARD: by timestamps of the log, so a leader's wall clock that jumps ahead shortens it by as much.
+    """
     hierarchical: bool = False
     """The lease must hold the name above (up to the last `/`) in a mode that covers this one, and gives it up later."""
     announce: bool = False

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from isochrone.client import Client
 from isochrone.client.leases import CLOCK_RATE_MAX
-from isochrone.drills.checkers.elections import check_elections
+from isochrone.drills.checkers.elections import NAME as ELECTIONS
+from isochrone.drills.checkers.elections import check_elections, observation_faults
 from isochrone.drills.checkers.exclusion import ExclusionResult, GuardedWrite, check_exclusion
 from isochrone.drills.checkers.lease_expiry import LeaseStory, check_lease_expiry
 from isochrone.drills.checkers.lock_table import check_lock_tables
@@ -24,11 +25,12 @@ from isochrone.drills.sim.followers import Follower
 from isochrone.drills.sim.lock_plans import election, lock_names
 from isochrone.drills.sim.loop import SimLoop
 from isochrone.drills.sim.network import Network
+from isochrone.drills.sim.observers import Observer
 from isochrone.drills.sim.options import SimOptions, rng_for
 from isochrone.drills.sim.queueing import queue_of
 from isochrone.drills.sim.schedule import FaultKind, Schedule
 from isochrone.drills.sim.sessions import Listeners, SimConnector
-from isochrone.drills.verdict import Check, guarded
+from isochrone.drills.verdict import Check, Verdict, guarded
 from isochrone.drills.workload import cancel
 from isochrone.errors import Indeterminate, InvalidRequest, Rejected
 from isochrone.ids import NS_PER_S, GroupId, NodeId
@@ -61,6 +63,7 @@ class Coordination:
         self._contenders: list[Contender] = []
         self._clients: dict[str, Client] = {}
         self._followers: list[Follower] = []
+        self._observers: list[Observer] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._finished = False
 
@@ -106,6 +109,10 @@ class Coordination:
                 follower = Follower(client, name, keyspace, group, rng)
                 self._followers.append(follower)
                 self._tasks.append(self._loop.create_task(follower.run(end_s), name=f"follower {name}"))
+        for place, client in clients.items():
+            observer = Observer(client, place, election(next(iter(self._keyspaces))))
+            self._observers.append(observer)
+            self._tasks.append(self._loop.create_task(observer.run(), name=f"observer {place}"))
         client, rng = next(iter(clients.values())), rng_for(self._seed, "compactions")
         self._tasks.append(self._loop.create_task(self._compact(client, rng, end_s), name="compactions"))
 
@@ -191,11 +198,16 @@ class Coordination:
         return writes
 
     def _elections(self) -> Check:
-        return check_elections(
-            item
+        versions = {
+            election(keyspace): self._truth.versions(group, election(keyspace).encode())
             for keyspace, group in self._keyspaces.items()
-            for item in self._truth.versions(group, election(keyspace).encode())
-        )
+        }
+        compacted = self._truth.written(next(iter(self._keyspaces.values()))).compacted
+        for observer in self._observers:
+            for seen in observer.observations:
+                for fault in observation_faults(seen, versions[observer.election], compacted):
+                    return Check(ELECTIONS, Verdict.FALSE, f"observer {observer.name}: {fault}.")
+        return check_elections(item for each in versions.values() for item in each)
 
     def _queues(self) -> Check:
         calls = [call for contender in self._contenders for call in contender.queue_calls]

@@ -1,6 +1,9 @@
 """The elections check finds a leader who is announced beside another."""
 
-from isochrone.drills.checkers.elections import check_elections
+import pytest
+
+from isochrone.client import Leader
+from isochrone.drills.checkers.elections import check_elections, observation_faults
 from isochrone.drills.verdict import Verdict
 from isochrone.ids import Revision, Timestamp
 from isochrone.wire.records import KeyValue
@@ -34,3 +37,39 @@ def test_a_leader_without_a_lease_is_found() -> None:
 
 def test_a_single_leader_proves_nothing() -> None:
     assert check_elections([announced("a", 2, 1), gone(3)]).verdict is Verdict.UNKNOWN
+
+
+TERMS = [announced("a", 2, 1), announced("b", 3, 1, 2), gone(5), announced("c", 5, 2), gone(7), announced("d", 9, 3)]
+A, B, C, D = (Leader(item.value, item.lease, Revision(1), item.mod_revision) for item in TERMS if item.version)
+
+
+@pytest.mark.parametrize(
+    ("seen", "compacted"),
+    [
+        ([A, B, None, C, None, D], 0),
+        ([None, C, None], 0),
+        ([], 0),
+        ([A, C, None], 4),
+        ([A, None, D], 8),
+        ([D, D], 11),
+    ],
+)
+def test_observers_see_each_change_but_those_that_are_compacted(seen: list[Leader | None], compacted: int) -> None:
+    assert list(observation_faults(seen, TERMS, compacted)) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "compacted", "fault"),
+    [
+        ([A, C], 0, "b'c' at revision 5 was seen to lead out of order, after revision 2"),
+        ([A, B, A], 9, "b'a' at revision 2 was seen to lead out of order"),
+        ([B, B, None], 0, "b'b' at revision 3 was seen to lead out of order"),
+        ([A, None], 0, "nobody was seen to lead out of order, after revision 2"),
+        ([C, D], 6, "b'd' at revision 9 was seen to lead out of order"),
+        ([Leader(b"x", 1, Revision(1), Revision(2))], 0, "b'x' was seen to lead at revision 2, and was never announced"),
+        ([D, None], 0, "nobody was seen to lead out of order, after revision 9"),
+    ],
+)
+def test_what_an_observer_should_not_see_is_found(seen: list[Leader | None], compacted: int, fault: str) -> None:
+    (found,) = observation_faults(seen, TERMS, compacted)
+    assert found.startswith(fault)

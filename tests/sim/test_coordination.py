@@ -105,7 +105,7 @@ def test_leaders_whose_disks_hang_and_who_wake_after_they_lost_their_office_end_
 
 
 def test_clocks_beyond_their_bound_part_holders_only_with_a_lock_delay() -> None:
-    """L7: the leader's clock is a tenth too fast, so leases end before their holders think; tokens hold all the same."""
+    """L7: the leader's clock is a tenth too fast: leases end before their holders think. Tokens hold all the same."""
     fast = tuple(Fault(0, 20_000, FaultKind.CLOCK_RATE, (f"us-east-1{zone}-1",), 100_000.0) for zone in "abc")
     bound_broken = 0
     for seed in range(3):

@@ -16,7 +16,7 @@ from isochrone.wire.etcd.answers_grpc import Speaker, answer_of
 from isochrone.wire.etcd.checks_grpc import refusal_of
 from isochrone.wire.etcd.errors import OWN_PREFIX, EtcdError, Status, status_of
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
-from isochrone.wire.etcd.plain import Headers, plain_answer, plain_put, plain_range
+from isochrone.wire.etcd.plain import PlainAnswers, plain_put, plain_range
 from isochrone.wire.etcd.requests_grpc import (
     compact_of,
     delete_of,
@@ -95,7 +95,7 @@ class GroupCalls:
         self._access = access
         self._speaker = speaker
         self._gathering = Gathering(access)
-        self._headers = Headers(speaker.cluster_id, speaker.member_id)
+        self._plain = PlainAnswers(speaker.cluster_id, speaker.member_id)
 
     def methods(self) -> Methods:
         """By path."""
@@ -167,7 +167,7 @@ class GroupCalls:
         if isinstance(outcome, IsochroneError):
             fail(call, status_of(outcome))
         else:
-            call.answer(plain_answer(self._headers, outcome, self._access.term))
+            call.answer(self._plain.answer(outcome, self._access.term))
 
     def _ask(self, call: Call, question: Operation | Query) -> None:
         if not self._serves(call, question):

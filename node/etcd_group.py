@@ -60,6 +60,7 @@ class GroupAccess:
         self.node = node
         self.group = group
         self._keyspaces = tuple(sorted(keyspaces))
+        self._prefixes = tuple([prefix for prefix, _ in self._keyspaces])
         self._connect = connect
         self._client: asyncio.Task[Client] | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -92,7 +93,7 @@ class GroupAccess:
     def serves(self, key: bytes, range_end: bytes) -> bool:
         """Whether a key, or some key that a range may hold, belongs to the group."""
         if not range_end:
-            return any(key.startswith(prefix) for prefix, _ in self._keyspaces)
+            return key.startswith(self._prefixes)
         return any(
             (range_end == ALL or prefix < range_end) and (prefix_end(prefix) == ALL or key < prefix_end(prefix))
             for prefix, _ in self._keyspaces
@@ -144,7 +145,10 @@ class GroupAccess:
 
     def part_of(self, key: bytes) -> tuple[bytes, KeyspaceId]:
         """Prefix and keyspace of a key; one of no keyspace of the group stands for the first."""
-        return next((each for each in self._keyspaces if key.startswith(each[0])), self._keyspaces[0])
+        for part in self._keyspaces:
+            if key.startswith(part[0]):
+                return part
+        return self._keyspaces[0]
 
     def ask_here(self, key: bytes, query: Range, timeout_s: float, told: Told) -> None:
         """Answer from what is applied here, be it behind; a node without a replica asks the leader."""

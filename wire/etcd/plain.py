@@ -16,6 +16,8 @@ from isochrone.wire.records import record_key, record_lease, record_value, recor
 
 PLAIN_BYTES_MAX = 1 << 16
 """Larger requests are left to protobuf: there the cost of a message hardly matters."""
+KEPT_ITEMS_MAX, KEPT_ITEM_BYTES_MAX = 1_024, 4_096
+"""So many items are kept as they stand in answers, made of records of at most so many bytes."""
 _KEY, _VALUE, _SERIALIZABLE = 0x0A, 0x12, b"\x38\x01"
 """Tags of fields 1 and 2, and field 7 of a `RangeRequest` set."""
 _VARINT_MORE = 0x80
@@ -49,46 +51,58 @@ def plain_put(data: bytes) -> tuple[bytes, bytes] | None:
     return (data[2:at], data[begin:]) if begin + length == size else None
 
 
-class Headers:
-    """The headers of one endpoint's answers, as they stand in them. The last one is kept: many calls end together."""
+class PlainAnswers:
+    """Puts together the answers of one endpoint.
 
-    __slots__ = ("_answerer", "_last", "_last_of")
+    What was put together last is kept: many calls that end together have the same header, and keys that are read often
+    are the same version time and again.
+    """
+
+    __slots__ = ("_answerer", "_header", "_header_of", "_items")
 
     def __init__(self, cluster_id: int, member_id: int) -> None:
         self._answerer = _number(1, cluster_id) + _number(2, member_id)
-        self._last = b""
-        self._last_of = (-1, -1)
+        self._header = b""
+        self._header_of = (-1, -1)
+        self._items: dict[bytes, bytes] = {}
+        """By record."""
 
-    def get(self, revision: int, term: int) -> bytes:
+    def answer(self, packed: PackedResult, term: int) -> bytes:
+        """The answer to a plain put or read."""
+        header = self._header_at(cast("int", packed[1]), term)
+        if packed[0] == PUT:
+            return header
+        if packed[0] != RANGE:
+            raise InvariantViolation(f"a plain request had a result of tag {packed[0]!r}")
+        for record in cast("tuple[bytes, ...]", packed[5]):  # one at most
+            header += self._items.get(record) or self._item(record)
+        return header + _number(4, cast("int", packed[3]))
+
+    def _header_at(self, revision: int, term: int) -> bytes:
         """Field 1 of an answer."""
-        if self._last_of != (revision, term):
-            self._last = _bytes(1, self._answerer + _number(3, revision) + _number(4, term))
-            self._last_of = (revision, term)
-        return self._last
+        if self._header_of != (revision, term):
+            self._header = _bytes(1, self._answerer + _number(3, revision) + _number(4, term))
+            self._header_of = (revision, term)
+        return self._header
 
-
-def plain_answer(headers: Headers, packed: PackedResult, term: int) -> bytes:
-    """The answer to a plain put or read."""
-    header = headers.get(cast("int", packed[1]), term)
-    if packed[0] == PUT:
-        return header
-    if packed[0] != RANGE:
-        raise InvariantViolation(f"a plain request had a result of tag {packed[0]!r}")
-    count, records = cast("int", packed[3]), cast("tuple[bytes, ...]", packed[5])
-    return header + b"".join([_bytes(2, _key_value(record)) for record in records]) + _number(4, count)
-
-
-def _key_value(record: bytes) -> bytes:
-    created, modified, version = record_versions(record)
-    value = record_value(record)
-    return (
-        _bytes(1, record_key(record))
-        + _number(2, created)
-        + _number(3, modified)
-        + _number(4, version)
-        + (_bytes(5, value) if value else b"")
-        + _number(6, record_lease(record))
-    )
+    def _item(self, record: bytes) -> bytes:
+        """Field 2 of an answer."""
+        created, modified, version = record_versions(record)
+        value = record_value(record)
+        item = _bytes(
+            2,
+            _bytes(1, record_key(record))
+            + _number(2, created)
+            + _number(3, modified)
+            + _number(4, version)
+            + (_bytes(5, value) if value else b"")
+            + _number(6, record_lease(record)),
+        )
+        if len(record) <= KEPT_ITEM_BYTES_MAX:
+            if len(self._items) >= KEPT_ITEMS_MAX:
+                self._items.clear()
+            self._items[record] = item
+        return item
 
 
 def _bytes(field: int, data: bytes) -> bytes:

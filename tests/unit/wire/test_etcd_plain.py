@@ -8,7 +8,7 @@ from isochrone.errors import InvariantViolation
 from isochrone.wire.commands import decode_result, encode_result
 from isochrone.wire.etcd.answers_grpc import Speaker, answer_of
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
-from isochrone.wire.etcd.plain import PLAIN_BYTES_MAX, Headers, plain_answer, plain_put, plain_range
+from isochrone.wire.etcd.plain import KEPT_ITEMS_MAX, PLAIN_BYTES_MAX, PlainAnswers, plain_put, plain_range
 from isochrone.wire.kv import COMPACT, PUT, RANGE
 from isochrone.wire.records import set_record
 
@@ -85,13 +85,24 @@ def test_answers_have_the_bytes_that_protobuf_gives_them(
                 key, value, revision=modified, place=0, created=created, version=version, timestamp=1, lease=lease
             ),
         )
-    speaker, headers = Speaker(7, member), Headers(7, member)
+    speaker, answers = Speaker(7, member), PlainAnswers(7, member)
     for packed in ((RANGE, revision, 5, len(records), False, records), (PUT, revision, 5, None)):
         expected = answer_of(decode_result(encode_result(packed)), speaker.header(revision, term)).SerializeToString()
-        assert plain_answer(headers, packed, term) == expected
-        assert plain_answer(headers, packed, term) == expected, "also with the header that was kept"
+        assert answers.answer(packed, term) == expected
+        assert answers.answer(packed, term) == expected, "also from what was kept"
 
 
 def test_a_result_of_another_kind_is_a_fault() -> None:
     with pytest.raises(InvariantViolation):
-        plain_answer(Headers(1, 1), (COMPACT, 1, 1), 1)
+        PlainAnswers(1, 1).answer((COMPACT, 1, 1), 1)
+
+
+def test_what_is_kept_is_bounded() -> None:
+    answers = PlainAnswers(1, 1)
+    for number in range(3 * KEPT_ITEMS_MAX):
+        record = set_record(b"k", b"v", revision=number, place=0, created=1, version=1, timestamp=1, lease=0)
+        answers.answer((RANGE, number, 1, 1, False, (record,)), 1)
+        assert len(answers._items) <= KEPT_ITEMS_MAX
+    large = set_record(b"k", bytes(10_000), revision=1, place=0, created=1, version=1, timestamp=1, lease=0)
+    answers.answer((RANGE, 1, 1, 1, False, (large,)), 1)
+    assert large not in answers._items

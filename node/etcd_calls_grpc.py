@@ -27,11 +27,13 @@ from isochrone.wire.etcd.requests_grpc import (
     txn_of,
 )
 from isochrone.wire.http2.calls import Call, Methods, StreamMethod, UnaryMethod
-from isochrone.wire.kv import DeleteRange, PackedResult, Put, Range, Txn
+from isochrone.wire.kv import RANGE, DeleteRange, PackedResult, Put, Range, RangeResult, Txn
 from isochrone.wire.leases import LeaseKeepAlive, LeaseList, LeaseRevoke, LeaseTimeToLive
 
 TIMEOUT_S = 7.0
 """How long a group may take to answer, as in etcd with its default timers."""
+ANSWERS_BACKLOG_BYTES_MAX = 16 << 20
+"""Reads are refused while more waits for a client: it shall ask again, rather than be cut off for its own answers."""
 PENDING_RENEWALS_MAX = 1_000
 """Most renewals of one stream under way; the next end the stream."""
 KEYS_OF_TOOLS = (b"health", b"foo")
@@ -166,6 +168,8 @@ class GroupCalls:
     def _answer_plain(self, call: Call, outcome: PackedResult | IsochroneError) -> None:
         if isinstance(outcome, IsochroneError):
             fail(call, status_of(outcome))
+        elif call.backlog_bytes > ANSWERS_BACKLOG_BYTES_MAX and outcome[0] == RANGE:
+            refuse(call, EtcdError.TOO_MANY_REQUESTS)
         else:
             call.answer(self._plain.answer(outcome, self._access.term))
 
@@ -190,6 +194,9 @@ class GroupCalls:
     def _answer(self, call: Call, outcome: Result | IsochroneError) -> None:
         if isinstance(outcome, IsochroneError):
             fail(call, status_of(outcome))
+            return
+        if isinstance(outcome, RangeResult) and call.backlog_bytes > ANSWERS_BACKLOG_BYTES_MAX:
+            refuse(call, EtcdError.TOO_MANY_REQUESTS)
             return
         call.answer(answer_of(outcome, self.header(outcome.revision)).SerializeToString())
 

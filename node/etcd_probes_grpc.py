@@ -13,11 +13,13 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from isochrone.ids import GroupId
-from isochrone.node.etcd_calls_grpc import fail, parsed
+from isochrone.node.etcd_calls_grpc import MALFORMED, fail, parsed
 from isochrone.regions.host import Host
 from isochrone.wire.etcd.errors import Status
 from isochrone.wire.http2.calls import Call, Methods, StreamMethod, UnaryMethod
 
+SERVICE_CHARS_MAX = 256
+"""Longer names are of no service that there is, and not kept."""
 UNKNOWN_SERVICE = Status("NOT_FOUND", "unknown service")
 _Health = health_pb2.HealthCheckResponse
 
@@ -85,7 +87,7 @@ class _HealthWatch:
         """See `StreamHandler`. The first message says what to watch; there is no second."""
         request = parsed(self._call, health_pb2.HealthCheckRequest, message)
         if request is not None:
-            self._service = request.service
+            self._service = request.service[:SERVICE_CHARS_MAX]
             self._watching[self] = None
             self.tell()
 
@@ -98,7 +100,9 @@ class _HealthWatch:
             self._call.send(_Health(status=status).SerializeToString())
 
     def ended(self) -> None:
-        """See `StreamHandler`. The stream goes on."""
+        """See `StreamHandler`. The stream goes on, if the probe has said what to watch."""
+        if self._service is None:
+            fail(self._call, MALFORMED)
 
     def cancelled(self) -> None:
         """See `StreamHandler`."""

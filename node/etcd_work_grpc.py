@@ -11,7 +11,7 @@ from typing import final
 from google.protobuf.message import Message
 
 from isochrone.errors import IsochroneError
-from isochrone.node.etcd_calls_grpc import fail
+from isochrone.node.etcd_calls_grpc import MALFORMED, fail
 from isochrone.wire.etcd.errors import Status, status_of
 from isochrone.wire.http2.calls import Call, StreamMethod
 
@@ -67,7 +67,9 @@ class _Work:
             self._call.finish()
 
     def ended(self) -> None:
-        """See `StreamHandler`. The client waits for the answer."""
+        """See `StreamHandler`. The client waits for the answer, unless it has not asked."""
+        if self._task is None:
+            fail(self._call, MALFORMED)  # without effect on a call that was refused
 
     def cancelled(self) -> None:
         """See `StreamHandler`."""

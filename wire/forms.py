@@ -50,7 +50,7 @@ class Form:
                 raise InvalidRequest(f"malformed fields of {self.cls.__name__}")
             return self._make(*values)
         for place in self._numbers:
-            if not -_NUMBER_MAX <= cast("int", values[place]) <= _NUMBER_MAX:
+            if not -_NUMBER_MAX - 1 <= cast("int", values[place]) <= _NUMBER_MAX:
                 raise InvalidRequest(f"a number in {self.cls.__name__} is out of the range of 64 bits")
         if self._enums:
             changed = list(values)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias, cast
 
-from isochrone.errors import DuplicateKey, InvalidRequest
+from isochrone.errors import DuplicateKey, InvalidRequest, LeaseNotFound
 from isochrone.ids import Revision, Timestamp
 from isochrone.records import quickly_made
 from isochrone.wire.forms import Form, by_class, by_tag
@@ -355,7 +355,7 @@ def check_kv(operation: KvOperation | Compact) -> None:
             if operation.ignore_lease and operation.lease:
                 raise InvalidRequest("lease is provided")
             if operation.lease < 0:
-                raise InvalidRequest(f"lease {operation.lease} is negative")
+                raise LeaseNotFound("requested lease not found")
         case DeleteRange(key, range_end):
             check_range(key, range_end)
         case Increment(key):

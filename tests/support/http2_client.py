@@ -37,9 +37,16 @@ def parse(data: bytes) -> list[Frame]:
 class Client:
     """A client and its server."""
 
-    def __init__(self, methods: Methods, limits: Limits | None = None, *, begin: bool = True) -> None:
+    def __init__(
+        self,
+        methods: Methods,
+        limits: Limits | None = None,
+        *,
+        begin: bool = True,
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
+    ) -> None:
         self.wakes = 0
-        self.connection = Connection(acceptor(methods, MESSAGE_BYTES_MAX), self._wake, limits or Limits())
+        self.connection = Connection(acceptor(methods, message_bytes_max), self._wake, limits or Limits())
         self.greeting = self.read()
         self._encoder, self._decoder = Encoder(), Decoder()
         self._next = 1

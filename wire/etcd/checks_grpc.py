@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from isochrone.wire.etcd.errors import EtcdError
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.key_set import KeySet
-from isochrone.wire.kv import TXN_PARTS_MAX
+from isochrone.wire.kv import TXN_PARTS_MAX, SortTarget
 
 REQUEST_BYTES_MAX = 3 << 19
 OPERATIONS_MAX = 128
@@ -37,7 +37,9 @@ def refusal_of(request: Message) -> EtcdError | None:
 
 def _check(request: Message) -> None:
     match request:
-        case pb.RangeRequest() | pb.DeleteRangeRequest():
+        case pb.RangeRequest():
+            _check_range(request)
+        case pb.DeleteRangeRequest():
             _check_key(request.key)
         case pb.PutRequest():
             _check_put(request)
@@ -60,6 +62,13 @@ def _check_key(key: bytes) -> None:
         raise _Refused(EtcdError.EMPTY_KEY)
 
 
+def _check_range(request: pb.RangeRequest) -> None:
+    _check_key(request.key)
+    # As in 3.6. One request of this kind is the end of an etcd 3.4.
+    if not SortTarget.KEY <= request.sort_target <= SortTarget.VALUE:
+        raise _Refused(EtcdError.INVALID_SORT_OPTION)
+
+
 def _check_put(request: pb.PutRequest) -> None:
     _check_key(request.key)
     if request.ignore_value and request.value:
@@ -77,7 +86,7 @@ def _check_transaction(request: pb.TxnRequest, operations_max: int) -> None:
     for operation in (*request.success, *request.failure):
         match operation.WhichOneof("request"):
             case "request_range":
-                _check_key(operation.request_range.key)
+                _check_range(operation.request_range)
             case "request_put":
                 _check_put(operation.request_put)
             case "request_delete_range":

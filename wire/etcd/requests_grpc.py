@@ -1,8 +1,9 @@
 """etcd's requests as operations and queries of a group's state.
 
 What is wrong in a request itself is refused before, by `checks_grpc.refusal_of`. Times to live are seconds there and
-milliseconds here; a revision below 1 means the present one, a limit below 1 none. An order, target or relation that
-etcd 3.4 does not know counts as its first one, as in etcd.
+milliseconds here; a revision below 1 means the present one, a limit below 1 none. An order that etcd 3.4 does not know
+is none; a comparison by a relation that it does not know holds, but for a value that is not there, and one of a target
+that it does not know compares 0 with 0, all as in etcd.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,18 +25,22 @@ from isochrone.wire.kv import (
 from isochrone.wire.leases import LeaseGrant
 
 MS_PER_S = 1_000
+ALWAYS, NEVER, EXISTS = (Relation.NOT_EQUAL, -1), (Relation.EQUAL, -1), (Relation.GREATER, 0)
+"""Of the version of any key, or of no key."""
 
 
 def range_of(request: pb.RangeRequest) -> Range:
     """A read. Whether it may be stale (`serializable`) is for whoever asks."""
-    order, target = int(request.sort_order), int(request.sort_target)
+    order, target = int(request.sort_order), SortTarget(int(request.sort_target))
+    if not SortOrder.NONE <= order <= SortOrder.DESCEND:
+        order, target = SortOrder.NONE, SortTarget.KEY
     return Range(
         request.key,
         request.range_end,
         limit=max(request.limit, 0),
         revision=max(request.revision, 0),
-        sort_order=SortOrder(order) if order <= SortOrder.DESCEND else SortOrder.NONE,
-        sort_target=SortTarget(target) if target <= SortTarget.VALUE else SortTarget.KEY,
+        sort_order=SortOrder(order),
+        sort_target=target,
         keys_only=request.keys_only,
         count_only=request.count_only,
         min_mod_revision=request.min_mod_revision,
@@ -95,7 +100,13 @@ def _operation(operation: pb.RequestOp) -> KvOperation:
 
 def _compare(compare: pb.Compare) -> Compare:
     relation, kind = int(compare.result), int(compare.target)
-    target = Target(kind) if kind <= Target.LEASE else Target.VERSION
+    if not Target.VERSION <= kind <= Target.LEASE:
+        equal = relation == Relation.EQUAL or not Relation.EQUAL <= relation <= Relation.NOT_EQUAL
+        return Compare(compare.key, Target.VERSION, *(ALWAYS if equal else NEVER), range_end=compare.range_end)
+    target = Target(kind)
+    if not Relation.EQUAL <= relation <= Relation.NOT_EQUAL:
+        holds = EXISTS if target is Target.VALUE else ALWAYS
+        return Compare(compare.key, Target.VERSION, *holds, range_end=compare.range_end)
     number = {
         Target.VERSION: compare.version,
         Target.CREATE: compare.create_revision,
@@ -105,7 +116,7 @@ def _compare(compare: pb.Compare) -> Compare:
     return Compare(
         compare.key,
         target,
-        Relation(relation) if relation <= Relation.NOT_EQUAL else Relation.EQUAL,
+        Relation(relation),
         number=number.get(target, 0),
         value=compare.value if target is Target.VALUE else b"",
         range_end=compare.range_end,

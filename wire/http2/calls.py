@@ -224,7 +224,7 @@ class Call:
         if flag:
             return UNIMPLEMENTED, "compressed messages are not taken"
         if length > self._message_bytes_max:
-            text = f"received message larger than max ({length} vs. {self._message_bytes_max})"
+            text = f"grpc: received message larger than max ({length} vs. {self._message_bytes_max})"
             return RESOURCE_EXHAUSTED, text
         return None
 

@@ -8,7 +8,17 @@ from isochrone.wire.commands import SessionResult
 from isochrone.wire.etcd.answers_grpc import Speaker, answer_of, encoded_event, numeric_id
 from isochrone.wire.etcd.generated import kv_pb2
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
-from isochrone.wire.etcd.requests_grpc import delete_of, grant_of, put_of, range_of, ranges_of, txn_of
+from isochrone.wire.etcd.requests_grpc import (
+    ALWAYS,
+    EXISTS,
+    NEVER,
+    delete_of,
+    grant_of,
+    put_of,
+    range_of,
+    ranges_of,
+    txn_of,
+)
 from isochrone.wire.kv import (
     CompactResult,
     Compare,
@@ -54,7 +64,8 @@ def test_a_range_with_all_its_options() -> None:
 
 def test_numbers_that_etcd_takes_for_none() -> None:
     assert range_of(pb.RangeRequest(key=b"a", limit=-1, revision=-5)) == Range(b"a")
-    assert range_of(pb.RangeRequest(key=b"a", sort_order=17, sort_target=17)) == Range(b"a")  # type: ignore[arg-type]
+    for order in (17, -1):  # then nothing is sorted, whatever the target
+        assert range_of(pb.RangeRequest(key=b"a", sort_order=order, sort_target=2)) == Range(b"a")  # type: ignore[arg-type]
     assert grant_of(pb.LeaseGrantRequest(TTL=-3)) == LeaseGrant(0, 1_000)
     assert grant_of(pb.LeaseGrantRequest(TTL=60, ID=5)) == LeaseGrant(5, 60_000)
 
@@ -84,8 +95,12 @@ def test_puts_and_deletions() -> None:
         (pb.Compare(key=b"k", target=pb.Compare.LEASE, lease=4), Compare(b"k", Target.LEASE, Relation.EQUAL, 4)),
         # Of two that differ the target counts: the number of another one is as none.
         (pb.Compare(key=b"k", target=pb.Compare.MOD, version=4), Compare(b"k", Target.MOD, Relation.EQUAL, 0)),
-        # Our own targets and relations have no place in etcd's API.
-        (pb.Compare(key=b"k", target=6, result=4, version=4), Compare(b"k", Target.VERSION, Relation.EQUAL, 4)),  # type: ignore[arg-type]
+        # Our own targets and relations have no place in etcd's API, which says what becomes of those that it lacks.
+        (pb.Compare(key=b"k", target=6, result=4, version=4), Compare(b"k", Target.VERSION, *ALWAYS)),  # type: ignore[arg-type]
+        (pb.Compare(key=b"k", target=-1, range_end=b"z"), Compare(b"k", Target.VERSION, *ALWAYS, range_end=b"z")),  # type: ignore[arg-type]
+        (pb.Compare(key=b"k", target=99, result=pb.Compare.LESS), Compare(b"k", Target.VERSION, *NEVER)),  # type: ignore[arg-type]
+        (pb.Compare(key=b"k", result=-1), Compare(b"k", Target.VERSION, *ALWAYS)),  # type: ignore[arg-type]
+        (pb.Compare(key=b"k", target=pb.Compare.VALUE, result=9), Compare(b"k", Target.VERSION, *EXISTS)),  # type: ignore[arg-type]
     ],
 )
 def test_comparisons(compare: pb.Compare, ours: Compare) -> None:

@@ -83,7 +83,8 @@ def test_a_message_that_is_too_large_is_refused_before_it_has_arrived() -> None:
     stream = client.open()
     client.data(stream, prefixed(bytes(MESSAGE_BYTES_MAX + 1))[:10])
     *_, end, reset = client.read()
-    assert client.fields(end)["grpc-message"] == f"received message larger than max (100001 vs. {MESSAGE_BYTES_MAX})"
+    told = client.fields(end)["grpc-message"]
+    assert told == f"grpc: received message larger than max (100001 vs. {MESSAGE_BYTES_MAX})"
     assert (reset.kind, reset.stream) == (frames.RST_STREAM, stream)
 
 

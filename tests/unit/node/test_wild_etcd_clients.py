@@ -16,6 +16,7 @@ from isochrone.node.etcd_endpoint_grpc import MESSAGE_BYTES_MAX
 from isochrone.node.etcd_watches_grpc import PATH
 from isochrone.wire.etcd.checks_grpc import REQUEST_BYTES_MAX
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
+from isochrone.wire.etcd.plain import plain_put, plain_range
 from isochrone.wire.http2 import frames
 from isochrone.wire.http2.calls import Methods
 
@@ -128,3 +129,21 @@ def test_a_client_that_does_not_take_its_answers_is_not_read_for(monkeypatch: py
         assert not asking.client.connection.closing
 
     with_endpoint(test)
+
+
+def test_what_is_read_without_protobuf_is_what_protobuf_reads() -> None:
+    rng = random.Random(5)
+    found = 0
+    for _ in range(20_000):
+        key, value = rng.randbytes(rng.choice((1, 3, 60, 130))), rng.randbytes(rng.choice((0, 1, 100, 127, 128, 300)))
+        data = pb.PutRequest(key=key, value=value, lease=rng.choice((0, 0, 1))).SerializeToString()
+        said = damaged(rng, data) if rng.random() < 0.7 else data
+        if (put := plain_put(said)) is not None:
+            found += 1
+            assert pb.PutRequest.FromString(said) == pb.PutRequest(key=put[0], value=put[1])
+        data = pb.RangeRequest(key=key, serializable=rng.random() < 0.5).SerializeToString()
+        said = damaged(rng, data) if rng.random() < 0.7 else data
+        if (asked := plain_range(said)) is not None:
+            found += 1
+            assert pb.RangeRequest.FromString(said) == pb.RangeRequest(key=asked[0], serializable=asked[1])
+    assert found > 5_000

@@ -148,8 +148,8 @@ class SessionWatches:
                 opened.sequence += 1
                 told.append((number, opened.sequence))
             records = tuple([event.record for event in batch.events])
-            asked = any(event.previous is not None for event in batch.events)
-            previous = tuple([event.previous for event in batch.events]) if asked else ()
+            # Events are shared with those who ask for more.
+            previous = tuple([event.previous for event in batch.events]) if line.request.prev_kv else ()
             self._session.send(WatchEvents(tuple(told), batch.revision, batch.fragment, records, previous))
 
     def _end(self, number: int, error: IsochroneError, compacted: int = 0) -> None:

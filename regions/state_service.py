@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import cast, final
 
-from isochrone.errors import InvalidRequest, IsochroneError, LeaseNotFound, Unavailable
+from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, LeaseNotFound, Unavailable
 from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Nanos, Term, Timestamp
 from isochrone.regions.lessor import Renewed
 from isochrone.regions.office import CompactionRule, Office
@@ -180,7 +180,10 @@ class StateService:
         if renewed.ttl_ms is None:
             read.done(self._failed(LeaseNotFound("requested lease not found")))
         elif not self._region_lease(self._group, read.keyspace):
-            read.done(self._failed(self._not_served(read.keyspace)))
+            text = (
+                f"this region may not serve keyspace {read.keyspace!r} now; whether the lease was renewed is not told"
+            )
+            read.done(self._failed(Indeterminate(text)))
         else:
             data = self.machine.data
             packed = (LEASE_KEEP_ALIVE, data.revision, data.timestamp, renewed.lease, renewed.ttl_ms)

@@ -20,6 +20,7 @@ Invariants:
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -41,6 +42,8 @@ SCAN_PIECES_MAX = 2
 """So many pieces of the history `take` looks at if it finds nothing in them."""
 BATCH_BYTES_MAX = 1 << 20
 """Records of about so many bytes make a batch."""
+RANGES_MAX = 1_000
+"""Most different ranges that are no prefixes and are watched: each write looks at every one of them."""
 WATCHERS_MAX = 100_000
 """Most watchers of one group at one node."""
 
@@ -151,6 +154,8 @@ class WatchHub:
         """Of each batch taken: for how long the watcher had not been told everything."""
         self.events_told = 0
         self._ranges: dict[tuple[bytes, bytes], dict[int, _Watcher]] = {}
+        self._wanted_ranges: Counter[tuple[bytes, bytes]] = Counter()
+        """How many watch which range that is no prefix, be they synced or behind."""
 
     def __len__(self) -> int:
         return len(self._watchers)
@@ -167,13 +172,14 @@ class WatchHub:
 
         Raises:
             InvalidRequest: no key, one that is too long, or a negative revision.
-            QueueFull: too many watchers.
+            QueueFull: too many watchers, or different ranges.
         """
         check_range(request.key, request.range_end)
         if request.start_revision < 0:
             raise InvalidRequest(f"start revision {request.start_revision} is negative")
         if len(self._watchers) >= WATCHERS_MAX:
             raise QueueFull(f"{len(self._watchers)} watchers of group {self._data.group} are there already")
+        self._count_range(request)
         self._last_identity += 1
         start = request.start_revision or self._data.revision + 1
         synced = start > self._data.revision
@@ -187,9 +193,9 @@ class WatchHub:
 
     def cancel(self, identity: int) -> None:
         """Watch no more. Nothing happens if the watcher is gone."""
-        watcher = self._watchers.pop(identity, None)
-        if watcher is not None and watcher.synced:
-            self._leave(watcher)
+        watcher = self._watchers.get(identity)
+        if watcher is not None:
+            self._remove(watcher)
 
     def reset(self, data: GroupData, now: Nanos = Nanos(0)) -> list[int]:
         """The state was replaced by a later one: everybody reads on from its history. Returns who has something."""
@@ -231,7 +237,7 @@ class WatchHub:
             return None
         if not watcher.synced and watcher.next_revision < self._data.compacted:
             probe("watch.compacted")
-            del self._watchers[identity]
+            self._remove(watcher)
             return WatchBatch(identity, self._data.revision, compacted=self._data.compacted)
         for _ in range(SCAN_PIECES_MAX):
             if watcher.synced or watcher.pending:
@@ -271,10 +277,9 @@ class WatchHub:
 
     def _previous(self, record: bytes) -> bytes | None:
         """The version before; None if there was none, or if it may be forgotten."""
-        key, before = record_key(record), record_revision(record) - 1
-        if before < self._data.compacted:
+        if record_revision(record) <= self._data.compacted:
             return None
-        return self._data.keyspace_of(key).history.at(key, before)
+        return self._data.keyspace_of(record_key(record)).history.before(record)
 
     def _add(self, watcher: _Watcher, event: Event) -> None:
         watcher.pending.append(event)
@@ -355,6 +360,24 @@ class WatchHub:
 
     # ---- the index
 
+    def _count_range(self, request: WatchRequest) -> None:
+        place = _range_of(request)
+        if place is None:
+            return
+        if place not in self._wanted_ranges and len(self._wanted_ranges) >= RANGES_MAX:
+            raise QueueFull(f"{RANGES_MAX} ranges that are no prefixes are watched in group {self._data.group} already")
+        self._wanted_ranges[place] += 1
+
+    def _remove(self, watcher: _Watcher) -> None:
+        del self._watchers[watcher.identity]
+        if watcher.synced:
+            self._leave(watcher)
+        place = _range_of(watcher.request)
+        if place is not None:
+            self._wanted_ranges[place] -= 1
+            if not self._wanted_ranges[place]:
+                del self._wanted_ranges[place]
+
     def _interested(self, key: bytes) -> list[_Watcher]:
         """A list of its own: whoever falls behind while it is told leaves the index."""
         found = list(self._keys.get(key, {}).values())
@@ -389,6 +412,13 @@ class WatchHub:
                     del self._prefix_lengths[len(key)]
         else:
             _drop(self._ranges, (key, range_end), watcher)
+
+
+def _range_of(request: WatchRequest) -> tuple[bytes, bytes] | None:
+    """The range, if it is one and no prefix."""
+    if not request.range_end or request.range_end == prefix_end(request.key):
+        return None
+    return request.key, request.range_end
 
 
 def _drop(index: dict[_Place, dict[int, _Watcher]], place: _Place, watcher: _Watcher) -> bool:

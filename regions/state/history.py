@@ -121,6 +121,14 @@ class History:
         held = self._versions.get(key)
         return None if held is None else _as_of(held, revision)
 
+    def before(self, record: bytes) -> bytes | None:
+        """The key of a record as it was before it; None if it was absent, or if that is forgotten."""
+        held = self._versions.get(record_key(record))
+        if not isinstance(held, list):
+            return None
+        place = bisect_left(held, record[:ORDER_BYTES], key=_order)
+        return held[place - 1] if place and record_is_live(held[place - 1]) else None
+
     def between(self, start: bytes, end: bytes | None, revision: int | None = None) -> Iterator[bytes]:
         """Records of the keys in a range as they are, or as they were at a revision, in order of the keys."""
         versions = self._versions

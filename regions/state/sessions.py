@@ -89,8 +89,13 @@ def acknowledge(context: ApplyContext, command: Command, session: Session) -> No
 
 def check_room(context: ApplyContext, command: Command, session: Session) -> None:
     """Raise `QueueFull` if the session may not have another result."""
-    if len(session.results) >= SESSION_IN_FLIGHT_MAX:
-        raise QueueFull(f"session {command.session} has {len(session.results)} unacknowledged results")
+    if command.sequence > session.acknowledged + SESSION_IN_FLIGHT_MAX:
+        # One far ahead would keep all rows of results that follow it.
+        probe("state.sequence_too_far_ahead")
+        raise QueueFull(
+            f"sequence {command.sequence} is more than {SESSION_IN_FLIGHT_MAX} above the last one that session "
+            f"{command.session} has acknowledged, {session.acknowledged}"
+        )
     if session.results_bytes >= RESULTS_BYTES_MAX:
         raise QueueFull(f"session {command.session} has {session.results_bytes} bytes of unacknowledged results")
     state = context.home

@@ -22,6 +22,27 @@ _HOST = "tests/unit/regions/test_host_client_leases.py::test_"
 
 SERVICE_MUTANTS = (
     Mutant(
+        name="ranges that nobody watches any more still count",
+        file=HUB,
+        old="            self._wanted_ranges[place] -= 1\n",
+        new="            pass\n",
+        test=_HUB + "floods_of_different_ranges_are_refused_and_others_watch_on",
+    ),
+    Mutant(
+        name="a session may run far ahead of what it acknowledges",
+        file="regions/state/sessions.py",
+        old="    if command.sequence > session.acknowledged + SESSION_IN_FLIGHT_MAX:\n",
+        new="    if len(session.results) > SESSION_IN_FLIGHT_MAX:\n",
+        test="tests/unit/regions/test_machine.py::test_a_sequence_far_ahead_is_refused_and_keeps_no_rows",
+    ),
+    Mutant(
+        name="a renewal is told as refused that was done",
+        file="regions/state_service.py",
+        old="            read.done(self._failed(Indeterminate(text)))\n",
+        new="            read.done(self._failed(Unavailable(text)))\n",
+        test=_HOST + "without_its_regions_lease_a_node_neither_proposes_nor_reveals",
+    ),
+    Mutant(
         name="a raised epoch is forgotten at a restart",
         file=LOCKS,
         old="    _set_token(context, state, epoch << TOKEN_COUNTER_BITS)\n",

@@ -12,7 +12,15 @@ from isochrone.regions.state.families import HANDLERS
 from isochrone.regions.state.machine import GroupState
 from isochrone.regions.state.model import TABLE_RESULTS, Session
 from isochrone.wire import kv
-from isochrone.wire.commands import CloseSession, Command, OpenSession, Operation, encode_batch, encode_command
+from isochrone.wire.commands import (
+    SESSION_IN_FLIGHT_MAX,
+    CloseSession,
+    Command,
+    OpenSession,
+    Operation,
+    encode_batch,
+    encode_command,
+)
 from isochrone.wire.entries import make_entry
 from isochrone.wire.kv import Compact, DeleteRange, DeleteResult, Increment, Put, Range, Txn
 from isochrone.wire.messages import EntryKind
@@ -147,6 +155,19 @@ def test_stored_results_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(QueueFull):
         machine.run(session, 4, Put(b"k/x", b"1"))
     machine.run(session, 5, Put(b"k/x", b"1"), acknowledged=3)
+
+
+def test_a_sequence_far_ahead_is_refused_and_keeps_no_rows() -> None:
+    """Else its row, the oldest, would keep the rows of all results after it, however many are acknowledged."""
+    machine = StateLog()
+    session = machine.session()
+    with pytest.raises(QueueFull):
+        machine.run(session, SESSION_IN_FLIGHT_MAX + 1, Put(b"k/x", b"far"))
+    machine.run(session, SESSION_IN_FLIGHT_MAX, Put(b"k/x", b"as far as may be"))
+    for sequence in range(1, 50):
+        machine.run(session, sequence, Put(b"k/x", b"1"), acknowledged=sequence - 1)
+    state = machine.state.data.keyspaces[KEYSPACE].sessions[session]
+    assert sorted(state.results) == [49, SESSION_IN_FLIGHT_MAX] and len(state.result_rows) <= SESSION_IN_FLIGHT_MAX
 
 
 @pytest.mark.parametrize(

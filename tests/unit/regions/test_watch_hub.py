@@ -12,7 +12,9 @@ from isochrone.regions import watch_hub
 from isochrone.regions.watch_hub import Event, WatchBatch, WatchHub, WatchRequest
 from isochrone.wire.commands import Operation
 from isochrone.wire.kv import ALL, Compact, DeleteRange, Put, Txn, prefix_end
-from isochrone.wire.records import decode_record
+from isochrone.wire.leases import LeaseGrant
+from isochrone.wire.locks import LockAcquire, LockRelease
+from isochrone.wire.records import decode_record, record_value
 
 K = WatchRequest(b"k/", prefix_end(b"k/"))
 
@@ -258,3 +260,50 @@ def test_a_replaced_state_loses_nothing() -> None:
     assert set(ready) <= {synced, behind}
     for watcher in (synced, behind):
         assert [revision for revision, _, _ in world.told(watcher)] == [2, 3, 4, 5, 6, 7]
+
+
+def test_floods_of_different_ranges_are_refused_and_others_watch_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write looks at every range; keys and prefixes, and more watchers of a range, cost nothing more."""
+    monkeypatch.setattr("isochrone.regions.watch_hub.RANGES_MAX", 2)
+    log = StateLog()
+    for _ in range(3):
+        log.do(Put(b"k/a", b"1"))
+    hub = WatchHub(log.state.data)
+    first = hub.create(WatchRequest(b"k/a", b"k/c"))
+    behind = hub.create(WatchRequest(b"k/b", b"k/d", start_revision=2))
+    again = hub.create(WatchRequest(b"k/a", b"k/c", start_revision=2))
+    with pytest.raises(QueueFull):
+        hub.create(WatchRequest(b"k/a", b"k/d"))
+    for request in (WatchRequest(b"k/x"), WatchRequest(b"k/", b"k0")):
+        hub.create(request)
+    hub.cancel(first)
+    hub.cancel(first)
+    with pytest.raises(QueueFull):
+        hub.create(WatchRequest(b"k/a", b"k/d"))
+    hub.cancel(again)
+    freed = hub.create(WatchRequest(b"k/a", b"k/d"))
+    log.do(Compact(4))
+    told = hub.take(behind)
+    assert told is not None and told.compacted == 4
+    hub.create(WatchRequest(b"k/b", b"k/d"))
+    log.do(Put(b"k/a", b"2"))
+    assert freed in hub.applied(log.last.events)
+
+
+def test_what_a_key_was_before_is_told_where_it_is_written_twice_at_once() -> None:
+    """As when one leader resigns and the next is announced: removed and set in one revision."""
+    log = StateLog()
+    for lease in (1, 2):
+        log.do(LeaseGrant(lease, 60_000))
+        log.do(LockAcquire(b"k/leader", lease, 1, announce=True, value=b"%d" % lease))
+    hub = WatchHub(log.state.data)
+    live = hub.create(WatchRequest(b"k/leader", prev_kv=True))
+    log.do(LockRelease(b"k/leader", 1))
+    hub.applied(log.last.events)
+    late = hub.create(WatchRequest(b"k/leader", prev_kv=True, start_revision=log.state.revision))
+    for identity in (live, late):
+        batch = hub.take(identity)
+        assert batch is not None
+        removed, announced = batch.events
+        assert not removed.is_put and removed.previous is not None and record_value(removed.previous) == b"1"
+        assert announced.is_put and announced.previous is None and record_value(announced.record) == b"2"

@@ -8,12 +8,22 @@ be left out.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from isochrone.client import Leader
 from isochrone.drills.verdict import Check, Verdict
+from isochrone.ids import Revision
 from isochrone.wire.records import KeyValue
 
 NAME = "elections"
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """Who leads, as an observer was told: what is announced, on which lease, since which revision."""
+
+    value: bytes
+    lease: int
+    revision: Revision
 
 
 def check_elections(written: Iterable[KeyValue]) -> Check:
@@ -39,7 +49,7 @@ def check_elections(written: Iterable[KeyValue]) -> Check:
     return Check(NAME, Verdict.TRUE, f"{terms} leaders of {len(leaders)} elections, one at a time.")
 
 
-def observation_faults(seen: Sequence[Leader | None], written: Sequence[KeyValue], compacted: int) -> Iterator[str]:
+def observation_faults(seen: Sequence[Announced | None], written: Sequence[KeyValue], compacted: int) -> Iterator[str]:
     """What is wrong with what one observer saw (None: nobody leads).
 
     Args:

@@ -3,7 +3,8 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from isochrone.client import Client, Leader
+from isochrone.client import Client
+from isochrone.drills.checkers.elections import Announced
 from isochrone.errors import Indeterminate, Rejected
 
 AGAIN_S = 0.5
@@ -16,16 +17,16 @@ class Observer:
     client: Client
     name: str
     election: str
-    observations: list[list[Leader | None]] = field(default_factory=list)
+    observations: list[list[Announced | None]] = field(default_factory=list)
     """What it saw, each time that it began."""
 
     async def run(self) -> None:
         """Observe until cancelled."""
         while True:
-            seen: list[Leader | None] = []
-            self.observations.append(seen)
+            self.observations.append([])
             try:
                 async for leader in self.client.observe(self.election):
-                    seen.append(leader)
+                    told = None if leader is None else Announced(leader.value, leader.lease, leader.revision)
+                    self.observations[-1].append(told)
             except (Rejected, Indeterminate):
                 await asyncio.sleep(AGAIN_S)

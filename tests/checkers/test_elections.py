@@ -2,8 +2,7 @@
 
 import pytest
 
-from isochrone.client import Leader
-from isochrone.drills.checkers.elections import check_elections, observation_faults
+from isochrone.drills.checkers.elections import Announced, check_elections, observation_faults
 from isochrone.drills.verdict import Verdict
 from isochrone.ids import Revision, Timestamp
 from isochrone.wire.records import KeyValue
@@ -40,7 +39,7 @@ def test_a_single_leader_proves_nothing() -> None:
 
 
 TERMS = [announced("a", 2, 1), announced("b", 3, 1, 2), gone(5), announced("c", 5, 2), gone(7), announced("d", 9, 3)]
-A, B, C, D = (Leader(item.value, item.lease, Revision(1), item.mod_revision) for item in TERMS if item.version)
+A, B, C, D = (Announced(item.value, item.lease, item.mod_revision) for item in TERMS if item.version)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ A, B, C, D = (Leader(item.value, item.lease, Revision(1), item.mod_revision) for
         ([D, D], 11),
     ],
 )
-def test_observers_see_each_change_but_those_that_are_compacted(seen: list[Leader | None], compacted: int) -> None:
+def test_observers_see_each_change_but_those_that_are_compacted(seen: list[Announced | None], compacted: int) -> None:
     assert list(observation_faults(seen, TERMS, compacted)) == []
 
 
@@ -66,10 +65,14 @@ def test_observers_see_each_change_but_those_that_are_compacted(seen: list[Leade
         ([B, B, None], 0, "b'b' at revision 3 was seen to lead out of order"),
         ([A, None], 0, "nobody was seen to lead out of order, after revision 2"),
         ([C, D], 6, "b'd' at revision 9 was seen to lead out of order"),
-        ([Leader(b"x", 1, Revision(1), Revision(2))], 0, "b'x' was seen to lead at revision 2, and was never announced"),
+        (
+            [Announced(b"x", 1, Revision(2))],
+            0,
+            "b'x' was seen to lead at revision 2, and was never announced",
+        ),
         ([D, None], 0, "nobody was seen to lead out of order, after revision 9"),
     ],
 )
-def test_what_an_observer_should_not_see_is_found(seen: list[Leader | None], compacted: int, fault: str) -> None:
+def test_what_an_observer_should_not_see_is_found(seen: list[Announced | None], compacted: int, fault: str) -> None:
     (found,) = observation_faults(seen, TERMS, compacted)
     assert found.startswith(fault)

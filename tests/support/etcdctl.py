@@ -13,7 +13,7 @@ from typing import Self, final
 from etcdctl_steps import Begin, Ends, Run, Sees, Step
 
 RUN_S_MAX = 10.0
-CHECK_S_MAX = 120.0
+COMMAND_S_MAX = 60.0
 NAMES = re.compile(r"<([a-z]+)>|\.\.\.")
 
 
@@ -62,7 +62,7 @@ class Etcdctl:
             input=self._filled(step.stdin),
             capture_output=True,
             text=True,
-            timeout=CHECK_S_MAX,
+            timeout=COMMAND_S_MAX,
             check=False,
         )
         assert done.returncode == step.status, f"{step} ended with {done.returncode}: {done.stdout}{done.stderr}"

@@ -228,14 +228,15 @@ OUTSIDE = (
     Run("lock foo", complains="...key 'foo/... lies outside ...", status=1),
     refused("get fool", "...key 'fool' lies outside ..."),
     Run("get us/o --prefix"),
-    Run("get '' --prefix --keys-only --limit=1"),
+    Run("get '' --prefix --keys-only --limit=1", "..."),
 )
 """What an endpoint of ours does not serve; a store of etcd's serves all keys."""
 
 MIRRORS = (
+    NOW,
     Run("put us/from/a 1", "OK"),
     Begin("mirror", "make-mirror --prefix=us/from/ --dest-prefix=us/to/ <one>"),
-    Begin("mirrored", "watch us/to/ --prefix --rev=1"),
+    Begin("mirrored", "watch us/to/ --prefix --rev=<now>"),
     Sees("mirrored", "PUT\nus/to/a\n1"),
     Run("put us/from/b 2", "OK"),
     Sees("mirrored", "PUT\nus/to/a\n1\nPUT\nus/to/b\n2"),
@@ -267,15 +268,6 @@ SNAPSHOT = (
 )
 """Needs `<one>` and `<directory>`."""
 
-CHECK_PERF = (
-    Run(
-        "check perf --load=s --prefix=us/check-perf/",
-        "...PASS: Throughput is ... writes/s\nPASS: Slowest request took ...s\nPASS: Stddev is ...s\nPASS",
-    ),
-    Run("get us/check-perf/ --prefix --keys-only"),
-)
-"""Takes a minute."""
-
 SECTIONS: dict[str, tuple[Step, ...]] = {
     "keys": KEYS,
     "history": HISTORY,
@@ -290,5 +282,4 @@ SECTIONS: dict[str, tuple[Step, ...]] = {
     "mirrors": MIRRORS,
     "maintenance": MAINTENANCE,
     "snapshot": SNAPSHOT,
-    "check perf": CHECK_PERF,
 }

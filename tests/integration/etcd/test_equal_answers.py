@@ -80,10 +80,10 @@ def _sorts_a_part(asked: pb.RangeRequest) -> bool:
     return bool(asked.sort_target and asked.limit > 0 and not asked.sort_order)
 
 
-def test_our_nodes_give_etcds_answers(address: str, tmp_path: Path) -> None:
-    requests = [
-        request for request in random_requests(random.Random(0), 3 * REQUESTS) if not answered_otherwise_here(request)
-    ]
+@pytest.mark.parametrize("seed", range(2))
+def test_our_nodes_give_etcds_answers(seed: int, address: str, tmp_path: Path) -> None:
+    drawn = random_requests(random.Random(seed), 3 * REQUESTS)
+    requests = [request for request in drawn if not answered_otherwise_here(request)]
     assert len(requests) > 2 * REQUESTS
     theirs = asyncio.run(converse(address, requests))
     with etcd_nodes(tmp_path) as (_, leader):

@@ -17,7 +17,7 @@ from typing import NamedTuple, final
 from isochrone.client.attempts import told_error
 from isochrone.client.dispatch import Dispatcher
 from isochrone.client.routing import Route
-from isochrone.errors import Indeterminate, IsochroneError
+from isochrone.errors import Indeterminate
 from isochrone.ids import GroupId, KeyspaceId, NodeId
 from isochrone.wire.session import QUERIES_MAX, ReadsAnswer, ReadsRequest, Refusal
 
@@ -100,7 +100,7 @@ class Reads:
             while together:
                 told = await self._ask(kind, together)
                 together = together[told:]
-        except IsochroneError as error:
+        except Exception as error:  # Whatever it is: nobody else would tell those who wait.
             for asked in together:
                 if not asked.answer.done():
                     asked.answer.set_exception(error)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from session_cluster import KEYSPACE, Cluster, Node, Stream, lose_answer, refuse, run_scenario, serve
 
-from isochrone.client import Client
+from isochrone.client import Client, reads
 from isochrone.client.reads import QUERIES_MAX
 from isochrone.errors import DeadlineExceeded, Indeterminate, RevisionCompacted
 from isochrone.wire.commands import encode_query
@@ -146,6 +146,25 @@ def test_a_caller_that_is_cancelled_leaves_the_others() -> None:
             assert (await second).value == b"one"
             with pytest.raises(asyncio.CancelledError):
                 await first
+
+    run_scenario(scenario)
+
+
+def test_nobody_waits_for_a_batch_that_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    def refuse_one(node: Node, stream: Stream, message: Message) -> None:
+        assert isinstance(message, ReadsRequest)
+        stream.push(ReadsAnswer(message.request, node.name, 1, None, (b"",), ((0, "RevisionCompacted", "gone"),)))
+
+    async def scenario(cluster: Cluster) -> None:
+        async with await cluster.client() as client:
+            await client.get("app/x")
+            monkeypatch.setattr(reads, "told_error", broken)
+            cluster["a"].rules.append(refuse_one)
+            answers = await asyncio.gather(client.get("app/x"), client.get("app/y"), return_exceptions=True)
+            assert [str(answer) for answer in answers] == ["a fault of ours"] * 2
 
     run_scenario(scenario)
 

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from check_perf import parse_check_perf
+from check_perf import CheckFailed, parse_check_perf
 from figures import Load, percentile, table
 from h2load import SHAPES, FailedLoad, Summary, length_prefixed, parse_log, parse_summary
 from http2 import frame, header_block
@@ -86,5 +86,5 @@ def test_what_etcdctl_check_perf_prints(text: str, figures: tuple[float, ...]) -
 
 
 def test_a_check_that_was_cut_short_is_no_figure() -> None:
-    with pytest.raises(ValueError, match=r"slowest_s, stddev_s: PASS: Throughput"):
+    with pytest.raises(CheckFailed, match=r"slowest_s, stddev_s: PASS: Throughput"):
         parse_check_perf("PASS: Throughput is 150 writes/s\n")

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 from small_topology import ONE_REGION, PROGRAM, REPOSITORY, eventually, isochrone, write_topology
+
+from isochrone.wire.etcd.generated import rpc_pb2
 
 NODES = ["us-east-1a-1", "us-east-1b-1", "us-east-1c-1"]
 
@@ -70,6 +73,22 @@ def test_status_tells_of_every_replica(deployment: Path) -> None:
     for word in ("node", "zone", "role", "state", "term", "commit", "applied", "lag", "leads", "zone: led by"):
         assert word in table
     assert "\x1b" not in table
+
+
+def test_every_node_speaks_etcds_api_where_status_says(deployment: Path) -> None:
+    nodes = status(deployment)["nodes"]
+    assert {node["etcd_group"] for node in nodes} == {"us-east-1.zone"}
+    for number, node in enumerate(nodes):
+        with grpc.insecure_channel(node["etcd_address"]) as channel:
+            put = rpc_pb2.PutRequest(key=b"us/etcd", value=node["node"].encode())
+            channel.unary_unary("/etcdserverpb.KV/Put")(put.SerializeToString(), timeout=20)
+            read = rpc_pb2.RangeRequest(key=b"us/etcd").SerializeToString()
+            (item,) = rpc_pb2.RangeResponse.FromString(
+                channel.unary_unary("/etcdserverpb.KV/Range")(read, timeout=20)
+            ).kvs
+            assert (item.value.decode(), item.version) == (node["node"], number + 1)
+    shown = isochrone("status", "--dir", deployment, cwd=deployment).stdout
+    assert f"etcd's API: {','.join(node['etcd_address'] for node in nodes)}" in shown
 
 
 def test_everything_runs_in_one_session_below_one_head(deployment: Path) -> None:

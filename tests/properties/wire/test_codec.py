@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import GroupId, Incarnation, KeyspaceId, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp
-from isochrone.wire import codec, commands, kv, leases, locks, session
+from isochrone.wire import codec, commands, kv, leases, locks, records, session
 from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello, encode_frame, encode_hello
 from isochrone.wire.configurations import configuration_to_plain, encode_configuration
 from isochrone.wire.entries import CorruptEntry, decode_entry, make_entry
@@ -504,3 +504,14 @@ def test_requests_of_several_commands_that_no_client_sends_are_malformed(tag: in
 def test_a_command_alone_may_be_large() -> None:
     alone = session.WriteRequest((1,), GroupId("g"), KeyspaceId("k"), 1, b"", (bytes(2 << 20),))
     assert session.decode_session_frames(session.encode_session_frame([alone])) == [alone]
+
+
+@given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.binary(max_size=20))
+def test_the_lineage_of_a_record_is_what_the_record_says(
+    revision: int, created: int, version: int, lease: int, value: bytes
+) -> None:
+    record = records.set_record(
+        b"k", value, revision=revision, place=1, created=created, version=version, timestamp=2, lease=lease
+    )
+    whole = records.decode_record(record)
+    assert records.record_lineage(record) == (whole.create_revision, whole.version, whole.lease)

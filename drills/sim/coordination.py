@@ -1,8 +1,9 @@
 """What a world does with locks, leases, elections and watches beside its key-value workload, and the checks of it.
 
 In every place of a client a contender takes locks and campaigns (`contenders`), and the client there follows every
-keyspace (`followers`). Now and then a group is compacted, so that who was silent for long meets a gap. At the end all
-followers must have been told everything, and leases that nobody renews must have ended.
+keyspace (`followers`). Now and then a group is compacted, so that who was silent for long meets a gap, or raises the
+epoch of its tokens. At the end all followers must have been told everything, and leases that nobody renews must have
+ended.
 """
 
 import asyncio
@@ -36,10 +37,13 @@ from isochrone.errors import Indeterminate, InvalidRequest, Rejected
 from isochrone.ids import NS_PER_S, GroupId, NodeId
 from isochrone.topology.model import Topology
 from isochrone.wire.kv import Compact
+from isochrone.wire.locks import RaiseTokenEpoch
 from isochrone.wire.records import KeyValue
 
 CALL_TIMEOUT_S = 5.0
-COMPACTION_GAP_S = 4.0
+COMPACTION_GAP_S = 3.5
+EPOCH_ODDS = 0.15
+"""So often the epoch of tokens is raised, instead of a compaction."""
 FINISH_S = 60.0
 """So long after faults contenders, followers and leases may take to come to their end."""
 KEYSPACES_MAX = 2
@@ -113,16 +117,18 @@ class Coordination:
             observer = Observer(client, place, election(next(iter(self._keyspaces))))
             self._observers.append(observer)
             self._tasks.append(self._loop.create_task(observer.run(), name=f"observer {place}"))
-        client, rng = next(iter(clients.values())), rng_for(self._seed, "compactions")
-        self._tasks.append(self._loop.create_task(self._compact(client, rng, end_s), name="compactions"))
+        client, rng = next(iter(clients.values())), rng_for(self._seed, "interventions")
+        self._tasks.append(self._loop.create_task(self._intervene(client, rng, end_s), name="interventions"))
 
-    async def _compact(self, client: Client, rng: random.Random, end_s: float) -> None:
+    async def _intervene(self, client: Client, rng: random.Random, end_s: float) -> None:
         while self._loop.time() < end_s:
             await asyncio.sleep(rng.expovariate(1 / COMPACTION_GAP_S))
             keyspace = rng.choice(list(self._keyspaces))
             revision = self._truth.revision(self._keyspaces[keyspace]) - rng.choice((0, 0, 5, 50))
+            raises = rng.random() < EPOCH_ODDS
+            operation = RaiseTokenEpoch(keyspace.encode()) if raises else Compact(max(1, revision))
             try:
-                await client.execute(keyspace, Compact(max(1, revision)), timeout_s=CALL_TIMEOUT_S)
+                await client.execute(keyspace, operation, timeout_s=CALL_TIMEOUT_S)
             except (Rejected, Indeterminate, InvalidRequest):
                 continue  # It was compacted further before, or a fault is in the way.
 

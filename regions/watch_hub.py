@@ -19,8 +19,7 @@ Invariants:
 3. A batch without events and with `progress` says that everything up to its revision was told.
 """
 
-from bisect import bisect_right
-from collections import Counter
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -29,6 +28,7 @@ from isochrone.errors import InvalidRequest, QueueFull
 from isochrone.histograms import Histogram
 from isochrone.ids import Nanos, Revision
 from isochrone.probes import probe
+from isochrone.regions.range_index import RangeIndex
 from isochrone.regions.state.model import GroupData, KeyspaceState
 from isochrone.wire.kv import check_range, in_range, prefix_end
 from isochrone.wire.records import ORDER_BYTES, record_is_live, record_key, record_revision
@@ -42,8 +42,6 @@ SCAN_PIECES_MAX = 2
 """So many pieces of the history `take` looks at if it finds nothing in them."""
 BATCH_BYTES_MAX = 1 << 20
 """Records of about so many bytes make a batch."""
-RANGES_MAX = 1_000
-"""Most different ranges that are no prefixes and are watched: each write looks at every one of them."""
 WATCHERS_MAX = 100_000
 """Most watchers of one group at one node."""
 
@@ -148,14 +146,13 @@ class WatchHub:
         self._last_identity = 0
         self._keys: dict[bytes, dict[int, _Watcher]] = {}
         self._prefixes: dict[bytes, dict[int, _Watcher]] = {}
-        self._prefix_lengths: dict[int, int] = {}
-        """How many of `_prefixes` have which length."""
+        self._prefix_lengths: list[int] = []
+        """Of each of `_prefixes`, in order."""
         self.lag_ns = Histogram()
         """Of each batch taken: for how long the watcher had not been told everything."""
         self.events_told = 0
         self._ranges: dict[tuple[bytes, bytes], dict[int, _Watcher]] = {}
-        self._wanted_ranges: Counter[tuple[bytes, bytes]] = Counter()
-        """How many watch which range that is no prefix, be they synced or behind."""
+        self._range_index = RangeIndex()
 
     def __len__(self) -> int:
         return len(self._watchers)
@@ -172,14 +169,13 @@ class WatchHub:
 
         Raises:
             InvalidRequest: no key, one that is too long, or a negative revision.
-            QueueFull: too many watchers, or different ranges.
+            QueueFull: too many watchers.
         """
         check_range(request.key, request.range_end)
         if request.start_revision < 0:
             raise InvalidRequest(f"start revision {request.start_revision} is negative")
         if len(self._watchers) >= WATCHERS_MAX:
             raise QueueFull(f"{len(self._watchers)} watchers of group {self._data.group} are there already")
-        self._count_range(request)
         self._last_identity += 1
         start = request.start_revision or self._data.revision + 1
         synced = start > self._data.revision
@@ -360,33 +356,25 @@ class WatchHub:
 
     # ---- the index
 
-    def _count_range(self, request: WatchRequest) -> None:
-        place = _range_of(request)
-        if place is None:
-            return
-        if place not in self._wanted_ranges and len(self._wanted_ranges) >= RANGES_MAX:
-            raise QueueFull(f"{RANGES_MAX} ranges that are no prefixes are watched in group {self._data.group} already")
-        self._wanted_ranges[place] += 1
-
     def _remove(self, watcher: _Watcher) -> None:
         del self._watchers[watcher.identity]
         if watcher.synced:
             self._leave(watcher)
-        place = _range_of(watcher.request)
-        if place is not None:
-            self._wanted_ranges[place] -= 1
-            if not self._wanted_ranges[place]:
-                del self._wanted_ranges[place]
 
     def _interested(self, key: bytes) -> list[_Watcher]:
         """A list of its own: whoever falls behind while it is told leaves the index."""
         found = list(self._keys.get(key, {}).values())
-        for length in self._prefix_lengths:
-            if len(key) >= length and key[:length] in self._prefixes:
-                found += self._prefixes[key[:length]].values()
-        for (start, end), watchers in self._ranges.items():
-            if in_range(key, start, end):
-                found += watchers.values()
+        if self._prefixes:
+            length = 0  # each length once, and none beyond the key's
+            while (at := bisect_right(self._prefix_lengths, length)) < len(self._prefix_lengths):
+                length = self._prefix_lengths[at]
+                if length > len(key):
+                    break
+                if (watchers := self._prefixes.get(key[:length])) is not None:
+                    found += watchers.values()
+        if self._ranges:
+            for place in self._range_index.holding(key):
+                found += self._ranges[place].values()
         return found
 
     def _enter(self, watcher: _Watcher) -> None:
@@ -396,10 +384,13 @@ class WatchHub:
         elif range_end == prefix_end(key):
             if key not in self._prefixes:
                 self._prefixes[key] = {}
-                self._prefix_lengths[len(key)] = self._prefix_lengths.get(len(key), 0) + 1
+                insort(self._prefix_lengths, len(key))
             self._prefixes[key][watcher.identity] = watcher
         else:
-            self._ranges.setdefault((key, range_end), {})[watcher.identity] = watcher
+            if (key, range_end) not in self._ranges:
+                self._ranges[key, range_end] = {}
+                self._range_index.add(key, range_end)
+            self._ranges[key, range_end][watcher.identity] = watcher
 
     def _leave(self, watcher: _Watcher) -> None:
         key, range_end = watcher.request.key, watcher.request.range_end
@@ -407,18 +398,9 @@ class WatchHub:
             _drop(self._keys, key, watcher)
         elif range_end == prefix_end(key):
             if _drop(self._prefixes, key, watcher):
-                self._prefix_lengths[len(key)] -= 1
-                if not self._prefix_lengths[len(key)]:
-                    del self._prefix_lengths[len(key)]
-        else:
-            _drop(self._ranges, (key, range_end), watcher)
-
-
-def _range_of(request: WatchRequest) -> tuple[bytes, bytes] | None:
-    """The range, if it is one and no prefix."""
-    if not request.range_end or request.range_end == prefix_end(request.key):
-        return None
-    return request.key, request.range_end
+                del self._prefix_lengths[bisect_right(self._prefix_lengths, len(key)) - 1]
+        elif _drop(self._ranges, (key, range_end), watcher):
+            self._range_index.remove(key, range_end)
 
 
 def _drop(index: dict[_Place, dict[int, _Watcher]], place: _Place, watcher: _Watcher) -> bool:

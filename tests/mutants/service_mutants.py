@@ -22,11 +22,11 @@ _HOST = "tests/unit/regions/test_host_client_leases.py::test_"
 
 SERVICE_MUTANTS = (
     Mutant(
-        name="ranges that nobody watches any more still count",
-        file=HUB,
-        old="            self._wanted_ranges[place] -= 1\n",
-        new="            pass\n",
-        test=_HUB + "floods_of_different_ranges_are_refused_and_others_watch_on",
+        name="the index of ranges passes over those whose block starts below the key",
+        file="regions/range_index.py",
+        old="                found.extend([(start, end) for end, start in block.by_end[above:]])\n",
+        new="                pass\n",
+        test=_HUB + "thousands_of_different_ranges_are_told_of_what_lies_in_them",
     ),
     Mutant(
         name="a session may run far ahead of what it acknowledges",

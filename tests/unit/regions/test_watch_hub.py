@@ -262,32 +262,22 @@ def test_a_replaced_state_loses_nothing() -> None:
         assert [revision for revision, _, _ in world.told(watcher)] == [2, 3, 4, 5, 6, 7]
 
 
-def test_floods_of_different_ranges_are_refused_and_others_watch_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each write looks at every range; keys and prefixes, and more watchers of a range, cost nothing more."""
-    monkeypatch.setattr("isochrone.regions.watch_hub.RANGES_MAX", 2)
-    log = StateLog()
-    for _ in range(3):
-        log.do(Put(b"k/a", b"1"))
-    hub = WatchHub(log.state.data)
-    first = hub.create(WatchRequest(b"k/a", b"k/c"))
-    behind = hub.create(WatchRequest(b"k/b", b"k/d", start_revision=2))
-    again = hub.create(WatchRequest(b"k/a", b"k/c", start_revision=2))
-    with pytest.raises(QueueFull):
-        hub.create(WatchRequest(b"k/a", b"k/d"))
-    for request in (WatchRequest(b"k/x"), WatchRequest(b"k/", b"k0")):
-        hub.create(request)
-    hub.cancel(first)
-    hub.cancel(first)
-    with pytest.raises(QueueFull):
-        hub.create(WatchRequest(b"k/a", b"k/d"))
-    hub.cancel(again)
-    freed = hub.create(WatchRequest(b"k/a", b"k/d"))
-    log.do(Compact(4))
-    told = hub.take(behind)
-    assert told is not None and told.compacted == 4
-    hub.create(WatchRequest(b"k/b", b"k/d"))
-    log.do(Put(b"k/a", b"2"))
-    assert freed in hub.applied(log.last.events)
+def test_thousands_of_different_ranges_are_told_of_what_lies_in_them() -> None:
+    """However many there are, a write finds those that hold its key, and leaves the others alone."""
+    world = Watched()
+    ranges = {
+        world.hub.create(WatchRequest(b"k/%04d" % first, b"k/%04d" % (first + 3))): first for first in range(3_000)
+    }
+    ends = [world.hub.create(WatchRequest(b"k/%04d" % first, ALL)) for first in (0, 1_500, 2_999)]
+    told = [*[identity for identity, first in ranges.items() if first in (1_498, 1_499, 1_500)], *ends[:2]]
+    world.log.do(Put(b"k/1500", b""))
+    assert sorted(world.hub.applied(world.log.last.events)) == sorted(told)
+    for identity in [*ranges, *ends]:
+        world.hub.cancel(identity)
+    assert len(world.hub) == 0
+    world.log.do(Put(b"k/1501", b""))
+    assert world.hub.applied(world.log.last.events) == []
+
 
 
 def test_what_a_key_was_before_is_told_where_it_is_written_twice_at_once() -> None:

@@ -29,6 +29,10 @@ class Cluster:
     def address(self, node: str) -> str:
         return str(json.loads(self.config_file(node).read_text(encoding="utf-8"))["listen"])
 
+    def etcd_address(self, node: str) -> str:
+        """Where a node speaks etcd's API."""
+        return str(json.loads(self.config_file(node).read_text(encoding="utf-8"))["etcd_addresses"][node])
+
     def start(self, node: str, *options: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "-c", RUN, "node", "--config", str(self.config_file(node)), *options],

@@ -11,7 +11,7 @@ LOCKS = "client/locks.py"
 
 _RECIPES = "tests/unit/client/test_recipes.py::test_"
 _PATHS = "tests/unit/client/test_lock_paths.py::test_"
-_READS = "tests/unit/client/test_reads.py::test_"
+_READS = "tests/unit/client/test_old_and_paged_reads.py::test_"
 _DEADLINES = "tests/unit/client/test_lease_deadlines.py::test_"
 
 RECIPE_MUTANTS = (

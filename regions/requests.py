@@ -107,7 +107,11 @@ def next_batch(writes: deque[Write]) -> list[Write]:
 
 RegionLease = Callable[[GroupId, KeyspaceId], bool]
 """Whether this node may serve a keyspace now. Asked before commands are proposed, and again before what came of them,
-or of a query, is revealed: the right to serve a keyspace that could be promoted elsewhere is a lease."""
+or of a query, is revealed: the right to serve a keyspace that could be promoted elsewhere is a lease.
+
+It is asked for the keyspace that a command or query names. What else of the group that touches goes with it: keyspaces
+of one group have one home and one goal, so they are promoted together. A watch names none, and asks for all that it may
+see."""
 
 
 def always_serves(group: GroupId, keyspace: KeyspaceId) -> bool:

@@ -23,6 +23,8 @@ WAIT_FOREVER = -1
 LOCK_WAIT_MS_MAX = 366 * 86_400_000
 """Longest wait that has an end; longer ones are for `WAIT_FOREVER`."""
 LOCK_DELAY_MS_MAX = 60_000
+LOCK_VALUE_BYTES_MAX = 1 << 16
+"""Most bytes of the value of a request: thousands may wait, and each is kept until it is granted or ended."""
 TOKEN_COUNTER_BITS = 32
 TOKEN_EPOCH_MAX = 1 << 30
 """Highest epoch that can be asked for. As many above it are left for counters that are full."""
@@ -236,7 +238,7 @@ def check_lock(operation: LockOperation | LockWait | LockQuery) -> None:
         case _:
             check_key(operation.name)
     if isinstance(operation, LockAcquire):
-        _check_value(operation.value)
+        _check_value(operation.value, LOCK_VALUE_BYTES_MAX)
         if operation.request <= 0 or operation.lease <= 0:
             raise InvalidRequest("a lock is asked for under a lease, with a request number above 0")
         if (
@@ -248,9 +250,9 @@ def check_lock(operation: LockOperation | LockWait | LockQuery) -> None:
             )
 
 
-def _check_value(value: bytes) -> None:
-    if len(value) > VALUE_BYTES_MAX:
-        raise InvalidRequest(f"value has {len(value)} bytes; at most {VALUE_BYTES_MAX} are allowed")
+def _check_value(value: bytes, bytes_max: int = VALUE_BYTES_MAX) -> None:
+    if len(value) > bytes_max:
+        raise InvalidRequest(f"value has {len(value)} bytes; at most {bytes_max} are allowed")
 
 
 def unpack_lock_result(packed: PackedResult) -> LockOutcome:

@@ -22,6 +22,7 @@ from isochrone.wire.kv import (
 )
 from isochrone.wire.leases import LeaseGrant, LeaseTimeToLive
 from isochrone.wire.locks import (
+    LOCK_VALUE_BYTES_MAX,
     LOCK_WAIT_MS_MAX,
     LockAcquire,
     LockEnd,
@@ -147,9 +148,9 @@ def test_leases_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_told_of_a_lease_or_a_lock_is_bounded() -> None:
     log = StateLog()
-    for lease in range(1, 11):
+    for lease in range(1, READ_BYTES_MAX // LOCK_VALUE_BYTES_MAX + 2):
         log.do(LeaseGrant(lease, 600_000))
-        log.do(LockAcquire(b"k/l", lease, 1, value=bytes(VALUE_BYTES_MAX)))
+        log.do(LockAcquire(b"k/l", lease, 1, value=bytes(LOCK_VALUE_BYTES_MAX)))
     with pytest.raises(InvalidRequest, match="exceeds"):
         log.ask(LockQuery(b"k/l"))
     for number in range(READ_BYTES_MAX // 4_096 + 1):

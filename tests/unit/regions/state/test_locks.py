@@ -442,7 +442,7 @@ def test_queues_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         LockAcquire(NAME, 1, 0),
         LockAcquire(NAME, 1, 1, X, -2),
         LockAcquire(NAME, 1, 1, X, 0, 60_001),
-        LockAcquire(NAME, 1, 1, value=bytes((1 << 20) + 1)),
+        LockAcquire(NAME, 1, 1, value=bytes((1 << 16) + 1)),
         LockAcquire(bytes(5000), 1, 1),
     ],
 )

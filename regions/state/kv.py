@@ -325,9 +325,11 @@ def compact_by_rule(context: ApplyContext, command: CompactByRule) -> None:
 def apply_put(context: ApplyContext, operation: Operation) -> PackedResult:
     """Handler of `Put`."""
     assert isinstance(operation, Put)
-    check_lease(context.data, operation)  # etcd's order; within a transaction it is the other one
-    check_present(context.data, operation)
-    return run_put(context, operation)
+    if operation.lease:
+        check_lease(context.data, operation)  # etcd's order; within a transaction it is the other one
+    if operation.ignore_value or operation.ignore_lease:
+        check_present(context.data, operation)
+    return run_put(context, operation)  # before it changes anything, it finds the keyspace or raises
 
 
 def apply_delete(context: ApplyContext, operation: Operation) -> PackedResult:

@@ -120,9 +120,9 @@ def decode_outcome(group: GroupId, data: bytes) -> IsochroneError | None:
         if plain is None:
             return None
         name, text, leader = plain
+        cls = _ERROR_BY_NAME.get(name)
     except (ValueError, TypeError, msgpack.UnpackException):
         return Indeterminate(f"the answer of {len(data)} bytes cannot be read")
-    cls = _ERROR_BY_NAME.get(name)
     if cls is NotLeader:
         return NotLeader(group, leader)
     if cls is None:

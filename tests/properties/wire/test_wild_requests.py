@@ -9,9 +9,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wild_requests import anything, command, damaged, message, query
 
-from isochrone.errors import InvalidRequest
-from isochrone.wire.codec import MalformedFrame
+from isochrone.errors import Indeterminate, InvalidRequest
+from isochrone.ids import GroupId, NodeId, ReplicaRole, StoreId
+from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello
 from isochrone.wire.commands import COMMAND_BYTES_MAX, decode_command, decode_query, encode_command, encode_query
+from isochrone.wire.entries import CorruptEntry
+from isochrone.wire.messages import Configuration, Member
+from isochrone.wire.operations import (
+    AddReplica,
+    ChangeMembers,
+    MoveLeader,
+    decode_operation,
+    decode_outcome,
+    encode_operation,
+)
 from isochrone.wire.session import FRAME_MESSAGES_MAX, decode_session_frames, encode_session_frame
 
 SEEDS = st.integers(0, 1 << 32)
@@ -87,3 +98,25 @@ def test_a_frame_of_more_messages_than_allowed_is_none() -> None:
 def test_a_command_beyond_the_limit_is_not_even_looked_at() -> None:
     with pytest.raises(InvalidRequest, match=f"at most {COMMAND_BYTES_MAX}"):
         decode_command(bytes(COMMAND_BYTES_MAX + 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_what_operators_and_peers_say(seed: int) -> None:
+    rng = random.Random(seed)
+    member = Member(NodeId("a"), StoreId("s"), ReplicaRole.FULL)
+    whole = [
+        encode_operation(ChangeMembers(GroupId("g"), (member,), (NodeId("b"),))),
+        encode_operation(AddReplica(GroupId("g"), Configuration((member,)))),
+        encode_operation(MoveLeader(GroupId("g"), NodeId("b"))),
+    ]
+    for _ in range(40):
+        said = [rng.randrange(12), "g", *[anything(rng) for _ in range(rng.randrange(9))]]
+        for data in (damaged(rng, rng.choice(whole)), bytes(msgpack.packb(said)), bytes(msgpack.packb([5, said]))):
+            for decode in (decode_operation, decode_hello, decode_frames):
+                try:
+                    decode(data)
+                except (InvalidRequest, CorruptEntry):
+                    pass
+            assert decode_outcome(GroupId("g"), data) is not None, "none of these says that it was done"
+    assert isinstance(decode_outcome(GroupId("g"), bytes(msgpack.packb([{}, "", None]))), Indeterminate)

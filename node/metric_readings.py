@@ -71,7 +71,7 @@ def _state_readings(replica: Replica, counted: GroupMeasures) -> Iterator[Readin
         (metrics.WATCH_EVENTS, hub.events_told),
         (metrics.WATCH_LAG, hub.lag_ns),
         (metrics.REVISION, data.revision),
-        (metrics.READS, replica.reads_asked),
+        (metrics.READS, replica.reads.asked),
     ]
     group = replica.group
     yield from (Reading(metric, (group,), value) for metric, value in values)

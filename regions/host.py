@@ -246,9 +246,9 @@ class Host:
     def _read(self, group: GroupId, read: Read | Reads) -> None:
         try:
             replica = self._find(group)
-            if replica.waiting_reads >= WAITING_READS_MAX:
-                raise QueueFull(f"{replica.waiting_reads} queries wait in group {group}")
-            replica.read(read)
+            if replica.reads.waiting >= WAITING_READS_MAX:
+                raise QueueFull(f"{replica.reads.waiting} queries wait in group {group}")
+            replica.reads.ask(read)
         except IsochroneError as error:
             read.fail(error, Revision(0))
             return

@@ -6,7 +6,6 @@ Pure apart from the callbacks that it calls. The host feeds it and carries out w
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from isochrone.clocks.hlc import HybridLogicalClock
 from isochrone.errors import (
@@ -31,22 +30,18 @@ from isochrone.regions.raft.ready import (
     Event,
     EventName,
     Proposal,
-    ReadReady,
 )
-from isochrone.regions.requests import Done, Outcome, Read, Reads, RegionLease, Write, always_serves, next_batch
+from isochrone.regions.replica_reads import ReplicaReads
+from isochrone.regions.requests import Done, Outcome, Read, RegionLease, Write, always_serves, next_batch
 from isochrone.regions.state.machine import GroupState
-from isochrone.regions.state_service import StateService, answer_bytes
+from isochrone.regions.state_service import StateService
 from isochrone.regions.statuses import group_status
 from isochrone.regions.work import Release, Turn
 from isochrone.wire.commands import encode_batch
 from isochrone.wire.configurations import decode_configuration
-from isochrone.wire.leases import LeaseKeepAlive, LeaseTimeToLive, encode_housekeeping
-from isochrone.wire.locks import LockWait
+from isochrone.wire.leases import encode_housekeeping
 from isochrone.wire.messages import Entry, EntryKind, Member, QuorumSizes
 from isochrone.wire.status import GroupStatus
-
-ANSWERS_BYTES_MAX = 16 << 20
-"""Answers to reads of about so many bytes are made in one turn; the rest waits, so that others get their turn."""
 
 
 @dataclass(slots=True)
@@ -97,9 +92,7 @@ class Replica:
         self.queued_commands = 0
         """How many commands wait to be proposed."""
         self._pending: dict[LogIndex, _Pending] = {}
-        self._reads: dict[int, Read | Reads] = {}
-        self._read_number = 0
-        self._ready_reads: deque[ReadReady] = deque()
+        self.reads = ReplicaReads(group, core, monotonic, lambda: self._service, self.known_leader)
         self._transfer: _Transfer | None = None
         self._change: _Change | None = None
         self.leader: NodeId | None = None
@@ -144,19 +137,9 @@ class Replica:
         self._writes.append(write)
         self.queued_commands += len(write.commands)
 
-    @property
-    def waiting_reads(self) -> int:
-        """How many queries wait for their answer."""
-        return len(self._reads)
-
-    @property
-    def reads_asked(self) -> int:
-        """How many linearizable queries came while this replica led."""
-        return self._read_number
-
     def has_work(self, now: Nanos) -> bool:
         """Whether anything waits that was not proposed yet, or not answered."""
-        return bool(self._reads) or self.wants_to_propose(now)
+        return bool(self.reads.waiting) or self.wants_to_propose(now)
 
     def wants_to_propose(self, now: Nanos) -> bool:
         """Whether commands wait to be proposed, of clients or the leader's own."""
@@ -171,17 +154,6 @@ class Replica:
         core = self.core.next_deadline()
         office = self._service.office.next_deadline if self._service else None
         return core if office is None or (core is not None and core < office) else office
-
-    def read(self, read: Read | Reads) -> None:
-        """Queue one query, or several. Raises `NotLeader`."""
-        self._read_number += 1
-        # A renewal rests on nobody else leading since it came; a leader's own lease is no proof of that to a client.
-        renews = isinstance(read, Read) and isinstance(read.query, LeaseKeepAlive)
-        try:
-            self.core.read_index(self._read_number, leased=not renews)
-        except NotLeader:
-            raise NotLeader(self.group, self.known_leader()) from None
-        self._reads[self._read_number] = read
 
     def transfer_leadership(self, target: NodeId, now: Nanos, done: Done) -> None:
         """Hand the leadership over; `done` is called when it is known who leads. Raises as the core does."""
@@ -306,13 +278,15 @@ class Replica:
             if ready.load:
                 turn.loads.append(self.group)
             if ready.refused_reads:
-                self._refuse_reads(ready.refused_reads)
+                self.reads.refuse(ready.refused_reads)
             if ready.reads:
-                self._ready_reads.extend(ready.reads)
+                self.reads.confirmed(ready.reads)
             if ready.committed:
                 self._apply(ready.committed, turn, now)
-            asked_again = self._answer_reads(turn) if self._ready_reads else False
+            asked_again = self.reads.answer()
             if not (ready.committed or asked_again):
+                if self.reads.put_off:
+                    turn.unfinished.append(self.group)
                 return
 
     def _store(self, work: AppendWork, turn: Turn) -> None:
@@ -378,11 +352,6 @@ class Replica:
         if change is not None:
             change.done(Outcome(b"", self.revision, error))
 
-    def _refuse_reads(self, contexts: Sequence[int]) -> None:
-        for context in contexts:
-            error = NotLeader(self.group, self.known_leader())
-            self._reads.pop(context).fail(error, self.revision)
-
     def known_leader(self) -> NodeId | None:
         """The leader that clients can use: None while nobody, or only a relaying witness, leads."""
         if self.leader == self.core.node and not self.core.is_relay:
@@ -424,80 +393,13 @@ class Replica:
             write.done(outcomes[before:at], revision)
         check(at == len(outcomes), "every command of an entry has one outcome")
 
-    def _answer_reads(self, turn: Turn) -> bool:
-        """Answer the reads whose state is applied, as many as may be answered in one turn.
-
-        Returns whether any was asked for again: its lease has ended.
-        """
-        applied = self.core.applied_index
-        asked_again = False
-        left_bytes = ANSWERS_BYTES_MAX
-        while self._ready_reads and self._ready_reads[0].index <= applied:
-            if left_bytes <= 0:
-                probe("replica.reads_put_off")
-                turn.unfinished.append(self.group)
-                break
-            ready = self._ready_reads.popleft()
-            ends: list[Callable[[], None]] = []
-            for context in ready.contexts:
-                end, size_bytes = self._answer(self._reads[context])
-                ends.append(end)
-                left_bytes -= size_bytes
-                if left_bytes <= 0:
-                    break
-            answered, rest = ready.contexts[: len(ends)], ready.contexts[len(ends) :]
-            if rest:
-                self._ready_reads.appendleft(ReadReady(rest, ready.index, ready.lease))
-            # Only now: the process may have been stopped at any point before.
-            if ready.lease is None or self.core.lease_holds(ready.lease, self._monotonic()):
-                for context, end in zip(answered, ends, strict=True):
-                    del self._reads[context]
-                    end()
-            else:
-                probe("replica.lease_ended_while_reading")
-                asked_again = True
-                self._ask_again(answered)
-        return asked_again
-
-    def _ask_again(self, contexts: Sequence[int]) -> None:
-        try:
-            for context in contexts:
-                self.core.read_index(context, leased=False)
-        except NotLeader:
-            self._refuse_reads(contexts)
-
-    def _answer(self, read: Read | Reads) -> tuple[Callable[[], None], int]:
-        """What ends a read, and the bytes of its answers. They are those of now, but where it may wait for the log."""
-        service = self._service
-        if service is None:
-            raise InvariantViolation(f"a witness of group {self.group} was asked to read")
-        if isinstance(read, Reads):
-            answers = service.answer_all(read.keyspace, read.queries)
-            return partial(read.done, answers, self.revision), sum(map(answer_bytes, answers))
-        query = read.query
-        if isinstance(query, LeaseKeepAlive | LeaseTimeToLive | LockWait) and service.office.term is None:
-            # Confirmed while this replica led; what only a leader knows is gone since then.
-            probe("replica.office_ended_before_the_answer")
-            return partial(read.fail, NotLeader(self.group, self.known_leader()), self.revision), 0
-        match query:
-            case LeaseKeepAlive():
-                return partial(service.renew, read, query), 0
-            case LockWait():
-                return partial(service.wait, read, query), 0
-            case _:
-                outcome = service.answer(read)
-                return partial(read.done, outcome), len(outcome.payload)
-
     def fail_all(self, error: IsochroneError, undecided: IsochroneError) -> None:
         """The host stops: `error` for what was never proposed, `undecided` for what may still be committed."""
         for write in self._writes:
             write.fail(error, self.revision)
         self._writes.clear()
         self.queued_commands = 0
-        for read in self._reads.values():
-            read.fail(error, self.revision)
-        self._reads.clear()
-        self._ready_reads.clear()
+        self.reads.fail_all(error)
         if self._service is not None:
             self._service.leave_office(error)
         transfer, self._transfer = self._transfer, None

@@ -118,9 +118,9 @@ HOST_MUTANTS = (
     ),
     Mutant(
         name="a read is answered before it is applied far enough",
-        file=REPLICA,
-        old="        while self._ready_reads and self._ready_reads[0].index <= applied:",
-        new="        while self._ready_reads:",
+        file="regions/replica_reads.py",
+        old="        while self._confirmed and self._confirmed[0].index <= applied:",
+        new="        while self._confirmed:",
         test="tests/unit/regions/test_replica.py::test_a_read_waits_until_what_it_must_reflect_is_applied",
     ),
     Mutant(
@@ -133,7 +133,7 @@ HOST_MUTANTS = (
     Mutant(
         name="reads that wait have no bound",
         file=HOST,
-        old="        if replica.waiting_reads >= WAITING_READS_MAX:",
+        old="        if replica.reads.waiting >= WAITING_READS_MAX:",
         new="        if False:",
         test=_HOST + "reads_that_cannot_be_confirmed_are_bounded",
     ),

@@ -8,7 +8,6 @@ TRANSFER = "regions/raft/transfer.py"
 ELECTION = "regions/raft/election.py"
 QUIESCENCE = "regions/raft/quiescence.py"
 NODE = "regions/raft/node.py"
-REPLICA = "regions/replica.py"
 SETTINGS = "node/settings.py"
 
 _LEASE = "tests/unit/raft/test_lease.py::test_"
@@ -91,9 +90,9 @@ LEASE_MUTANTS = (
     ),
     Mutant(
         name="a leased read is answered without another look at the clock",
-        file=REPLICA,
-        old="            if ready.lease is None or self.core.lease_holds(ready.lease, self._monotonic()):\n",
-        new="            if ready.lease is None or self.core.term == ready.lease:\n",
+        file="regions/replica_reads.py",
+        old="            if ready.lease is None or self._core.lease_holds(ready.lease, self._monotonic()):\n",
+        new="            if ready.lease is None or self._core.term == ready.lease:\n",
         test=_HOSTS + "a_process_stopped_between_the_check_of_its_lease_and_its_answer_answers_nothing_stale",
     ),
     Mutant(

@@ -128,14 +128,14 @@ SERVICE_MUTANTS = (
     ),
     Mutant(
         name="a renewal rests on the leader's own lease",
-        file="regions/replica.py",
+        file="regions/replica_reads.py",
         old="leased=not renews",
         new="leased=True",
         test="tests/unit/regions/test_replica.py::test_a_renewal_asks_for_a_round_even_where_reads_are_leased",
     ),
     Mutant(
         name="a leader that has lost its office tells what it knows no more",
-        file="regions/replica.py",
+        file="regions/replica_reads.py",
         old=" and service.office.term is None:\n",
         new=" and service is None:\n",
         test="tests/unit/regions/test_replica.py::"

@@ -14,8 +14,7 @@ from isochrone.errors import STATUS_BY_ERROR, InvalidRequest
 from isochrone.ids import NodeId, ReplicaRole
 from isochrone.node import session_watches
 from isochrone.node.service import ClientService
-from isochrone.regions import replica as replica_module
-from isochrone.regions import watch_hub
+from isochrone.regions import replica_reads, watch_hub
 from isochrone.wire.codec import MalformedFrame
 from isochrone.wire.commands import Command, encode_command, encode_query
 from isochrone.wire.kv import KEY_BYTES_MAX, Put, Range, prefix_end
@@ -198,7 +197,7 @@ def test_who_does_not_read_is_not_read_for() -> None:
 
 def test_large_answers_are_made_a_few_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(service: ClientService, _: HostCluster) -> None:
-        monkeypatch.setattr(replica_module, "ANSWERS_BYTES_MAX", 10_000)
+        monkeypatch.setattr(replica_reads, "ANSWERS_BYTES_MAX", 10_000)
         told, other = Told(), Told()
         for session in (told, other):
             service.opened(session)

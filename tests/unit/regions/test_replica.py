@@ -79,7 +79,7 @@ def test_a_read_waits_until_what_it_must_reflect_is_applied() -> None:
     end_writes(replica, turn)
     assert core.status().leader == A
     answers: list[Outcome] = []
-    replica.read(Read(KEYSPACE, Range(b"k/x"), answers.append))
+    replica.reads.ask(Read(KEYSPACE, Range(b"k/x"), answers.append))
     replica.collect(Nanos(0), turn)
     assert answers == []
     end_writes(replica, turn)
@@ -108,7 +108,7 @@ def test_a_renewal_asks_for_a_round_even_where_reads_are_leased(monkeypatch: pyt
     monkeypatch.setattr(RaftNode, "read_index", lambda _core, _context, *, leased=True: asked.append(leased))
     replica = Replica(GROUP, core, GroupState(GROUP, [KEYSPACE], HANDLERS), HybridLogicalClock(MS), lambda: Nanos(0))
     for query in (Range(b"k/x"), LeaseKeepAlive(1)):
-        replica.read(Read(KEYSPACE, query, lambda _outcome: None))
+        replica.reads.ask(Read(KEYSPACE, query, lambda _outcome: None))
     assert asked == [True, False]
 
 
@@ -152,7 +152,7 @@ def test_what_only_a_leader_knows_is_not_told_by_one_that_has_lost_its_office(mo
     monkeypatch.setattr(RaftNode, "applied_index", property(lambda _core: applied[-1]))
     answers: dict[int, Outcome] = {}
     for number, query in enumerate(queries):
-        replica.read(Read(KEYSPACE, query, lambda outcome, number=number: answers.update({number: outcome})))
+        replica.reads.ask(Read(KEYSPACE, query, lambda outcome, number=number: answers.update({number: outcome})))
     replica.collect(Nanos(0), Turn())
     assert answers == {} and replica.service.office.term == 1
     replica.collect(Nanos(0), Turn())

@@ -29,6 +29,27 @@ SERVICE_MUTANTS = (
         test=_HUB + "thousands_of_different_ranges_are_told_of_what_lies_in_them",
     ),
     Mutant(
+        name="a lease is watched that its own entry has ended",
+        file="regions/lessor.py",
+        old="                    if event.lease in self._leases:  # it may have been revoked by the same entry\n",
+        new="                    if True:\n",
+        test="tests/unit/regions/test_lessor.py::test_a_lease_that_one_entry_grants_and_revokes_is_not_watched",
+    ),
+    Mutant(
+        name="a wait for a lock may be longer than a timestamp can tell",
+        file="wire/locks.py",
+        old="not WAIT_FOREVER <= operation.wait_ms <= LOCK_WAIT_MS_MAX",
+        new="not WAIT_FOREVER <= operation.wait_ms",
+        test="tests/unit/regions/state/test_bounds.py::test_a_wait_is_shorter_than_a_timestamp_can_tell",
+    ),
+    Mutant(
+        name="keys that a transaction looks at are not counted",
+        file="regions/state/txn.py",
+        old="        self._records -= records\n",
+        new="",
+        test="tests/unit/regions/state/test_bounds.py::test_how_many_keys_a_transaction_looks_at_is_bounded",
+    ),
+    Mutant(
         name="a session may run far ahead of what it acknowledges",
         file="regions/state/sessions.py",
         old="    if command.sequence > session.acknowledged + SESSION_IN_FLIGHT_MAX:\n",

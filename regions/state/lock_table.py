@@ -204,6 +204,8 @@ class LockTable:
     locks: dict[bytes, Lock] = field(default_factory=dict)
     owners: dict[int, dict[bytes, int]] = field(default_factory=dict)
     """How many requests a lease has at which locks: one that it holds or waits for, or both."""
+    waits: dict[int, dict[bytes, None]] = field(default_factory=dict)
+    """At which locks a lease waits."""
     below: dict[tuple[int, bytes], int] = field(default_factory=dict)
     """How many requests a lease has that rest on its holding a lock, by the lock above."""
 
@@ -227,6 +229,19 @@ class LockTable:
             if not self.below[request.lease, parent]:
                 del self.below[request.lease, parent]
 
+    def wait(self, name: bytes, request: Request) -> None:
+        """Let a request that has entered wait for the lock."""
+        self.locks[name].enqueue(request)
+        self.waits.setdefault(request.lease, {})[name] = None
+
+    def end_wait(self, name: bytes, request: Request) -> None:
+        """The request waits no longer."""
+        self.locks[name].dequeue(request)
+        names = self.waits[request.lease]
+        del names[name]
+        if not names:
+            del self.waits[request.lease]
+
     def started(self, lease: int) -> int:
         """When a lease began what it now holds or waits for: the ticket of its oldest request."""
         return min(
@@ -238,11 +253,22 @@ class LockTable:
 
     def cycle(self, name: bytes, lease: int) -> list[tuple[bytes, Request]]:
         """A shortest cycle of waits through a lease, or its request at a lock: what waits in it; empty for none."""
-        lock = self.locks.get(name)
-        request = lock.waiting_of(lease) if lock else None
-        if request is not None and not request.converts and len(self.owners[lease]) == 1:
-            return []  # the last in the queue, and holds nothing: nobody waits for it
-        return self._cycle_from((_NO_NAME, lease)) or ([] if request is None else self._cycle_from((name, lease)))
+        if not self.locks[name].waiting_count or not self._anybody_waits_for(lease):
+            return []
+        waits = self.locks[name].waiting_of(lease) is not None
+        return self._cycle_from((_NO_NAME, lease)) or (self._cycle_from((name, lease)) if waits else [])
+
+    def _anybody_waits_for(self, lease: int) -> bool:
+        """Whether a lease, or what it waits for, is in anybody's way. Most are not, however long the queue is."""
+        for name in self.owners[lease]:
+            lock = self.locks[name]
+            mine = lock.waiting_of(lease)
+            if lease in lock.held:
+                if lock.waiting_count > (mine is not None):
+                    return True
+            elif mine is not next(reversed(lock.queued.values())):
+                return True
+        return False
 
     def _cycle_from(self, start: _Node) -> list[tuple[bytes, Request]]:
         causes: dict[_Node, _Node] = {}
@@ -268,9 +294,8 @@ class LockTable:
         """What must come first. Leaves out what another node of the same search has been told already."""
         name, lease = node
         if not name:
-            for other in sorted(self.owners.get(lease, ())):
-                if self.locks[other].waiting_of(lease) is not None:
-                    yield other, lease
+            for other in sorted(self.waits.get(lease, ())):
+                yield other, lease
             return
         lock = self.locks[name]
         request = lock.waiting_of(lease)

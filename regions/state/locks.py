@@ -98,7 +98,7 @@ def apply_acquire(context: ApplyContext, operation: Operation) -> PackedResult:
         context.happened.append(Happening.LOCK_GRANTED)
         _grant(context, state, name, request)
     else:
-        lock.enqueue(request)
+        data.locks.wait(name, request)
         _write_row(context, state, name, request)
     _end_cycles(context, name, request)
     _note_moment(context, name)
@@ -251,7 +251,7 @@ def _advance(context: ApplyContext, state: KeyspaceState, name: bytes) -> None:
     """Grant in order, as far as possible."""
     lock = context.data.locks.locks.get(name)
     while lock is not None and (request := lock.first) is not None and lock.admits(request.lease, request.mode):
-        lock.dequeue(request)
+        context.data.locks.end_wait(name, request)
         _grant(context, state, name, request)
         context.lock_notices.append(_notice(context, name, request, LockEnd.GRANTED))
     if lock is not None and lock.idle:
@@ -287,7 +287,7 @@ def _give_up(context: ApplyContext, state: KeyspaceState, name: bytes, held: Req
 
 
 def _end_waiting(context: ApplyContext, state: KeyspaceState, name: bytes, request: Request, end: LockEnd) -> None:
-    context.data.locks.locks[name].dequeue(request)
+    context.data.locks.end_wait(name, request)
     _forget(context, state, name, request)
     context.lock_notices.append(_notice(context, name, request, end))
 
@@ -459,7 +459,7 @@ def restore_lock_row(data: GroupData, state: KeyspaceState, key: bytes, value: b
     if token:
         lock.hold(request)
     else:
-        lock.enqueue(request)
+        data.locks.wait(name, request)
     data.locks.enter(name, request, _parent(state, name, request))
 
 

@@ -37,6 +37,8 @@ class SwarmPlan:
     """What a swarm runs."""
 
     minutes: float
+    seeds: int | None
+    """At most so many runs; None bounds them by time alone."""
     jobs: int
     """Worker processes."""
     first_seed: int
@@ -62,7 +64,7 @@ class Swarm:
         self._shrunk = 0
 
     async def run(self) -> None:
-        """Run until the time is over. Cancellation ends the workers.
+        """Run until the time is over or all seeds are run. Cancellation ends the workers.
 
         Raises:
             OSError: a case cannot be written, or a worker cannot be started.
@@ -77,12 +79,18 @@ class Swarm:
             while True:
                 if self._to_shrink:
                     await self._shrink(worker, *self._to_shrink.popleft())
-                elif self._next_seed == self.plan.first_seed or loop.time() < begun_s + self.plan.minutes * 60:
+                elif self._goes_on(loop.time() - begun_s):
                     seed, self._next_seed = self._next_seed, self._next_seed + 1
                     self._take(await self._run(worker, seed))
                     self.tally.elapsed_s = loop.time() - begun_s
                 else:
                     return
+
+    def _goes_on(self, elapsed_s: float) -> bool:
+        begun = self._next_seed - self.plan.first_seed
+        if self.plan.seeds is not None and begun >= self.plan.seeds:
+            return False
+        return begun == 0 or elapsed_s < self.plan.minutes * 60
 
     async def _run(self, worker: Worker[SimResult], seed: int) -> SimResult:
         plan = self.plan

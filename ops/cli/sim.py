@@ -185,6 +185,7 @@ def shrink_command(case_file: Path, limit: float, out: Path | None) -> None:
 
 @sim_group.command("swarm", short_help="Run seeds on all cores for some minutes.")
 @click.option("--minutes", type=float, required=True, help="Begin new seeds for so long.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Run at most so many seeds.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Worker processes.  [default: one for each core]")
 @_topology_option
 @_duration_option
@@ -201,6 +202,7 @@ def shrink_command(case_file: Path, limit: float, out: Path | None) -> None:
 @_json_option
 def swarm_command(
     minutes: float,
+    seeds: int | None,
     jobs: int | None,
     topology: str | None,
     duration: float | None,
@@ -218,13 +220,14 @@ def swarm_command(
     \b
     Examples:
       isochrone sim swarm --minutes 30
-      isochrone sim swarm --minutes 1 --jobs 2 --seed 1 --mode lite --json
+      isochrone sim swarm --minutes 10 --seeds 100 --jobs 2 --seed 1 --mode lite --json
     """
     with _bad_input_refused():
         if not 0 < minutes < float("inf"):
             raise InvalidRequest(f"--minutes: found {minutes:g}; allowed: a number above 0")
         plan = SwarmPlan(
             minutes=minutes,
+            seeds=seeds,
             jobs=jobs or len(os.sched_getaffinity(0)),
             first_seed=secrets.randbelow(SEED_MAX) if seed is None else seed,
             mode=Mode(mode),

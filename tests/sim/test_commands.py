@@ -338,13 +338,13 @@ World.__init__ = deadly_make
 def test_a_worker_that_dies_is_told_with_its_seed_and_the_swarm_goes_on(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(DEADLY)
     planted = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])}
-    swarm = ("sim", "swarm", "--minutes", "0.05", "--mode", "lite", "--jobs", "2", "--seed", "1", "--json")
+    swarm = ("sim", "swarm", "--minutes", "2", "--seeds", "8", "--mode", "lite", "--jobs", "2", "--seed", "1", "--json")
     process = started(*swarm, cwd=tmp_path, **planted)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 5, errors
     plain = json.loads(output)
     assert [(each["seed"], each["failure"]) for each in plain["failures"]] == [(2, "crashed: the worker")]
-    assert plain["verdicts"]["crashed"] == 1 and plain["runs"] > 2
+    assert (plain["verdicts"]["crashed"], plain["runs"]) == (1, 8)
     case = json.loads((tmp_path / plain["failures"][0]["file"]).read_text())
     assert "ended with status 9" in case["reason"]
     assert ran("--case", str(tmp_path / plain["failures"][0]["file"]))["seed"] == 2, "without the fault it holds"
@@ -352,14 +352,27 @@ def test_a_worker_that_dies_is_told_with_its_seed_and_the_swarm_goes_on(tmp_path
 
 def test_a_swarm_runs_seeds_and_tells_what_it_found(tmp_path: Path) -> None:
     process = started(
-        "sim", "swarm", "--minutes", "0.05", "--mode", "lite", "--jobs", "2", "--seed", "1", "--json", cwd=tmp_path
+        "sim",
+        "swarm",
+        "--minutes",
+        "2",
+        "--seeds",
+        "8",
+        "--mode",
+        "lite",
+        "--jobs",
+        "2",
+        "--seed",
+        "1",
+        "--json",
+        cwd=tmp_path,
     )
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     plain = json.loads(output)
     assert plain == json.loads((tmp_path / "reports/swarm/swarm.json").read_text())
     assert (plain["verdict"], plain["first_seed"]) == ("holds", 1)
-    assert plain["runs"] == plain["verdicts"]["holds"] > 5
+    assert plain["runs"] == plain["verdicts"]["holds"] == 8
     assert plain["faults"] and plain["operations"]["ok"] > 100
     assert sorted([*plain["probes"], *plain["probes_never_reached"]])
 
@@ -371,6 +384,7 @@ def test_a_swarm_runs_seeds_and_tells_what_it_found(tmp_path: Path) -> None:
         ["--minutes", "nan"],
         ["--minutes", "inf"],
         ["--minutes", "1", "--jobs", "0"],
+        ["--minutes", "1", "--seeds", "0"],
         ["--minutes", "1", "--seed", "-3"],
         ["--minutes", "1", "--topology", "nowhere.yaml"],
         ["--minutes", "1", "--duration", "1ms"],

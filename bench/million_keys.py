@@ -51,6 +51,8 @@ class Figures:
     store_bytes_max: int
     """What the largest store occupies on disk."""
     restart_s: float
+    restart_cpu_s_max: float
+    """Processor time that the busiest node had taken by then."""
     snapshot_s: float
 
 
@@ -121,6 +123,12 @@ def memory_bytes(nodes: Nodes) -> int:
     return max(int(psutil.Process(process.pid).memory_info().rss) for process in nodes.processes.values())
 
 
+def cpu_s_max(nodes: Nodes) -> float:
+    """Processor time of the node that has taken most."""
+    times = [psutil.Process(process.pid).cpu_times() for process in nodes.processes.values()]
+    return max(float(each.user + each.system) for each in times)
+
+
 def store_bytes(nodes: Nodes) -> int:
     """What the largest store occupies on disk."""
     files = {name: [file.stat() for file in store.rglob("*") if file.is_file()] for name, store in nodes.stores.items()}
@@ -139,10 +147,10 @@ def measure(directory: Path, keys: int) -> Figures:
         memory, store = memory_bytes(nodes), store_bytes(nodes)
         say("stopping all nodes and starting them again")
         restart_s = restart(nodes, runner, keys)
-        memory_after = memory_bytes(nodes)
+        memory_after, cpu_s = memory_bytes(nodes), cpu_s_max(nodes)
         say(f"started again in {restart_s:.1f} s; {SPARE} joins by a snapshot")
         snapshot_s = snapshot(nodes, runner, nodes.wait(runner))
-    return Figures(keys, load_s, memory, memory_after, store, restart_s, snapshot_s)
+    return Figures(keys, load_s, memory, memory_after, store, restart_s, cpu_s, snapshot_s)
 
 
 def rows(figures: Figures) -> list[tuple[str, str]]:
@@ -155,6 +163,7 @@ def rows(figures: Figures) -> list[tuple[str, str]]:
         ("memory of a node after the restart, at most", f"{figures.memory_bytes_after_restart_max / mib:,.0f} MiB"),
         ("store on disk, at most", f"{figures.store_bytes_max / mib:,.0f} MiB"),
         (f"restart of all nodes (at most {RESTART_S_MAX:g} s)", f"{figures.restart_s:.1f} s"),
+        ("processor time of a node by then, at most", f"{figures.restart_cpu_s_max:.1f} s"),
         ("snapshot to a fourth node", f"{figures.snapshot_s:.1f} s"),
     ]
 

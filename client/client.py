@@ -244,7 +244,7 @@ class Client:
         check_query(query)
         route = self._dispatcher.route(as_bytes(key))
         if isinstance(query, Range):
-            found = await self._reads.ask(route, encode_query(query), self._timeout(timeout_s), applied=False)
+            found = await self._reads.ask(route, query, self._timeout(timeout_s), applied=False)
             return Queried(result=decode_result(found.payload), group=route.group, replica=found.replica)
         deadline = self._deadline(timeout_s)
         make = partial(_read_request, route.group, route.keyspace, encode_query(query))
@@ -260,7 +260,7 @@ class Client:
         """
         check_query(query)
         route = self._dispatcher.route(as_bytes(key))
-        found = await self._reads.ask(route, encode_query(query), self._timeout(timeout_s), applied=True)
+        found = await self._reads.ask(route, query, self._timeout(timeout_s), applied=True)
         return Queried(
             result=decode_result(found.payload),
             group=route.group,

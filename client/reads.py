@@ -19,6 +19,7 @@ from isochrone.client.dispatch import Dispatcher
 from isochrone.client.routing import Route
 from isochrone.errors import Indeterminate
 from isochrone.ids import GroupId, KeyspaceId, NodeId
+from isochrone.wire.commands import Query, check_answerable_anywhere, encode_query
 from isochrone.wire.session import QUERIES_MAX, ReadsAnswer, ReadsRequest, Refusal
 
 QUERIES_BYTES_MAX = 1 << 20
@@ -62,16 +63,20 @@ class Reads:
         self._gathered: dict[_Kind, list[_Asked]] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
 
-    def ask(self, route: Route, query: bytes, timeout_s: float, *, applied: bool) -> "asyncio.Future[Found]":
-        """Ask an encoded query that waits for nothing: the leader, or, if `applied`, the nearest replica.
+    def ask(self, route: Route, query: Query, timeout_s: float, *, applied: bool) -> "asyncio.Future[Found]":
+        """Ask a query that waits for nothing: the leader, or, if `applied`, the nearest replica.
 
         What is awaited raises as `Dispatcher.execute` does.
+
+        Raises:
+            InvalidRequest: only the leader can answer it. A node would refuse all that travels with it, too.
         """
+        check_answerable_anywhere((query,))
         answer: asyncio.Future[Found] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._send)
         kind = _Kind(route.group, route.keyspace, timeout_s, applied)
-        asked = _Asked(query, self._loop.time() + timeout_s, answer)
+        asked = _Asked(encode_query(query), self._loop.time() + timeout_s, answer)
         together = self._gathered.get(kind)
         if together is None:
             self._gathered[kind] = [asked]

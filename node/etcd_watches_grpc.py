@@ -244,7 +244,7 @@ class _Stream:
     def _notify(self) -> None:
         """Progress is due for watchers that asked for it and were told nothing."""
         self._plan_notices()
-        for number, watcher in self._watchers.items():
+        for number, watcher in list(self._watchers.items()):  # what is said may end the stream
             if watcher.progress_notify and not watcher.told and watcher.line.is_even():
                 self._send(pb.WatchResponse(watch_id=number))
             watcher.told = False

@@ -51,6 +51,10 @@ BACKLOG_BYTES_MAX = 16 << 20
 """Reads are refused while more waits for a client: it shall ask again, rather than be cut off for its own answers."""
 
 
+WRITE_ANSWER_BYTES_TARGET = 1 << 20
+"""When the results in an answer have so many bytes, the next ones go into another: no frame could hold them all."""
+
+
 class ClientService:
     """Serves every session of one node."""
 
@@ -176,15 +180,20 @@ class ClientService:
         outcomes: Sequence[bytes | IsochroneError],
         revision: Revision,
     ) -> None:
-        """Answer a request's commands together, but for those that were refused."""
+        """Answer a request's commands together, but for those that were refused, and what is too large for that."""
         answered: list[int] = []
         payloads: list[bytes] = []
+        size_bytes = 0
         for request, outcome in zip(requests, outcomes, strict=True):
-            if isinstance(outcome, bytes):
-                answered.append(request)
-                payloads.append(outcome)
-            else:
+            if not isinstance(outcome, bytes):
                 session.send(self._refusal(request, outcome))
+                continue
+            answered.append(request)
+            payloads.append(outcome)
+            size_bytes += len(outcome)
+            if size_bytes >= WRITE_ANSWER_BYTES_TARGET:
+                session.send(WriteAnswer(tuple(answered), self._node, revision, tuple(payloads)))
+                answered, payloads, size_bytes = [], [], 0
         if answered:
             session.send(WriteAnswer(tuple(answered), self._node, revision, tuple(payloads)))
 

@@ -74,14 +74,14 @@ from isochrone.regions.requests import (
 )
 from isochrone.regions.sleepers import Sleepers
 from isochrone.regions.state.model import Handlers
-from isochrone.regions.state_service import StateService, check_answerable_anywhere
+from isochrone.regions.state_service import StateService
 from isochrone.regions.store_reads import StoreReads
 from isochrone.regions.store_writes import StoreWrites
 from isochrone.regions.turns import AT_ONCE, Turns
 from isochrone.regions.watch_hub import WatchRequest
 from isochrone.regions.watching import Watch
 from isochrone.regions.work import Release, Turn
-from isochrone.wire.commands import Query, decode_query
+from isochrone.wire.commands import Query, check_answerable_anywhere, decode_query
 from isochrone.wire.kv import PackedResult
 from isochrone.wire.messages import Configuration, Envelope, GroupMessage, NodeHeartbeat
 from isochrone.wire.status import GroupStatus

@@ -52,15 +52,12 @@ class ReplicaReads:
         self._known_leader = known_leader
         self._asked: dict[int, Read | Reads] = {}
         """By context."""
+        self.waiting = 0
+        """How many queries wait for their answer."""
         self._last_context = 0
         self._confirmed: deque[ReadReady] = deque()
         self.put_off = False
         """Some are left for the next turn, though they could be answered now."""
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for their answer; those that are answered together count once."""
-        return len(self._asked)
 
     @property
     def asked(self) -> int:
@@ -77,11 +74,12 @@ class ReplicaReads:
         except NotLeader:
             raise self._not_leader() from None
         self._asked[self._last_context] = read
+        self.waiting += _count(read)
 
     def refuse(self, contexts: Sequence[int]) -> None:
         """This replica does not lead any more, or never did."""
         for context in contexts:
-            self._asked.pop(context).fail(self._not_leader(), self._revision)
+            self._ended(context).fail(self._not_leader(), self._revision)
 
     def confirmed(self, reads: Sequence[ReadReady]) -> None:
         """The core lets these be answered, once the log is applied as far as each says."""
@@ -114,7 +112,7 @@ class ReplicaReads:
             # Only now: the process may have been stopped at any point before.
             if ready.lease is None or self._core.lease_holds(ready.lease, self._monotonic()):
                 for context, end in zip(answered, ends, strict=True):
-                    del self._asked[context]
+                    self._ended(context)
                     end()
             else:
                 probe("replica.lease_ended_while_reading")
@@ -124,10 +122,15 @@ class ReplicaReads:
 
     def fail_all(self, error: IsochroneError) -> None:
         """The host stops."""
-        asked, self._asked = self._asked, {}
+        asked, self._asked, self.waiting = self._asked, {}, 0
         self._confirmed.clear()
         for read in asked.values():
             read.fail(error, self._revision)
+
+    def _ended(self, context: int) -> Read | Reads:
+        read = self._asked.pop(context)
+        self.waiting -= _count(read)
+        return read
 
     def _ask_again(self, contexts: Sequence[int]) -> None:
         try:
@@ -165,3 +168,7 @@ class ReplicaReads:
 
     def _not_leader(self) -> NotLeader:
         return NotLeader(self._group, self._known_leader())
+
+
+def _count(read: Read | Reads) -> int:
+    return len(read.queries) if isinstance(read, Reads) else 1

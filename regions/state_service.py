@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import cast, final
 
-from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, LeaseNotFound, Unavailable
+from isochrone.errors import Indeterminate, IsochroneError, LeaseNotFound, Unavailable
 from isochrone.ids import NS_PER_MS, GroupId, KeyspaceId, Nanos, Term, Timestamp
 from isochrone.regions.lessor import Renewed
 from isochrone.regions.office import CompactionRule, Office
@@ -17,7 +17,7 @@ from isochrone.regions.state.machine import Applied, GroupState
 from isochrone.regions.state.model import LockNotice
 from isochrone.regions.watch_hub import WatchHub, WatchRequest
 from isochrone.regions.watching import Watch, Watches
-from isochrone.wire.commands import Query, encode_result
+from isochrone.wire.commands import Query, check_answerable_anywhere, encode_result
 from isochrone.wire.kv import RANGE, PackedResult, in_range
 from isochrone.wire.leases import LEASE_KEEP_ALIVE, LeaseKeepAlive, LeaseTimeToLive
 from isochrone.wire.locks import LOCK_RESULT, LockEnd, LockWait
@@ -222,17 +222,10 @@ class StateService:
 
 
 def answer_bytes(answer: PackedResult | IsochroneError) -> int:
-    """About how many bytes an answer takes: those of the records in it."""
-    return (
-        sum(map(len, cast("tuple[bytes, ...]", answer[5]))) if isinstance(answer, tuple) and answer[0] == RANGE else 0
-    )
-
-
-def check_answerable_anywhere(queries: Sequence[Query]) -> None:
-    """Raise `InvalidRequest` if only the leader can answer one of these queries."""
-    for query in queries:
-        if isinstance(query, LeaseKeepAlive | LeaseTimeToLive | LockWait):
-            raise InvalidRequest(f"only the leader can answer a {type(query).__name__}")
+    """About how many bytes an answer takes: of a range, as most are, those of the records in it."""
+    if isinstance(answer, IsochroneError):
+        return 0
+    return sum(map(len, cast("tuple[bytes, ...]", answer[5]))) if answer[0] == RANGE else len(encode_result(answer))
 
 
 def _touches(prefix: bytes, request: WatchRequest) -> bool:

@@ -1,6 +1,7 @@
 """A replica's watches: the hub, and whom to call when a watcher has something.
 
-Callbacks are called while an entry is applied: they note that there is something to take, and do nothing else.
+Callbacks are called while an entry is applied: they may take what there is, and end watches, be they others of those
+that are about to be called.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from typing import final
 
 from isochrone.errors import Unavailable
 from isochrone.ids import Nanos
+from isochrone.probes import probe
 from isochrone.regions.state.model import GroupData
 from isochrone.regions.watch_hub import WatchBatch, WatchHub, WatchRequest
 
@@ -66,10 +68,16 @@ class Watches:
 
     def replaced(self, data: GroupData, now: Nanos) -> None:
         """The state was replaced by a later one."""
-        for identity in self.hub.reset(data, now):
-            self._ready[identity]()
+        self._call(self.hub.reset(data, now))
 
     def applied(self, records: Sequence[bytes], now: Nanos) -> None:
         """These were written."""
-        for identity in self.hub.applied(records, now):
-            self._ready[identity]()
+        self._call(self.hub.applied(records, now))
+
+    def _call(self, identities: Sequence[int]) -> None:
+        for identity in identities:
+            ready = self._ready.get(identity)
+            if ready is None:
+                probe("watch.ended_by_another")
+            else:
+                ready()

@@ -11,6 +11,7 @@ effect at most once. A command of session 0 is sent once and never again; it tak
 nothing behind that remembers it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -267,6 +268,13 @@ def check_operation(operation: Operation) -> None:
             check_lock(operation)
         case _:
             check_kv(operation)
+
+
+def check_answerable_anywhere(queries: Sequence[Query]) -> None:
+    """Raise `InvalidRequest` if only the leader can answer one of these queries."""
+    for query in queries:
+        if isinstance(query, LeaseKeepAlive | LeaseTimeToLive | LockWait):
+            raise InvalidRequest(f"only the leader can answer a {type(query).__name__}")
 
 
 def check_query(query: Query) -> None:

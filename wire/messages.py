@@ -21,7 +21,7 @@ from isochrone.ids import (
 )
 from isochrone.records import quickly_made
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Version of the peer and session protocols. A handshake with another major version is refused."""
 FEATURE_LEVEL = 1
 """What this release can read in logs and messages; the lower of two peers' levels governs what they send."""

@@ -5,7 +5,8 @@ repeated sequence returns the stored result. A sequence at or below the client's
 result is forgotten. A command of an unknown or expired session never runs.
 
 The rows of a session are written once for each entry, however many of its commands the entry holds: one for itself,
-and one with the results of them all. The latter is deleted when the client has acknowledged the last of them.
+and one with the results of them all, or a few where they are large, since a row travels in one message. A row of
+results is deleted when the client has acknowledged the last of them.
 """
 
 import struct
@@ -41,6 +42,8 @@ RESULTS_BYTES_MAX = 16 << 20
 """From so many bytes of unacknowledged results on a session is refused more."""
 KEYSPACE_RESULTS_BYTES_MAX = 512 << 20
 """From so many on in all sessions of a keyspace, each of them is."""
+RESULT_ROW_BYTES_TARGET = 1 << 20
+"""When the results in a row have so many bytes, the next ones go into another."""
 
 _U64 = struct.Struct(">Q")
 _RESULT_KEY = struct.Struct(">QQ")
@@ -143,10 +146,27 @@ def write_session_rows(context: ApplyContext) -> None:
         for timestamp in session.superfluous_rows():
             context.rows[keyspace, TABLE_RESULTS, result_row_key(number, timestamp)] = None
         # A later command of the same entry may have acknowledged an earlier one.
-        results = {sequence: session.results[sequence] for sequence in sequences if sequence > session.acknowledged}
-        if results:
-            session.result_rows.append((max(results), context.timestamp))
-            context.rows[keyspace, TABLE_RESULTS, result_row_key(number, context.timestamp)] = pack(results)
+        kept = {sequence: session.results[sequence] for sequence in sequences if sequence > session.acknowledged}
+        pieces = _pieces(kept)
+        # Each command had a timestamp, and a piece has one command at least: the last timestamps are enough for all.
+        for at, results in enumerate(pieces, context.timestamp - len(pieces) + 1):
+            session.result_rows.append((max(results), Timestamp(at)))
+            context.rows[keyspace, TABLE_RESULTS, result_row_key(number, Timestamp(at))] = pack(results)
+
+
+def _pieces(results: dict[int, bytes]) -> list[dict[int, bytes]]:
+    """What goes into each row. Results that were applied one after the other stay so."""
+    if sum(map(len, results.values())) < RESULT_ROW_BYTES_TARGET:
+        return [results] if results else []
+    pieces: list[dict[int, bytes]] = [{}]
+    size_bytes = 0
+    for sequence, result in results.items():
+        if size_bytes >= RESULT_ROW_BYTES_TARGET:
+            pieces.append({})
+            size_bytes = 0
+        pieces[-1][sequence] = result
+        size_bytes += len(result)
+    return pieces
 
 
 def session_row_key(session: int) -> bytes:
@@ -171,7 +191,7 @@ def decode_session_row(value: bytes) -> Session:
 
 
 def result_row_key(session: int, timestamp: Timestamp) -> bytes:
-    """Row key of the results of one entry in a session."""
+    """Row key of results of one entry in a session; its timestamp is that of one of the entry's commands."""
     return _RESULT_KEY.pack(session, timestamp)
 
 

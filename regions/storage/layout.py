@@ -29,7 +29,7 @@ from isochrone.ids import GroupId, KeyspaceId, LogIndex, NodeId
 from isochrone.ports import Row
 from isochrone.wire.pack import pack
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 STORE_KEY = b"store"
 INCARNATION_KEY = b"incarnation"
 

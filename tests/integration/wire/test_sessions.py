@@ -176,7 +176,7 @@ def test_another_protocol_version_is_refused_with_the_reason() -> None:
     async def scenario() -> None:
         async with wire_node(peer_hello("a"), {}) as node:
             hello = ClientHello(PROTOCOL_VERSION + 1, "r", "z", "me")
-            with pytest.raises(Unavailable, match="this node speaks protocol version 1, the client 2"):
+            with pytest.raises(Unavailable, match="this node speaks protocol version 2, the client 3"):
                 await connect(node.address, hello, print, print)
             assert node.sessions.opened_count == node.sessions.closed_count == 0
 

@@ -7,9 +7,11 @@ from session_cluster import KEYSPACE, Cluster, Node, Stream, lose_answer, refuse
 
 from isochrone.client import Client, reads
 from isochrone.client.reads import QUERIES_MAX
-from isochrone.errors import DeadlineExceeded, Indeterminate, RevisionCompacted
+from isochrone.errors import DeadlineExceeded, Indeterminate, InvalidRequest, RevisionCompacted
 from isochrone.wire.commands import encode_query
 from isochrone.wire.kv import Range
+from isochrone.wire.leases import LeaseTimeToLive
+from isochrone.wire.locks import LockWait
 from isochrone.wire.session import ReadRequest, ReadsAnswer, ReadsRequest, WriteRequest
 
 Message = WriteRequest | ReadRequest | ReadsRequest
@@ -109,6 +111,20 @@ def test_a_query_that_fails_leaves_the_others() -> None:
             answers = await asyncio.gather(*(client.get("app/x") for _ in range(3)), return_exceptions=True)
             assert isinstance(answers[1], RevisionCompacted) and "gone (from a)" in str(answers[1])
             assert [answer.value for answer in answers if not isinstance(answer, BaseException)] == [None, None]
+
+    run_scenario(scenario)
+
+
+def test_a_question_for_the_leader_that_is_asked_elsewhere_leaves_the_others() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        async with await cluster.client() as client:
+            await client.put("app/x", "one")
+            wrong = (client.query_nearest("app/x", query) for query in (LeaseTimeToLive(1), LockWait(b"app/l", 1, 1)))
+            answers = await asyncio.gather(client.kv.range_nearest("app/x"), *wrong, return_exceptions=True)
+            assert [type(answer) for answer in answers[1:]] == [InvalidRequest] * 2
+            assert not isinstance(answers[0], BaseException)
+            asked = [request for node in cluster.nodes.values() for request in node.requests]
+            assert [len(request.queries) for request in asked if isinstance(request, ReadsRequest)] == [1]
 
     run_scenario(scenario)
 

@@ -11,11 +11,14 @@ from http2_client import prefixed
 from virtual_time import run_virtual
 
 from isochrone.client.client import Client
+from isochrone.errors import Indeterminate
 from isochrone.ids import KeyspaceId, NodeId, ReplicaRole
 from isochrone.node import etcd_watches_grpc
 from isochrone.node.etcd_group import GroupAccess
 from isochrone.node.etcd_watches_grpc import BACKLOG_BYTES_MAX, PATH, watch_method
 from isochrone.regions.host import Host
+from isochrone.regions.requests import always_serves
+from isochrone.regions.watch_hub import WatchRequest
 from isochrone.wire.etcd.answers_grpc import Speaker
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.http2 import frames
@@ -155,5 +158,25 @@ def test_who_asked_for_notices_hears_how_far_it_is_while_nothing_happens(monkeyp
         assert stream.told() == [], "it was told something since"
         await asyncio.sleep(interval_s)
         assert [(each.watch_id, each.header.revision, len(each.events)) for each in stream.told()] == [(0, 2, 0)]
+
+    on_one_node(main)
+
+
+def test_a_stream_that_is_refused_while_an_entry_is_told_takes_its_other_watchers_along_and_nobody_else() -> None:
+    """The entry matters to two watches of the stream: the first one's end ends the second."""
+
+    async def main(host: Host, client: Client, _: HostCluster) -> None:
+        refused, told = Stream(host), list[str]()
+        refused.create()
+        refused.create(key=b"k/x", range_end=b"")
+        kept = host.watch(GROUP, WatchRequest(b"k/x"), lambda: told.append("something"))
+        replica = host.replicas[GROUP]
+        before = replica.revision
+        replica._region_lease = lambda *_: replica.revision == before
+        with pytest.raises(Indeterminate):
+            await client.put("k/x", "a", timeout_s=1.0)
+        replica._region_lease = always_serves
+        assert len(replica.service.watch_hub) == 1 and told == ["something"] and kept.take() is not None
+        assert (await client.put("k/x", "b")).succeeded
 
     on_one_node(main)

@@ -9,7 +9,7 @@ from host_cluster import GROUP, KEYSPACE, HostCluster
 from virtual_time import run_virtual
 
 from isochrone.ids import NodeId, ReplicaRole
-from isochrone.node.service import BACKLOG_BYTES_MAX, QUERY_BYTES_MAX, ClientService
+from isochrone.node.service import BACKLOG_BYTES_MAX, QUERY_BYTES_MAX, WRITE_ANSWER_BYTES_TARGET, ClientService
 from isochrone.regions.state_service import ANSWERS_BYTES_TARGET
 from isochrone.wire.commands import (
     COMMAND_BYTES_MAX,
@@ -21,9 +21,9 @@ from isochrone.wire.commands import (
     encode_command,
     encode_query,
 )
-from isochrone.wire.kv import KEY_BYTES_MAX, Range
-from isochrone.wire.leases import LeaseKeepAlive, LeaseTimeToLive
-from isochrone.wire.locks import LockWait
+from isochrone.wire.kv import KEY_BYTES_MAX, VALUE_BYTES_MAX, Range
+from isochrone.wire.leases import LeaseGrant, LeaseKeepAlive, LeaseList, LeaseTimeToLive
+from isochrone.wire.locks import LockAcquire, LockQuery, LockWait
 from isochrone.wire.session import (
     Answer,
     LeaderChanged,
@@ -150,6 +150,23 @@ def test_commands_that_come_together_are_logged_together_and_answered_each() -> 
     with_service(test)
 
 
+def test_results_that_are_large_together_are_told_apart() -> None:
+    """A message that has outgrown a frame would be dropped, at every retry anew."""
+
+    async def test(service: ClientService, cluster: HostCluster) -> None:
+        await (await cluster.client()).put("k/x", bytes(VALUE_BYTES_MAX))
+        told = Told()
+        read = encode_command(Command(0, 0, 0, Range(b"k/x")))
+        service.received(told, WriteRequest(tuple(range(20)), GROUP, KEYSPACE, 1_000, b"", (read,) * 19 + (b"?",)))
+        await asyncio.sleep(1)
+        answers = [message for message in told.messages if isinstance(message, WriteAnswer)]
+        assert sorted(request for answer in answers for request in answer.requests) == list(range(19))
+        assert all(sum(map(len, answer.payloads[:-1])) < WRITE_ANSWER_BYTES_TARGET for answer in answers)
+        assert [message.request for message in told.messages if isinstance(message, Refusal)] == [19]
+
+    with_service(test)
+
+
 def many(*queries: Query, applied: bool = False) -> ReadsRequest:
     return ReadsRequest(7, GROUP, KEYSPACE, 1_000, applied, tuple(map(encode_query, queries)))
 
@@ -217,6 +234,23 @@ def test_an_answer_that_grows_large_is_told_without_the_rest() -> None:
         await asyncio.sleep(1)
         (answer,) = told.messages
         assert isinstance(answer, ReadsAnswer) and len(answer.payloads) == 2
+
+    with_service(test)
+
+
+def test_what_is_told_of_locks_and_leases_counts_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(service: ClientService, cluster: HostCluster) -> None:
+        client = await cluster.client()
+        await client.execute("k/x", LeaseGrant(7, 60_000))
+        await client.execute("k/x", LockAcquire(b"k/l", lease=7, request=1, value=bytes(5_000)))
+        monkeypatch.setattr("isochrone.regions.state_service.ANSWERS_BYTES_TARGET", 8_000)
+        for query in (LockQuery(b"k/l"), LeaseList()):
+            told = Told()
+            service.received(told, many(*[query] * 500))
+            await asyncio.sleep(1)
+            (answer,) = told.messages
+            assert isinstance(answer, ReadsAnswer)
+            assert sum(map(len, answer.payloads[:-1])) < 8_000
 
     with_service(test)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -21,7 +21,7 @@ from isochrone.errors import (
     StorageError,
     Unavailable,
 )
-from isochrone.ids import Incarnation, LogIndex, Nanos, NodeId, ReplicaRole, StoreId, Term
+from isochrone.ids import Incarnation, LogIndex, Nanos, NodeId, ReplicaRole, Revision, StoreId, Term
 from isochrone.regions.host import WAITING_READS_MAX
 from isochrone.regions.requests import Outcome, alone
 from isochrone.wire.commands import Command, encode_command, encode_query
@@ -281,6 +281,34 @@ def test_reads_that_cannot_be_confirmed_are_bounded() -> None:
         await asyncio.sleep(3)
         assert len(errors) == WAITING_READS_MAX + 1
         assert {type(error) for error in errors[1:]} == {NotLeader}
+
+    in_cluster(test)
+
+
+def test_queries_that_came_together_are_counted_each() -> None:
+    async def test(cluster: HostCluster) -> None:
+        host = cluster.processes[NodeId("a")].host
+        assert host is not None and cluster.leader() == "a"
+        cluster.isolate("a")
+        ends: list[tuple[type[object], int]] = []
+
+        def ended(outcomes: Sequence[object], _: Revision) -> None:
+            ends.append((type(outcomes[0]), len(outcomes)))
+
+        half = [Range(b"k/x")] * (WAITING_READS_MAX // 2)
+        for _ in range(3):
+            host.read_all(GROUP, KEYSPACE, half, ended)
+        assert ends == [(QueueFull, len(half))]
+        await asyncio.sleep(3)
+        assert ends[1:] == [(NotLeader, len(half))] * 2
+        cluster.heal()
+        await cluster.until(lambda: cluster.leader() is not None)
+        leader = cluster.processes[NodeId(str(cluster.leader()))].host
+        assert leader is not None
+        for _ in range(4):
+            leader.read_all(GROUP, KEYSPACE, half, ended)
+            await asyncio.sleep(1)
+        assert ends[3:] == [(tuple, len(half))] * 4
 
     in_cluster(test)
 

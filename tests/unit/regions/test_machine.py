@@ -133,6 +133,27 @@ def test_what_a_later_command_of_the_entry_acknowledges_is_not_stored() -> None:
     assert _result_rows(machine) == []
 
 
+def test_no_row_of_results_outgrows_a_piece_of_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row travels in one message, however many results of whatever size an entry has."""
+    monkeypatch.setattr("isochrone.regions.state.sessions.RESULT_ROW_BYTES_TARGET", 2_500)
+    machine = StateLog()
+    session = machine.session()
+    machine.run(session, 1, Put(b"k/x", bytes(1_000)))
+    results = machine.apply(*[Command(session, sequence, 1, Range(b"k/x")) for sequence in range(2, 10)])
+    assert _result_rows(machine) == [{2, 3, 4}, {5, 6, 7}, {8, 9}]
+    running = machine.state
+    machine.restart()
+    assert same_state(running, machine.state)
+    machine.now_ms += 1
+    assert machine.apply(*[Command(session, sequence, 1, Range(b"k/x")) for sequence in range(2, 10)]) == results
+    machine.now_ms += 1
+    machine.run(session, 10, Put(b"k/x", b""), acknowledged=7)
+    assert _result_rows(machine) == [{8, 9}, {10}]
+    machine.now_ms += 1
+    machine.run(session, 11, CloseSession(), acknowledged=7)
+    assert _result_rows(machine) == []
+
+
 def test_stored_results_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("isochrone.regions.state.sessions.RESULTS_BYTES_MAX", 2_000)
     machine = StateLog()

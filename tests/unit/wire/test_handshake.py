@@ -48,10 +48,10 @@ def test_a_node_that_shares_no_group_may_connect() -> None:
 
 def test_another_protocol_is_refused() -> None:
     other = replace(PEER, protocol_version=PROTOCOL_VERSION + 1)
-    assert peer_refusal(OWN, other, STORES, {}) == "a speaks protocol version 1, b 2"
+    assert peer_refusal(OWN, other, STORES, {}) == "a speaks protocol version 2, b 3"
 
 
 def test_a_client_of_another_protocol_is_refused() -> None:
     hello = ClientHello(PROTOCOL_VERSION, "r", "z", "me")
     assert client_refusal(hello) is None
-    assert client_refusal(replace(hello, protocol_version=7)) == ("this node speaks protocol version 1, the client 7")
+    assert client_refusal(replace(hello, protocol_version=7)) == ("this node speaks protocol version 2, the client 7")

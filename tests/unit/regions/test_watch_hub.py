@@ -279,7 +279,6 @@ def test_thousands_of_different_ranges_are_told_of_what_lies_in_them() -> None:
     assert world.hub.applied(world.log.last.events) == []
 
 
-
 def test_what_a_key_was_before_is_told_where_it_is_written_twice_at_once() -> None:
     """As when one leader resigns and the next is announced: removed and set in one revision."""
     log = StateLog()

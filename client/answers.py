@@ -43,5 +43,5 @@ def shown(name: bytes) -> str:
 
 
 def as_bytes(text: bytes | str) -> bytes:
-    """Keys and values are bytes; text is encoded as UTF-8."""
-    return text.encode() if isinstance(text, str) else text
+    """Keys and values are bytes; text is encoded as UTF-8. What `os.fsdecode` made is turned back."""
+    return text.encode(errors="surrogateescape") if isinstance(text, str) else text

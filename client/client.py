@@ -27,6 +27,7 @@ from isochrone.client.answers import as_bytes, expect, wait_limit_s
 from isochrone.client.connection import Connector
 from isochrone.client.dispatch import Dispatcher
 from isochrone.client.elections import Election, Leader, observe
+from isochrone.client.endpoints import check_endpoints
 from isochrone.client.held_together import HeldSession
 from isochrone.client.kv import Kv
 from isochrone.client.lease_calls import Leases
@@ -132,13 +133,15 @@ class Client:
             clock: for the deadlines of leases; it goes on while the machine is suspended, unless given.
 
         Raises:
-            InvalidRequest: no endpoint was given, or the timeout is not positive.
+            InvalidRequest: no endpoint was given, one is no address, or the timeout is not positive.
             Unavailable: no endpoint answered in time.
         """
         if not endpoints:
             raise InvalidRequest("no endpoint was given")
         _check_timeout(timeout_s)
         over_grpc = connector is None
+        if over_grpc:
+            check_endpoints(endpoints)
         if connector is None or rng is None:
             # Loaded only here: all else of the SDK runs without gRPC, as in the simulation.
             from isochrone.client.boot_clock_os import BootClock
@@ -381,12 +384,12 @@ class Client:
             deletes: tell of keys that are removed.
 
         Raises:
-            InvalidRequest: the key lies in no keyspace or is too large, or the start is negative.
+            InvalidRequest: the key lies in no keyspace or is too large, or the start is no revision.
         """
         key, end = as_bytes(key), as_bytes(range_end)
         check_key(key)
-        if self._closed or start_revision < 0 or (prefix and end):
-            raise InvalidRequest("a watch needs an open client, a start that is not negative, and one end")
+        if self._closed or not 0 <= start_revision < 1 << 63 or (prefix and end):
+            raise InvalidRequest("a watch needs an open client, a start from 0 to 2**63 - 1, and one end")
         route = self._dispatcher.route(key)
         end = prefix_end(key) if prefix else end
         create = WatchCreate(0, route.group, key, end, start_revision, prev_kv, puts, deletes)

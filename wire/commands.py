@@ -154,10 +154,10 @@ _QUERIES = (Range, LeaseKeepAlive, LeaseTimeToLive, LeaseList, LockWait, LockQue
 
 
 def encode_command(command: Command) -> bytes:
-    """Encode a command; the version comes first."""
+    """Encode a command; the version comes first. Raises `InvalidRequest` for a number of more than 64 bits."""
     operation = command.operation
     body = pack_txn(operation) if isinstance(operation, Txn) else _BY_CLASS[type(operation)].pack(operation)
-    return pack((COMMAND_VERSION, command.session, command.sequence, command.acknowledged, *body))
+    return _packed((COMMAND_VERSION, command.session, command.sequence, command.acknowledged, *body))
 
 
 def decode_command(data: bytes) -> Command:
@@ -232,8 +232,15 @@ def decode_result(data: bytes) -> Result:
 
 
 def encode_query(query: Query) -> bytes:
-    """Encode a query."""
-    return pack((COMMAND_VERSION, *_BY_CLASS[type(query)].pack(query)))
+    """Encode a query. Raises `InvalidRequest` for a number of more than 64 bits."""
+    return _packed((COMMAND_VERSION, *_BY_CLASS[type(query)].pack(query)))
+
+
+def _packed(fields: tuple[object, ...]) -> bytes:
+    try:
+        return pack(fields)
+    except OverflowError:
+        raise InvalidRequest("a number has more than 64 bits") from None
 
 
 def decode_query(data: bytes) -> Query:

@@ -241,13 +241,10 @@ def check_lock(operation: LockOperation | LockWait | LockQuery) -> None:
         _check_value(operation.value, LOCK_VALUE_BYTES_MAX)
         if operation.request <= 0 or operation.lease <= 0:
             raise InvalidRequest("a lock is asked for under a lease, with a request number above 0")
-        if (
-            not WAIT_FOREVER <= operation.wait_ms <= LOCK_WAIT_MS_MAX
-            or not 0 <= operation.delay_ms <= LOCK_DELAY_MS_MAX
-        ):
-            raise InvalidRequest(
-                f"a wait of {operation.wait_ms} ms or a delay of {operation.delay_ms} ms is not allowed"
-            )
+        if not WAIT_FOREVER <= operation.wait_ms <= LOCK_WAIT_MS_MAX:
+            raise InvalidRequest(f"wait is {operation.wait_ms} ms; allowed are 0 to {LOCK_WAIT_MS_MAX}, or for ever")
+        if not 0 <= operation.delay_ms <= LOCK_DELAY_MS_MAX:
+            raise InvalidRequest(f"lock-delay is {operation.delay_ms} ms; allowed are 0 to {LOCK_DELAY_MS_MAX}")
 
 
 def _check_value(value: bytes, bytes_max: int = VALUE_BYTES_MAX) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from isochrone.client import Client
+from isochrone.client.answers import as_bytes
 from isochrone.errors import InvalidRequest, Unavailable
 from isochrone.node.clusters_os import find_cluster
 from isochrone.ops.cli.durations import Duration
@@ -53,8 +54,8 @@ _OPTIONS = (
         "--timeout",
         "timeout_s",
         type=Duration(),
-        default=10.0,
-        show_default="10s",
+        default="10s",
+        show_default=True,
         envvar="ISOCHRONE_TIMEOUT",
         show_envvar=True,
         help="Deadline of each call, and of connecting.",
@@ -100,7 +101,7 @@ def key_for_group(client: Client, keyspace: str | None) -> bytes:
         InvalidRequest: none is named, and there are several.
     """
     if keyspace is not None:
-        return keyspace.encode()
+        return as_bytes(keyspace)
     prefixes = client.keyspace_prefixes()
     if len(prefixes) == 1:
         return prefixes[0]
@@ -109,7 +110,7 @@ def key_for_group(client: Client, keyspace: str | None) -> bytes:
 
 
 keyspace_option = click.option(
-    "--keyspace", metavar="PREFIX", help="The keyspace in whose group the lease lives; needed if there are several."
+    "--keyspace", metavar="PREFIX", help="A keyspace of the group that is asked; needed if there are several."
 )
 table_output_option = click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True

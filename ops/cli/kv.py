@@ -6,6 +6,8 @@ import sys
 import click
 
 from isochrone.client import Provenance, StaleRange
+from isochrone.client.answers import as_bytes
+from isochrone.errors import InvalidRequest
 from isochrone.ops.cli.connection import (
     Target,
     connected,
@@ -15,6 +17,7 @@ from isochrone.ops.cli.connection import (
     output_option,
 )
 from isochrone.ops.cli.durations import in_words
+from isochrone.ops.cli.input_os import read_input
 from isochrone.ops.cli.kv_view import items_table, result_lines, result_to_plain
 from isochrone.ops.cli.progress_os import say
 from isochrone.ops.cli.signals_os import run_command
@@ -46,7 +49,7 @@ def kv_group() -> None:
     """
 
 
-@kv_group.command("get")
+@kv_group.command("get", short_help="Show a key, a range of keys, or all with a prefix.")
 @click.argument("key")
 @click.argument("range_end", required=False, default="")
 @_prefix_option
@@ -117,7 +120,7 @@ def _origin(answer: RangeResult | StaleRange) -> dict[str, str | float | None]:
     return {"provenance": str(Provenance.LINEARIZABLE)}
 
 
-@kv_group.command("put")
+@kv_group.command("put", short_help="Set a key.")
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option("--lease", type=int, default=0, help="The key goes when this lease ends.")
@@ -132,9 +135,7 @@ def put_command(target: Target, key: str, value: str | None, lease: int, prev_kv
       isochrone kv put us/orders/1 new
       isochrone kv put us/config < config.yaml
     """
-    if value is None and sys.stdin.isatty():
-        say("reading the value from standard input; Ctrl-D ends it")
-    data = sys.stdin.buffer.read() if value is None else value.encode()
+    data = read_input("the value") if value is None else as_bytes(value)
 
     async def put() -> PutResult:
         async with connected(target) as client:
@@ -143,7 +144,7 @@ def put_command(target: Target, key: str, value: str | None, lease: int, prev_kv
     _print(run_command(put()), output)
 
 
-@kv_group.command("del")
+@kv_group.command("del", short_help="Remove a key, a range of keys, or all with a prefix.")
 @click.argument("key")
 @click.argument("range_end", required=False, default="")
 @_prefix_option
@@ -168,7 +169,7 @@ def del_command(target: Target, key: str, range_end: str, prefix: bool, prev_kv:
     _print(run_command(delete()), output)
 
 
-@kv_group.command("incr")
+@kv_group.command("incr", short_help="Add to the number that a key holds.")
 @click.argument("key")
 @click.argument("delta", type=int, default=1)
 @output_option
@@ -189,7 +190,7 @@ def incr_command(target: Target, key: str, delta: int, output: str) -> None:
     _print(run_command(increment()), output)
 
 
-@kv_group.command("compact")
+@kv_group.command("compact", short_help="Forget history.")
 @click.argument("revision", type=click.IntRange(min=1))
 @keyspace_option
 @connection_options
@@ -200,7 +201,7 @@ def compact_command(target: Target, revision: int, keyspace: str | None) -> None
 
     \b
     Example:
-      isochrone kv compact 4711
+      isochrone kv compact 4711 --keyspace us/
     """
 
     async def compact() -> None:
@@ -211,7 +212,7 @@ def compact_command(target: Target, revision: int, keyspace: str | None) -> None
     click.echo(f"compacted revision {revision}")
 
 
-@kv_group.command("txn")
+@kv_group.command("txn", short_help="Execute a transaction that is read from standard input.")
 @output_option
 @connection_options
 def txn_command(target: Target, output: str) -> None:
@@ -225,13 +226,16 @@ def txn_command(target: Target, output: str) -> None:
     Example:
       isochrone kv txn <<END
       version("us/orders/1") = "0"
-
+    \b
       put us/orders/1 new
-
+    \b
       get us/orders/1
       END
     """
-    txn = parse_txn(sys.stdin.read())
+    try:
+        txn = parse_txn(read_input("the transaction").decode())
+    except UnicodeDecodeError:
+        raise InvalidRequest("the transaction is not UTF-8 text") from None
 
     async def run() -> KvResult:
         async with connected(target) as client:

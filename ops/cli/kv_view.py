@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from isochrone.client import WatchEvent, WatchGap
+from isochrone.client.answers import as_bytes
 from isochrone.ops.cli.tables import make_table
 from isochrone.wire.kv import DeleteResult, IncrementResult, KvResult, PutResult, RangeResult, TxnResult
 from isochrone.wire.records import KeyValue
@@ -15,6 +16,11 @@ from isochrone.wire.records import KeyValue
 def text(data: bytes) -> str:
     """Bytes as text; what is not UTF-8 is escaped."""
     return data.decode(errors="backslashreplace")
+
+
+def shown(argument: str) -> str:
+    """An argument of the program as text; what is not UTF-8 is escaped."""
+    return text(as_bytes(argument))
 
 
 def _bytes_to_plain(name: str, data: bytes) -> dict[str, str]:

@@ -35,13 +35,19 @@ def lease_group() -> None:
     """
 
 
-@lease_group.command("grant")
+@lease_group.command("grant", short_help="Make a lease.")
 @click.argument("ttl_s", metavar="TTL", type=Duration())
 @keyspace_option
 @output_option
 @connection_options
 def grant_command(target: Target, ttl_s: float, keyspace: str | None, output: str) -> None:
-    """Make a lease that lives for TTL (such as 60s) unless it is renewed."""
+    """Make a lease that lives for TTL (such as 60s) unless it is renewed. It lives for a second at least.
+
+    \b
+    Examples:
+      isochrone lease grant 60s
+      isochrone lease grant 60s --keyspace us/ -o json | jq .lease
+    """
 
     async def grant() -> LeaseGrantResult:
         async with connected(target) as client:
@@ -59,7 +65,12 @@ def grant_command(target: Target, ttl_s: float, keyspace: str | None, output: st
 @keyspace_option
 @connection_options
 def revoke_command(target: Target, lease: int, keyspace: str | None) -> None:
-    """End LEASE now, with its keys and locks."""
+    """End LEASE now, with its keys and locks.
+
+    \b
+    Example:
+      isochrone lease revoke 7587
+    """
 
     async def revoke() -> None:
         async with connected(target) as client:
@@ -69,13 +80,19 @@ def revoke_command(target: Target, lease: int, keyspace: str | None) -> None:
     click.echo(f"lease {lease} revoked")
 
 
-@lease_group.command("keep-alive")
+@lease_group.command("keep-alive", short_help="Renew a lease until a signal comes.")
 @_lease_argument
 @click.option("--once", is_flag=True, help="Renew it once and return.")
 @keyspace_option
 @connection_options
 def keep_alive_command(target: Target, lease: int, once: bool, keyspace: str | None) -> None:
-    """Renew LEASE at each third of its time to live, until a signal comes or it has ended (exit status 1)."""
+    """Renew LEASE at each third of its time to live, until a signal comes or it has ended (exit status 1).
+
+    \b
+    Examples:
+      isochrone lease keep-alive 7587
+      isochrone lease keep-alive 7587 --once
+    """
 
     async def keep_alive() -> None:
         async with connected(target) as client:
@@ -100,7 +117,13 @@ def keep_alive_command(target: Target, lease: int, once: bool, keyspace: str | N
 @output_option
 @connection_options
 def time_to_live_command(target: Target, lease: int, keys: bool, keyspace: str | None, output: str) -> None:
-    """Show how much time LEASE has left."""
+    """Show how much time LEASE has left.
+
+    \b
+    Examples:
+      isochrone lease timetolive 7587
+      isochrone lease timetolive 7587 --keys
+    """
 
     async def ask() -> LeaseTimeToLiveResult:
         async with connected(target) as client:

@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from isochrone.client import FOREVER, Client, Election, Leader, Lock, LockMode
-from isochrone.client.answers import expect
+from isochrone.client.answers import as_bytes, expect
 from isochrone.errors import InvalidRequest, IsochroneError, LeaseLost, LockHeld
 from isochrone.ops.cli.child_os import CannotStart, run_child, this_process
 from isochrone.ops.cli.connection import Target, connected, connection_options, output_option, table_output_option
-from isochrone.ops.cli.durations import Duration
-from isochrone.ops.cli.kv_view import text
+from isochrone.ops.cli.durations import Duration, in_words
+from isochrone.ops.cli.kv_view import shown, text
 from isochrone.ops.cli.lock_view import lock_parts, lock_to_plain, waiting_line
 from isochrone.ops.cli.progress_os import say
 from isochrone.ops.cli.signals_os import Diversion, run_command
@@ -27,12 +27,14 @@ NOT_GRANTED_STATUS = 124
 LOST_STATUS = 125
 """As `env`, `nohup` and `timeout` have it for what is their own fault and not the command's."""
 
+GRACE_S = 5.0
+
 _ttl_option = click.option(
     "--ttl",
     "ttl_s",
     type=Duration(),
-    default=30.0,
-    show_default="30s",
+    default="30s",
+    show_default=True,
     help="So long after its holder has gone silent it is free again.",
 )
 _wait_option = click.option("--wait", "wait_s", type=Duration(), help="Give up after so long; by default, never.")
@@ -55,8 +57,7 @@ def lock_group() -> None:
     "--grace",
     "grace_s",
     type=Duration(),
-    default=5.0,
-    show_default="5s",
+    show_default="5s, or half of --ttl if that is less",
     help="A lost lock's command gets SIGTERM so long before the lock may be another's; at most half of --ttl.",
 )
 @_wait_option
@@ -73,7 +74,7 @@ def run_lock_command(
     name: str,
     command: Sequence[str],
     ttl_s: float,
-    grace_s: float,
+    grace_s: float | None,
     wait_s: float | None,
     is_try: bool,
     shared: bool,
@@ -84,6 +85,7 @@ def run_lock_command(
     If the lock cannot be renewed, COMMAND and what it started get SIGTERM at --grace before the lock may be given to
     another, and SIGKILL in time. Signals to this program go to COMMAND, and the lock is held until it has ended;
     Ctrl-Z stops COMMAND alone. While it waits for the lock this program says on standard error who has it.
+    If this program itself is killed (SIGKILL), nobody stops COMMAND: then only the token keeps it from doing harm.
 
     In its environment COMMAND finds ISOCHRONE_LOCK_NAME, ISOCHRONE_LOCK_TOKEN (a number that rises with every holder:
     give it with each write to what the lock protects, which then can refuse a holder that is late), ISOCHRONE_REGION.
@@ -98,10 +100,12 @@ def run_lock_command(
     """
     if is_try and wait_s is not None:
         raise InvalidRequest("--try does not wait, so it goes without --wait")
+    if grace_s is not None and grace_s > ttl_s / 2:
+        raise InvalidRequest(f"--grace is {in_words(grace_s)}; at most half of --ttl is allowed: {in_words(ttl_s / 2)}")
     diversion = Diversion()
     options = {
         "ttl_s": ttl_s,
-        "grace_s": grace_s,
+        "grace_s": min(GRACE_S, ttl_s / 2) if grace_s is None else grace_s,
         "wait_s": 0.0 if is_try else wait_s or FOREVER,
         "mode": LockMode.S if shared else LockMode.X,
         "delay_s": delay_s or 0.0,
@@ -109,7 +113,7 @@ def run_lock_command(
     try:
         raise SystemExit(run_command(_hold(target, name, command, diversion, options), diversion))
     except LockHeld as error:
-        _fail(f"{error}; `isochrone lock show {name}` tells who has it", NOT_GRANTED_STATUS)
+        _fail(f"{error}; `isochrone lock show {shown(name)}` tells who has it", NOT_GRANTED_STATUS)
     except LeaseLost as error:
         _fail(f"{error}; its command was stopped", LOST_STATUS)
     except CannotStart as error:
@@ -143,14 +147,14 @@ async def _enter(client: Client, stack: AsyncExitStack, held: Lock | Election, n
     """Enter a lock or an election, and say who has it while that takes long."""
 
     async def describe() -> str:
-        return waiting_line(name, await _look(client, name))
+        return waiting_line(shown(name), await _look(client, name))
 
     async with telling(describe):
         await stack.enter_async_context(held)
 
 
 async def _look(client: Client, name: str) -> LockQueryResult:
-    return expect(LockQueryResult, (await client.query(name, LockQuery(name.encode()))).result)
+    return expect(LockQueryResult, (await client.query(name, LockQuery(as_bytes(name)))).result)
 
 
 @lock_group.command("show")
@@ -172,12 +176,12 @@ def show_command(target: Target, name: str, output: str) -> None:
 
     found = run_command(ask())
     if output == "json":
-        click.echo(json.dumps(lock_to_plain(name, found)))
+        click.echo(json.dumps(lock_to_plain(shown(name), found)))
     else:
-        print_parts(lock_parts(name, found, time.time_ns()))
+        print_parts(lock_parts(shown(name), found, time.time_ns()))
 
 
-@lock_group.command("raise-epoch")
+@lock_group.command("raise-epoch", short_help="Let later tokens exceed all earlier ones.")
 @click.argument("prefix")
 @click.option(
     "--above", type=click.IntRange(0, TOKEN_EPOCH_MAX - 1), default=0, help="The highest epoch that was ever seen."
@@ -197,11 +201,11 @@ def raise_epoch_command(target: Target, prefix: str, above: int) -> None:
 
     async def ask() -> TokenEpochResult:
         async with connected(target) as client:
-            operation = RaiseTokenEpoch(prefix.encode(), above)
+            operation = RaiseTokenEpoch(as_bytes(prefix), above)
             return expect(TokenEpochResult, (await client.execute(prefix, operation)).result)
 
     raised = run_command(ask())
-    click.echo(f"tokens of {prefix} have epoch {raised.epoch} from now on; before, {raised.before}")
+    click.echo(f"tokens of {shown(prefix)} have epoch {raised.epoch} from now on; before, {raised.before}")
 
 
 @click.command("elect")
@@ -243,8 +247,8 @@ async def _lead(target: Target, name: str, value: str, ttl_s: float, wait_s: flo
     async with connected(target) as client, AsyncExitStack() as stack:
         leadership = client.election(name, value, ttl_s=ttl_s, wait_s=wait_s)
         await _enter(client, stack, leadership, name)
-        plain = {"name": name, "value": value, "token": leadership.token}
-        line = f"{name} is led by {value} with token {leadership.token}"
+        plain = {"name": shown(name), "value": shown(value), "token": leadership.token}
+        line = f"{shown(name)} is led by {shown(value)} with token {leadership.token}"
         click.echo(json.dumps(plain) if output == "json" else line)
         if output != "json":
             say("leading until a signal ends it")

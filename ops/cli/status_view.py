@@ -10,6 +10,7 @@ from rich.text import Text
 
 from isochrone.ids import NS_PER_MS, GroupId, LogIndex, NodeId, RegionId, ReplicaRole, Term, Timestamp, ZoneId
 from isochrone.node.members import view_group
+from isochrone.ops.cli.kv_view import text
 from isochrone.ops.cli.tables import heading, make_table
 from isochrone.topology import Group, Topology
 from isochrone.wire.status import GroupStatus, NodeStatus, status_to_plain
@@ -111,7 +112,8 @@ def render(topology: Topology, statuses: Sequence[NodeStatus]) -> Iterator[Rende
     for group in topology.groups:
         own = [row for row in rows if row.group == group.id]
         leader = max((row for row in own if row.leads), key=lambda row: row.term or 0, default=None)
-        yield heading(f"{group.id}: " + (f"led by {leader.node}" if leader else "no leader"))
+        prefixes = " ".join(text(each.prefix) for each in topology.keyspaces if each.group == group.id)
+        yield heading(f"{group.id}: " + (f"led by {leader.node}" if leader else "no leader") + f"; keys {prefixes}")
         yield _table(own)
         yield from (Text(_lag_in_words(row)) for row in own if row.role is ReplicaRole.LEARNER)
         endpoints = [each.etcd_address for each in statuses if each.etcd_group == group.id and each.etcd_address]

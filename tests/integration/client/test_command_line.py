@@ -88,6 +88,31 @@ def test_keys_are_written_read_changed_and_watched(cluster: Cluster) -> None:
     assert refused.returncode == 2 and "lies in no keyspace; known prefixes: 'us/'" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("kv", "incr", "us/wide", "99999999999999999999"),
+        ("kv", "get", "us/wide", "--rev", "99999999999999999999"),
+        ("kv", "get", "us/wide", "--stale", "--limit", "99999999999999999999"),
+        ("kv", "put", "us/wide", "1", "--lease", "99999999999999999999"),
+        ("watch", "us/wide", "--rev", "99999999999999999999"),
+        ("lease", "timetolive", "99999999999999999999"),
+    ],
+)
+def test_numbers_beyond_64_bits_are_bad_input(cluster: Cluster, arguments: tuple[str, ...]) -> None:
+    done = run(cluster, *arguments)
+    assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr, done.stderr
+
+
+def test_arguments_that_are_not_utf_8_keep_their_bytes(cluster: Cluster) -> None:
+    key, value = os.fsdecode(b"us/\xff"), os.fsdecode(b"\xfe")
+    assert run(cluster, "kv", "put", key, value).stdout == "OK\n"
+    assert run(cluster, "kv", "get", key).stdout == "us/\\xff\n\\xfe\n"
+    done = run(cluster, "lock", "run", key, "--ttl", "2s", "--", "true")
+    assert done.returncode == 0, done.stderr
+    assert run(cluster, "lock", "show", key).stdout == "us/\\xff is free\n"
+
+
 def test_leases_are_made_renewed_shown_and_ended(cluster: Cluster) -> None:
     made = json.loads(run(cluster, "lease", "grant", "60s", "-o", "json").stdout)
     lease = str(made["lease"])

@@ -1,9 +1,11 @@
 """The command line as a whole: help without weight, errors as one sentence and a status."""
 
 import errno
+import io
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -12,7 +14,7 @@ from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, Leas
 from isochrone.ops.cli import main as main_module
 from isochrone.ops.cli.main import cli, main
 
-COMMANDS = ("up", "status", "down", "member", "move-leader", "drill", "sim", "topology", "bootstrap", "node")
+COMMANDS = tuple(main_module._COMMANDS)
 
 
 def test_help_names_every_command_and_imports_none() -> None:
@@ -37,6 +39,59 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--help"])
     assert result.exit_code == 0
     assert f"isochrone {command}" in result.output
+    context = click.Context(cli)
+    group = cli.get_command(context, command)
+    for name in group.list_commands(context) if isinstance(group, click.Group) else ():
+        told = CliRunner().invoke(cli, [command, name, "--help"]).output
+        assert f"    isochrone {command} {name}" in told
+        assert f"  {name}  " in result.output
+    assert "..." not in result.output.partition("Commands:")[2], "a command's summary is cut off"
+
+
+def test_an_example_of_several_lines_keeps_its_lines() -> None:
+    told = CliRunner().invoke(cli, ["kv", "txn", "--help"]).output
+    assert "    isochrone kv txn <<END\n" in told and "    get us/orders/1\n    END\n" in told
+
+
+@pytest.mark.parametrize("arguments", [["kv", "put", "us/a"], ["kv", "txn"]])
+def test_a_closed_standard_input_is_bad_input(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    monkeypatch.setattr("sys.argv", ["isochrone", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "standard input, which is closed" in capsys.readouterr().err
+
+
+def test_a_transaction_that_is_no_text_is_bad_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n\nput us/a \xff\n")))
+    monkeypatch.setattr("sys.argv", ["isochrone", "kv", "txn"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (2, "the transaction is not UTF-8 text\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["kv", "get", "us/a", "--endpoints", "localhost"], "'localhost' is no address; write HOST:PORT"),
+        (
+            ["lock", "run", "us/a", "--grace", "20s", "--", "true"],
+            "--grace is 20.0 s; at most half of --ttl is allowed",
+        ),
+    ],
+)
+def test_what_could_never_work_is_refused_without_asking_the_cluster(
+    arguments: list[str], text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["isochrone", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and text in capsys.readouterr().err
 
 
 def test_an_unknown_command_is_bad_input() -> None:

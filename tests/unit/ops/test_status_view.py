@@ -138,7 +138,7 @@ def test_the_table_has_a_row_for_each_replica_and_says_what_it_does(topology: To
     searching = replace(node_status(FOLLOWER, 5, 4), groups=(replace(status_of_group(5, 4), leader=None),))
     lines = printed(topology, [node_status(LEADER, 5, 5), searching], 80)
     assert lines[0] == "one-region: 2 of 3 nodes answer"
-    assert lines[2] == "us-east-1.zone: led by us-east-1a-1"
+    assert lines[2] == "us-east-1.zone: led by us-east-1a-1; keys us/"
     assert [line.split() for line in lines[5:]] == [
         ["us-east-1a-1", "us-east-1a", "full", "leads", "7", "5", "5", "0"],
         ["us-east-1b-1", "us-east-1b", "full", "elects", "7", "5", "4", "1"],
@@ -147,7 +147,7 @@ def test_the_table_has_a_row_for_each_replica_and_says_what_it_does(topology: To
 
 
 def test_a_group_that_nobody_leads_says_so(topology: Topology) -> None:
-    assert "us-east-1.zone: no leader" in printed(topology, [node_status(FOLLOWER, 5, 5)], 80)
+    assert "us-east-1.zone: no leader; keys us/" in printed(topology, [node_status(FOLLOWER, 5, 5)], 80)
 
 
 @pytest.mark.parametrize("name", ["three-regions", "two-regions-and-witness", "five-sites", "async-copies"])

@@ -314,10 +314,12 @@ class Client:
             value: for people, and for `announce`.
 
         Raises:
-            InvalidRequest: the name lies in no keyspace.
+            InvalidRequest: the name lies in no keyspace, or a time is none.
         """
         name = as_bytes(name)
         self._dispatcher.route(name)
+        if not 0 <= delay_s < math.inf:
+            raise InvalidRequest(f"a lock-delay of {delay_s} s; a finite time from 0 is needed")
         acquire = LockAcquire(
             name,
             lease=0,

@@ -5,11 +5,13 @@ itself. A lease lives in one group; a key tells which.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator
 from typing import final
 
 from isochrone.client.answers import expect
 from isochrone.client.leases import Caller
+from isochrone.errors import InvalidRequest
 from isochrone.wire.leases import (
     LeaseGrant,
     LeaseGrantResult,
@@ -38,7 +40,10 @@ class Leases:
 
         Raises:
             LeaseExists: a lease of that id exists.
+            InvalidRequest: the time to live is not above 0, or too large.
         """
+        if not 0 < ttl_s < math.inf:
+            raise InvalidRequest(f"a time to live of {ttl_s} s; a finite time above 0 is needed")
         operation = LeaseGrant(lease, round(ttl_s * 1000))
         return expect(LeaseGrantResult, (await self._caller.execute(key, operation, timeout_s=timeout_s)).result)
 

@@ -25,6 +25,7 @@ stopped; only a fencing token makes a resource refuse it.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -132,6 +133,8 @@ class Lease:
         grace_s: float = 0.0,
     ) -> None:
         """Made by `Client.lease`."""
+        if not 0 < ttl_s < math.inf:
+            raise InvalidRequest(f"a time to live of {ttl_s} s; a finite time above 0 is needed")
         if not 0 <= grace_s <= ttl_s / 2:
             raise InvalidRequest(f"a grace of {grace_s} s needs a time to live at least twice as long, not {ttl_s} s")
         self._caller = caller

@@ -199,9 +199,9 @@ class Writer:
             self._opening = self._loop.create_task(self._open())
 
     def _too_late(self, future: asyncio.Future[Place]) -> None:
-        what = "session" if self._session is None else "place in the session"
         if self._waiters.pop(future, None) is not None and not future.done():
-            text = f"no {what} of keyspace {self._keyspace!r} could be had in the time given; nothing was sent"
+            why = "it opened no session; has it a leader?" if self._session is None else "no place in the session"
+            text = f"group {self._group} could not take this write in the time given ({why}); nothing was sent"
             future.set_exception(Unavailable(text))
 
     def _expire(self, session: Session) -> None:

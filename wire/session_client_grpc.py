@@ -61,6 +61,8 @@ async def connect(
         messages = [] if data is grpc.aio.EOF else decode_session_frames(data)
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError, MalformedFrame) as error:
         await channel.close()
+        if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            raise Unavailable(f"{address} speaks gRPC, but not to clients of Isochrone: is it etcd's API?") from error
         raise Unavailable(f"node at {address}: {_text_of(error)}") from error
     except BaseException:
         await channel.close()

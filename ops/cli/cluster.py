@@ -92,7 +92,7 @@ def down_command(directory: Path) -> None:
     if take_down(directory):
         click.echo(f"{directory}: down")
     else:
-        click.echo(f"{directory}: nothing runs there")
+        click.echo(f"{directory}: nothing runs there that `isochrone up` started")
 
 
 async def _up(topology: Path, directory: Path, foreground: bool, etcd_group: GroupId | None) -> None:

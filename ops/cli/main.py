@@ -6,6 +6,7 @@ import it.
 Exit status: 0 done, 1 failed, 2 bad input; drills have more (`isochrone drill --help`).
 """
 
+import signal
 import sys
 from importlib import import_module
 
@@ -36,7 +37,7 @@ _COMMANDS = {
 
 
 _NEXT = {
-    "Indeterminate": "It may have been applied, or may yet be: look before you try again.",
+    "Indeterminate": "If it was a write, it may have been applied, or may yet be: look before you try again.",
     "LeaseLost": "What was done under it was broken off, and may be half done.",
     "LeaseNotFound": "`isochrone lease list` shows the leases that live.",
     "RevisionCompacted": "Without --rev it shows the present state.",
@@ -61,6 +62,12 @@ class _LazyGroup(click.Group):
         module, name, _ = _COMMANDS[cmd_name]
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # Before the command itself looks after signals, as while it is imported.
+            ctx.exit(128 + signal.SIGINT)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

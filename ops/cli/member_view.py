@@ -99,6 +99,10 @@ def _summary(view: GroupView) -> str:
     members = [Member(each.node, each.store, each.role) for each in view.members if each.role is not None]
     voters, quorum = voters_and_quorum(members, view.told.quorums)
     text = f"{counted(voters, 'voter')}, of which {quorum} must be left: survives the loss of {voters - quorum}"
+    voting = [each for each in view.members if each.role in (ReplicaRole.FULL, ReplicaRole.WITNESS)]
+    away = sum(_state(view, each) in ("silent", "lost") for each in voting)
+    if away:
+        text += f", {away} of which {'is' if away == 1 else 'are'} away now"
     if view.told.joint:
         text += "; half-way to these members, both halves decide until the joint configuration is left"
     elif not view.told.configuration_committed:

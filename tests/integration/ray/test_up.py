@@ -233,7 +233,7 @@ def test_down_leaves_no_process_and_no_file_behind_and_up_finds_the_data(deploym
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"isochrone: nothing runs in {deployment}")
     done = isochrone("down", "--dir", deployment, cwd=deployment)
-    assert (done.returncode, done.stdout) == (0, f"{deployment}: nothing runs there\n")
+    assert (done.returncode, done.stdout) == (0, f"{deployment}: nothing runs there that `isochrone up` started\n")
     again = isochrone("up", deployment.parent / "topology-given.yaml", "--dir", deployment, cwd=deployment)
     assert again.returncode == 0, again.stderr
     assert {node["node"]: node["store"] for node in status(deployment)["nodes"]} == stores

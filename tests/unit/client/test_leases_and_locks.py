@@ -50,6 +50,40 @@ async def until_gone(client: Client, key: str) -> float:
 # ---- leases
 
 
+@pytest.mark.parametrize("ttl_s", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_time_to_live_that_is_none_is_refused(ttl_s: float) -> None:
+    async def test(_: HostCluster, client: Client, __: Client) -> None:
+        with pytest.raises(InvalidRequest, match=r"time to live of .* a finite time above 0 is needed"):
+            client.lock("k/lock", ttl_s=ttl_s)
+        with pytest.raises(InvalidRequest, match="a finite time above 0 is needed"):
+            await client.leases.grant("k/", ttl_s)
+
+    with_clients(test)
+
+
+@pytest.mark.parametrize("delay_s", [-1.0, float("inf"), float("nan")])
+def test_a_lock_delay_that_is_no_time_is_refused(delay_s: float) -> None:
+    async def test(_: HostCluster, client: Client, __: Client) -> None:
+        with pytest.raises(InvalidRequest, match=r"a lock-delay of .* a finite time from 0 is needed"):
+            client.lock("k/lock", delay_s=delay_s)
+
+    with_clients(test)
+
+
+def test_numbers_beyond_64_bits_are_refused_and_the_session_goes_on() -> None:
+    async def test(_: HostCluster, client: Client, __: Client) -> None:
+        for _number in range(3):
+            with pytest.raises(InvalidRequest, match="a number has more than 64 bits"):
+                await client.kv.increment("k/n", 1 << 64)
+            with pytest.raises(InvalidRequest, match="a number has more than 64 bits"):
+                await client.kv.range("k/n", revision=1 << 64)
+            with pytest.raises(InvalidRequest, match="a start from 0"):
+                client.watch("k/n", start_revision=1 << 63)
+            assert (await client.kv.increment("k/n", 1)).value > 0
+
+    with_clients(test)
+
+
 def test_a_lease_lives_as_long_as_its_body_and_no_longer() -> None:
     async def test(_: HostCluster, client: Client, other: Client) -> None:
         async with client.lease("k/", ttl_s=3) as lease:

@@ -94,6 +94,14 @@ def test_what_could_never_work_is_refused_without_asking_the_cluster(
     assert ended.value.code == 2 and text in capsys.readouterr().err
 
 
+def test_ctrl_c_before_a_command_looks_after_signals_ends_it_as_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main_module, "import_module", interrupted)
+    assert CliRunner().invoke(cli, ["status"]).exit_code == 130
+
+
 def test_an_unknown_command_is_bad_input() -> None:
     assert CliRunner().invoke(cli, ["levitate"]).exit_code == 2
 
@@ -107,7 +115,8 @@ def test_an_unknown_command_is_bad_input() -> None:
         (
             Indeterminate("who knows"),
             1,
-            "isochrone: who knows\nIt may have been applied, or may yet be: look before you try again.",
+            "isochrone: who knows\n"
+            "If it was a write, it may have been applied, or may yet be: look before you try again.",
         ),
         (LeaseNotFound("no lease"), 2, "no lease\n`isochrone lease list` shows the leases that live."),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "isochrone: No space left on device"),

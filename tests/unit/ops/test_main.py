@@ -115,8 +115,10 @@ def test_an_unknown_command_is_bad_input() -> None:
         (
             Indeterminate("who knows"),
             1,
-            "isochrone: who knows\n"
-            "If it was a write, it may have been applied, or may yet be: look before you try again.",
+            (
+                "isochrone: who knows\n"
+                "If it was a write, it may have been applied, or may yet be: look before you try again."
+            ),
         ),
         (LeaseNotFound("no lease"), 2, "no lease\n`isochrone lease list` shows the leases that live."),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "isochrone: No space left on device"),

@@ -126,6 +126,8 @@ def read_record(layout: Layout) -> BootstrapRecord:
         stores = {NodeId(node): StoreId(store) for node, store in plain["stores"].items()}
         replacements = {NodeId(node): int(count) for node, count in plain.get("replacements", {}).items()}
         return BootstrapRecord(ClusterId(plain["cluster"]), stores, replacements)
+    except FileNotFoundError:
+        raise StorageError(f"nothing was bootstrapped in {layout.root}: it has no bootstrap record") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{layout.bootstrap_record} is no bootstrap record of this release: {error}") from error
 

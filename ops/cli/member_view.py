@@ -102,7 +102,7 @@ def _summary(view: GroupView) -> str:
     voting = [each for each in view.members if each.role in (ReplicaRole.FULL, ReplicaRole.WITNESS)]
     away = sum(_state(view, each) in ("silent", "lost") for each in voting)
     if away:
-        text += f", {away} of which {'is' if away == 1 else 'are'} away now"
+        text += f"; {away} away now"
     if view.told.joint:
         text += "; half-way to these members, both halves decide until the joint configuration is left"
     elif not view.told.configuration_committed:

@@ -278,7 +278,7 @@ def test_members_are_shown_with_what_the_leader_knows_of_them(topology: Topology
     assert "us-east-1b-1 us-east-1b s-us-east-1b-1 full silent 90 10" in lines
     assert "us-east-1c-1 us-east-1c s-us-east-1c-1 full lost 90 10" in lines
     assert "us-east-1d-1 us-east-1d s-us-east-1d-1 learner follows 90 10" in lines
-    assert lines[-1].startswith("3 voters, of which 2 must be left: survives the loss of 1, 2 of which are away now")
+    assert lines[-1].startswith("3 voters, of which 2 must be left: survives the loss of 1; 2 away now")
 
 
 def test_the_halves_of_a_joint_configuration_are_shown(topology: Topology) -> None:

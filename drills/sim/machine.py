@@ -25,7 +25,7 @@ from isochrone.regions.loading import GroupSettings
 from isochrone.regions.replica import Replica
 from isochrone.regions.state.families import HANDLERS
 from isochrone.wire.messages import Configuration, Envelope, PeerMessage
-from isochrone.wire.session import KeyspaceRoute, NodeHello, Place, ReadRequest, SessionMessage
+from isochrone.wire.session import KeyspaceRoute, NodeHello, Place, ReadRequest, ReadsRequest, SessionMessage
 from isochrone.wire.status import NodeStatus
 
 
@@ -149,7 +149,7 @@ class Process:
         """A client has sent."""
         if stream in self._streams:
             self._loop.run_in(self.group, self._serve, stream, messages)
-            if self._machine.stalls and any(isinstance(message, ReadRequest) for message in messages):
+            if self._machine.stalls and any(isinstance(message, ReadRequest | ReadsRequest) for message in messages):
                 self._machine.stall()
 
     def _serve(self, stream: Stream, messages: list[SessionMessage]) -> None:

@@ -150,8 +150,8 @@ STATE_MUTANTS = (
     Mutant(
         name="the result of a command is stored under another session",
         file=SESSIONS,
-        old="result_row_key(number, context.timestamp)] = pack(results)\n",
-        new="result_row_key(0, context.timestamp)] = pack(results)\n",
+        old="result_row_key(number, Timestamp(at))] = pack(results)\n",
+        new="result_row_key(0, Timestamp(at))] = pack(results)\n",
         test=_HOST + "state_and_dedupe_survive_a_restart_of_everyone",
     ),
     Mutant(

@@ -269,7 +269,6 @@ def _wanted(request: pb.WatchCreateRequest, key: bytes) -> WatchRequest:
         prev_kv=request.prev_kv,
         puts=pb.WatchCreateRequest.NOPUT not in request.filters,
         deletes=pb.WatchCreateRequest.NODELETE not in request.filters,
-        progress=request.progress_notify,
         fragment=request.fragment,
     )
 

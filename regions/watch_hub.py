@@ -62,8 +62,6 @@ class WatchRequest:
     puts: bool = True
     deletes: bool = True
     """Which events are of interest."""
-    progress: bool = False
-    """Tell now and then how far the watcher is, if nothing happens."""
     fragment: bool = False
     """The writes of one revision may come in several batches."""
 
@@ -128,7 +126,6 @@ class _Watcher:
     ready: bool = False
     """It was said to have something, and has not been found without since."""
     ready_since: Nanos = Nanos(0)
-    told_at: Nanos = Nanos(0)
 
     @property
     def next_revision(self) -> int:
@@ -179,7 +176,7 @@ class WatchHub:
         self._last_identity += 1
         start = request.start_revision or self._data.revision + 1
         synced = start > self._data.revision
-        watcher = _Watcher(self._last_identity, request, _order_before(start), synced, told_at=now)
+        watcher = _Watcher(self._last_identity, request, _order_before(start), synced)
         if not synced:
             self._becomes_ready(watcher, now)
         self._watchers[watcher.identity] = watcher
@@ -246,21 +243,12 @@ class WatchHub:
             return None
         return self._batch(watcher, now)
 
-    def progress(self, identity: int, now: Nanos = Nanos(0)) -> WatchBatch | None:
+    def progress(self, identity: int) -> WatchBatch | None:
         """How far a watcher is, if it was told everything; else None."""
         watcher = self._watchers.get(identity)
         if watcher is None or not watcher.synced or watcher.pending:
             return None
-        watcher.told_at = now
         return WatchBatch(identity, self._data.revision, progress=True)
-
-    def quiet_since(self, before: Nanos) -> list[int]:
-        """Watchers that want to hear of progress and were told nothing since."""
-        return [
-            watcher.identity
-            for watcher in self._watchers.values()
-            if watcher.request.progress and watcher.told_at <= before
-        ]
 
     # ---- within
 
@@ -311,7 +299,6 @@ class WatchHub:
         watcher.told = last[:ORDER_BYTES] if fragment else _order_before(record_revision(last) + 1)
         if not pending and not watcher.synced:
             watcher.told = max(watcher.told, watcher.read_to)
-        watcher.told_at = now
         self.lag_ns.record(now - watcher.ready_since)
         self.events_told += count
         return WatchBatch(watcher.identity, self._data.revision, events, fragment)

@@ -37,7 +37,7 @@ class Watch:
     def progress(self) -> WatchBatch | None:
         """How far the watcher is, as `WatchHub.progress`. Raises `Unavailable` as `take` does."""
         self._check()
-        return self._watches.hub.progress(self.identity, self._monotonic())
+        return self._watches.hub.progress(self.identity)
 
     def cancel(self) -> None:
         """Watch no more. Idempotent."""

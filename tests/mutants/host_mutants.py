@@ -155,6 +155,13 @@ STATE_MUTANTS = (
         test=_HOST + "state_and_dedupe_survive_a_restart_of_everyone",
     ),
     Mutant(
+        name="the results of an entry are one row, however large",
+        file=SESSIONS,
+        old="        if size_bytes >= RESULT_ROW_BYTES_TARGET:\n",
+        new="        if False:\n",
+        test=_MACHINE + "no_row_of_results_outgrows_a_piece_of_a_snapshot",
+    ),
+    Mutant(
         name="a row of results is deleted while one of them is not acknowledged",
         file="regions/state/model.py",
         old="        while rows and rows[0][0] <= self.acknowledged:\n",

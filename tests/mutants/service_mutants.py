@@ -22,6 +22,49 @@ _HOST = "tests/unit/regions/test_host_client_leases.py::test_"
 
 SERVICE_MUTANTS = (
     Mutant(
+        name="the results of a request are one answer, however large",
+        file="node/service.py",
+        old="            if size_bytes >= WRITE_ANSWER_BYTES_TARGET:\n",
+        new="            if False:\n",
+        test="tests/unit/node/test_service.py::test_results_that_are_large_together_are_told_apart",
+    ),
+    Mutant(
+        name="only ranges count among the answers that are made together",
+        file="regions/state_service.py",
+        old=" if answer[0] == RANGE else len(encode_result(answer))",
+        new=" if answer[0] == RANGE else 0",
+        test="tests/unit/node/test_service.py::test_what_is_told_of_locks_and_leases_counts_as_well",
+    ),
+    Mutant(
+        name="queries that came together count as one of those that wait",
+        file="regions/replica_reads.py",
+        old="    return len(read.queries) if isinstance(read, Reads) else 1\n",
+        new="    return 1\n",
+        test="tests/unit/regions/test_host.py::test_queries_that_came_together_are_counted_each",
+    ),
+    Mutant(
+        name="queries that were answered are counted among those that wait",
+        file="regions/replica_reads.py",
+        old="        self.waiting -= _count(read)\n",
+        new="",
+        test="tests/unit/regions/test_host.py::test_queries_that_came_together_are_counted_each",
+    ),
+    Mutant(
+        name="a question for the leader travels with those for any replica",
+        file="client/reads.py",
+        old="        check_answerable_anywhere((query,))\n",
+        new="",
+        test="tests/unit/client/test_reads.py::test_a_question_for_the_leader_that_is_asked_elsewhere_leaves_the_others",
+    ),
+    Mutant(
+        name="a watch that another one has ended is called",
+        file="regions/watching.py",
+        old="            ready = self._ready.get(identity)\n",
+        new="            ready = self._ready[identity]\n",
+        test="tests/unit/node/test_etcd_watches.py::"
+        "test_a_stream_that_is_refused_while_an_entry_is_told_takes_its_other_watchers_along_and_nobody_else",
+    ),
+    Mutant(
         name="the index of ranges passes over those whose block starts below the key",
         file="regions/range_index.py",
         old="                found.extend([(start, end) for end, start in block.by_end[above:]])\n",

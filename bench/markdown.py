@@ -5,15 +5,15 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from figures import Load
-from sides import ENDPOINT, ETCD, IN_FLIGHT, SDK
+from sides import ENDPOINT, ETCD, IN_FLIGHT, SDK, SDK_WITNESS, WITNESS_MEASURES
 from targets import CEILING, SERVERS, Results, judge
 
-SIDES = {ETCD: "etcd", SDK: "SDK", ENDPOINT: "our etcd endpoint"}
+SIDES = {ETCD: "etcd", SDK: SDK, SDK_WITNESS: SDK_WITNESS, ENDPOINT: "our etcd endpoint"}
 CLIENTS = ("client", "h2load")
 FINE_US = 10
 """Below so many microseconds a decimal is told."""
@@ -35,16 +35,23 @@ def _load(plain: dict[str, object]) -> Load:
 
 def rates(results: Results) -> Rows:
     """Operations per second and latencies, with the ratios of ours to etcd's."""
-    yield "measure", "in flight", *[f"{SIDES[ETCD]} /s", "p50 / p99 ms"], *_heads(SDK), *_heads(ENDPOINT)
-    for name, numbers in IN_FLIGHT.items():
-        for in_flight in numbers:
-            loads = {side: _at(results, side, name, in_flight) for side in SIDES}
-            if any(loads.values()):
-                theirs = loads[ETCD]
-                ours = [
-                    cell for side in (SDK, ENDPOINT) for cell in (*_cells(loads[side]), _ratio(loads[side], theirs))
-                ]
-                yield name, str(in_flight), *_cells(theirs), *ours
+    return _beside_etcd(results, IN_FLIGHT, (SDK, ENDPOINT))
+
+
+def forms(results: Results) -> Rows:
+    """The same of both forms of a group, where both were measured."""
+    return _beside_etcd(results, WITNESS_MEASURES, (SDK, SDK_WITNESS))
+
+
+def _beside_etcd(results: Results, names: Iterable[str], ours: Sequence[str]) -> Rows:
+    heads = [head for side in ours for head in _heads(side)]
+    yield "measure", "in flight", *[f"{SIDES[ETCD]} /s", "p50 / p99 ms"], *heads
+    for name in names:
+        for in_flight in IN_FLIGHT[name]:
+            theirs, *found = (_at(results, side, name, in_flight) for side in (ETCD, *ours))
+            if theirs or any(found):
+                cells = [cell for load in found for cell in (*_cells(load), _ratio(load, theirs))]
+                yield name, str(in_flight), *_cells(theirs), *cells
 
 
 def _heads(side: str) -> tuple[str, str, str]:
@@ -111,7 +118,7 @@ def markdown(rows: Rows) -> str:
 def main() -> None:
     """Print the tables."""
     results = results_of(json.loads(Path(sys.argv[1]).read_text()))
-    print("\n\n".join(markdown(make(results)) for make in (rates, processor_times, ceilings, targets)))
+    print("\n\n".join(markdown(make(results)) for make in (rates, forms, processor_times, ceilings, targets)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Three nodes of ours as plain processes, for benchmarks: one region, one group, one keyspace.
 
+The group's voters are three full ones, or two and a witness, which keeps the log but not the state.
+
     with tempfile.TemporaryDirectory() as scratch, asyncio.Runner() as runner:
         with running_nodes(Path(scratch), runner) as nodes:
             print(nodes.addresses)
@@ -32,7 +34,7 @@ latencies: aws
 regions:
   - {{name: {region}, zones: [{zones}]}}
 keyspaces:
-  - {{prefix: {prefix}, home: {region}, survive: zone}}
+  - {{prefix: {prefix}, home: {region}, survive: zone, witness: {witness}}}
 clock: {{source: bound, bound_ms: 5}}
 """
 READY_S_MAX = 120.0
@@ -41,10 +43,16 @@ READY_S_MAX = 120.0
 class Nodes:
     """The processes. They are stopped by `stop`, and may be started again."""
 
-    def __init__(self, directory: Path, *, spare: bool = False) -> None:
-        """Bootstrap in an empty directory; nothing runs yet. `spare`: with a fourth node, which has no replica."""
+    def __init__(self, directory: Path, *, spare: bool = False, witness: bool = False) -> None:
+        """Bootstrap in an empty directory; nothing runs yet.
+
+        `spare`: with a fourth node, which has no replica. `witness`: the third voter is one.
+        """
         zones = (*ZONES, SPARE_ZONE) if spare else ZONES
-        text = TOPOLOGY.format(region=REGION, zones=", ".join(zones), prefix=PREFIX.decode())
+        text = TOPOLOGY.format(
+            region=REGION, zones=", ".join(zones), prefix=PREFIX.decode(), witness=str(witness).lower()
+        )
+        self._witness = f"{ZONES[-1]}-1" if witness else None
         (directory / "topology.yaml").write_text(text)
         self._directory = directory
         self.root = directory / "cluster"
@@ -90,8 +98,9 @@ class Nodes:
         return found[-1]
 
     def pids(self, leader: str) -> Mapping[str, int]:
-        """By name, the leader's by that word."""
-        return {"leader" if name == leader else name: process.pid for name, process in self.processes.items()}
+        """By name, the leader's and the witness's by these words."""
+        words = {self._witness: "witness", leader: "leader"}
+        return {words.get(name, name): process.pid for name, process in self.processes.items()}
 
     def stop(self) -> None:
         """End all of them; those that do not end in time are killed."""
@@ -107,9 +116,11 @@ class Nodes:
 
 
 @contextmanager
-def running_nodes(directory: Path, runner: asyncio.Runner, *, spare: bool = False) -> Iterator[tuple[Nodes, str]]:
+def running_nodes(
+    directory: Path, runner: asyncio.Runner, *, spare: bool = False, witness: bool = False
+) -> Iterator[tuple[Nodes, str]]:
     """Bootstrap and run the nodes; with them the name of the leader."""
-    nodes = Nodes(directory, spare=spare)
+    nodes = Nodes(directory, spare=spare, witness=witness)
     try:
         nodes.start()
         yield nodes, nodes.wait(runner)

@@ -1,10 +1,13 @@
 """This service and a three-member etcd in turn, on one machine, under the same loads; prints a table with ratios.
 
 etcd is driven by h2load with prepared requests (locks and watches by a small HTTP/2 client), ours by the SDK in
-this process, and then by the same clients as etcd at its endpoint of etcd's API. All write synced to the same
-directory, with the same keys and values. Beside each figure stands the CPU time per operation, since on few cores the
-clients and servers take it from each other. What a unary call costs servers that do nothing, grpc.aio and our own, is
-taken in the same run. Below the table: every target, met or not.
+this process, and then by the same clients as etcd at its endpoint of etcd's API. Ours is a region's group of three
+full voters and, for writes, also one of two full voters and a witness. All write synced to the same directory, with
+the same keys and values. Beside each figure stands the CPU time per operation, since on few cores the clients and
+servers take it from each other. What a unary call costs servers that do nothing, grpc.aio and our own, is taken in the
+same run. Below the table: every target, met or not.
+
+This process looks for cycles of garbage as seldom as a node does: h2load, which it is compared with, has no collector.
 
     .venv/bin/python bench/regional.py [--seconds 3] [--only writes] [--check-perf l] [--output FILE.json]
 
@@ -31,15 +34,33 @@ from check_perf import CheckFailed, check_perf
 from etcd_cluster import NotInstalled, require
 from figures import Load, table
 from h2load import WARM_UP_S, FailedLoad
-from sides import ETCD, IN_FLIGHT, KEY, VALUE, Side, Sides, etcd_sides, isochrone_sides
+from sides import (
+    ETCD,
+    IN_FLIGHT,
+    KEY,
+    SDK,
+    SDK_WITNESS,
+    VALUE,
+    WITNESS_MEASURES,
+    Side,
+    Sides,
+    etcd_sides,
+    isochrone_sides,
+    witness_sides,
+)
 from targets import CEILING, SERVERS, Judgement, Results, judge
 
 from isochrone.drills.report.report_os import describe_surroundings
+from isochrone.node.interpreter_os import tune_interpreter
 from isochrone.wire.etcd.generated import rpc_pb2
 
 SECONDS_MAX = 60
 START_S = 20
 """About so long it takes to start and stop each system."""
+NOTES = f"""\
+'{SDK}': the leader and both followers keep log and state. '{SDK_WITNESS}': the third voter is a witness, which
+keeps the log but not the state. In both a write is answered when a majority of the three logs has synced it.\
+"""
 HEADER = ("measure", "side", "in flight", "per s", "p50 ms", "p99 ms", "CPU us per operation", "ratio")
 
 OpenSides = Callable[[Path, int, asyncio.Runner], AbstractContextManager[Sides]]
@@ -111,6 +132,8 @@ def measure_all(
     results: dict[str, dict[str, list[Load]]] = {}
     checked: Checked = {}
     systems: dict[str, OpenSides] = {ETCD: etcd_sides, "three nodes": isochrone_sides}
+    if any(name in WITNESS_MEASURES for name in wanted):
+        systems["three nodes, one a witness"] = witness_sides
     with asyncio.Runner() as runner:  # one for all: grpc.aio complains of a process that opens loop after loop
         for system, open_sides in systems.items():
             say(f"starting {system}")
@@ -172,15 +195,17 @@ def main() -> int:
     arguments = parse_arguments()
     wanted = arguments.only or list(IN_FLIGHT)
     started, load_before = datetime.now(UTC), os.getloadavg()[0]
-    points = 3 * sum(len(IN_FLIGHT[name]) for name in wanted) + len(SERVERS) * len(echo.IN_FLIGHT)
-    about_s = points * (arguments.seconds + WARM_UP_S) + 2 * START_S + 2 * CHECK_PERF_S * bool(arguments.check_perf)
+    points = sum(len(IN_FLIGHT[name]) * (3 + (name in WITNESS_MEASURES)) for name in wanted)
+    points += len(SERVERS) * len(echo.IN_FLIGHT)
+    about_s = points * (arguments.seconds + WARM_UP_S) + 3 * START_S + 2 * CHECK_PERF_S * bool(arguments.check_perf)
+    tune_interpreter()
     say(f"{points} points of {arguments.seconds} s: about {about_s / 60:.0f} minutes")
     try:
         results, checked = measure_all(arguments.directory, arguments.seconds, wanted, arguments.check_perf)
     except FailedLoad as failed:
         print(f"no figures: {failed}", file=sys.stderr)
         return 1
-    print(table(HEADER, rows(results, [*wanted, CEILING])))
+    print(table(HEADER, rows(results, [*wanted, CEILING])) + f"\n\n{NOTES}")
     for side, told in checked.items():
         print(f"etcdctl check perf, {side}:", ", ".join(f"{name} {figure:g}" for name, figure in told.items()))
     if judgements := judge(results):

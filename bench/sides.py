@@ -23,8 +23,9 @@ from sdk_loads import Operation, sdk_calls, sdk_locks, sdk_watches
 from isochrone.client import Client
 from isochrone.wire.etcd.generated import rpc_pb2
 
-ETCD, SDK, ENDPOINT = "etcd", "isochrone", "endpoint"
-"""The sides: three members of etcd, three nodes of ours by the SDK, and the same nodes by etcd's API."""
+ETCD, SDK, SDK_WITNESS, ENDPOINT = "etcd", "SDK, 3 full", "SDK, 2 full + witness", "endpoint"
+"""The sides: three members of etcd; ours by the SDK, as three full voters and as two and a witness; and the three full
+ones by etcd's API."""
 KEY, VALUE = b"bench/0123456789", bytes(range(100))
 WRITES, LINEARIZABLE, SERIALIZABLE = "writes", "linearizable reads", "serializable reads"
 ALIKE = "writes, clients alike"
@@ -55,6 +56,8 @@ class Side:
 
 
 Sides = Sequence[Side]
+WITNESS_MEASURES = (WRITES, ALIKE)
+"""What a group with a witness is measured at besides: a witness takes part in writes alone."""
 
 
 @contextmanager
@@ -82,6 +85,14 @@ def isochrone_sides(directory: Path, seconds: int, runner: asyncio.Runner) -> It
         ]
 
 
+@contextmanager
+def witness_sides(directory: Path, seconds: int, runner: asyncio.Runner) -> Iterator[Sides]:
+    """As `isochrone_sides`, with a witness for the third full voter: the same durability, a state less to keep."""
+    with running_nodes(directory, runner, witness=True) as (nodes, leader):
+        measures = sdk_measures(list(nodes.addresses.values()), nodes.pids(leader), seconds, runner)
+        yield [Side(SDK_WITNESS, {name: measures[name] for name in WITNESS_MEASURES}, "")]
+
+
 def etcd_measures(
     address: str, pids: Mapping[str, int], seconds: int, runner: asyncio.Runner
 ) -> dict[str, Callable[[int], Load]]:
@@ -99,7 +110,7 @@ def etcd_measures(
     by_h2load = {WRITES: unary(PUT, put), LINEARIZABLE: unary(RANGE, read), SERIALIZABLE: unary(RANGE, stale)}
     return {
         **(by_h2load if shutil.which("h2load") else {}),
-        ALIKE: lambda in_flight: runner.run(_grpc_aio(address, PUT, put, in_flight, seconds, pids)),
+        ALIKE: lambda in_flight: runner.run(_etcd_puts(address, in_flight, seconds, pids)),
         WATCHES: lambda in_flight: runner.run(etcd_watches(address, in_flight, seconds, pids, VALUE)),
         LOCKS: locks(False),
         CONTENDED: locks(True),
@@ -132,13 +143,16 @@ def sdk_measures(
     }
 
 
-async def _grpc_aio(
-    address: str, path: str, request: bytes, in_flight: int, seconds: int, pids: Mapping[str, int]
-) -> Load:
+async def _etcd_puts(address: str, in_flight: int, seconds: int, pids: Mapping[str, int]) -> Load:
+    """Written as applications do, by what a generated stub makes: like the SDK it encodes and decodes each call."""
     async with grpc.aio.insecure_channel(address) as channel:
-        call = channel.unary_unary(path)
+        put = channel.unary_unary(
+            PUT,
+            request_serializer=rpc_pb2.PutRequest.SerializeToString,
+            response_deserializer=rpc_pb2.PutResponse.FromString,
+        )
 
         async def write() -> None:
-            await call(request)
+            await put(rpc_pb2.PutRequest(key=KEY, value=VALUE))
 
         return await closed_loop([write] * in_flight, seconds, pids)

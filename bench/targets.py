@@ -12,6 +12,7 @@ from sides import (
     LINEARIZABLE,
     LOCKS,
     SDK,
+    SDK_WITNESS,
     SERIALIZABLE,
     WATCHES,
     WRITES,
@@ -24,6 +25,8 @@ Results = Mapping[str, Mapping[str, Sequence[Load]]]
 """By side, by measure: its points."""
 FACTORS = {WRITES: 2.0, LINEARIZABLE: 2.0, SERIALIZABLE: 2.0, WATCHES: 1.0, LOCKS: 1.0, CONTENDED: 1.0}
 """How many times etcd's best figure the SDK's best must reach."""
+FORMS = (SDK, SDK_WITNESS)
+"""Of a regional group, both with every write in a majority of synced logs. The better one is judged, and named."""
 OF_CEILING = 0.9
 
 
@@ -48,12 +51,15 @@ def judge(results: Results) -> list[Judgement]:
 
 def _of_sdk(results: Results) -> Iterator[Judgement]:
     for name, at_least in FACTORS.items():
-        ours, theirs = _best(results, SDK, name), _best(results, ETCD, name)
+        form = max(FORMS, key=lambda side: _best(results, side, name))
+        ours, theirs = _best(results, form, name), _best(results, ETCD, name)
         if ours and theirs:
-            yield Judgement(f"{name}: best of the SDK / best of etcd", ours / theirs, at_least)
-    ours_ms, theirs_ms = (_single_p50_ms(results, side) for side in (SDK, ETCD))
-    if ours_ms and theirs_ms:
-        yield Judgement("one client's write: p50 of etcd / p50 of the SDK", theirs_ms / ours_ms, 1.0)
+            yield Judgement(f"{name}: best of '{form}' / best of etcd", ours / theirs, at_least)
+    theirs_ms = _single_p50_ms(results, ETCD)
+    measured = {side: ours_ms for side in FORMS if (ours_ms := _single_p50_ms(results, side))}
+    if measured and theirs_ms:
+        form = min(measured, key=lambda side: measured[side])
+        yield Judgement(f"one client's write: p50 of etcd / p50 of '{form}'", theirs_ms / measured[form], 1.0)
 
 
 def _of_endpoint(results: Results) -> Iterator[Judgement]:

@@ -1,7 +1,7 @@
 """Targets are ratios of what was measured in one run; what was not measured is not judged."""
 
 from figures import Load
-from sides import ALIKE, ENDPOINT, ETCD, SDK, WATCHES, WRITES
+from sides import ALIKE, ENDPOINT, ETCD, SDK, SDK_WITNESS, WATCHES, WRITES
 from targets import CEILING, judge
 
 
@@ -27,6 +27,17 @@ def test_one_clients_write_is_judged_by_its_median_not_by_its_rate() -> None:
     alone = {ETCD: {ALIKE: [load(1, 1, 3.0), load(1, 64, 9.0)]}, SDK: {ALIKE: [load(1, 1, 2.0), load(1, 64, 99.0)]}}
     (judgement,) = judge(alone)
     assert judgement.ratio == 1.5 and judgement.met
+
+
+def test_the_better_form_of_a_group_is_judged_and_named() -> None:
+    results = {
+        ETCD: {WRITES: [load(1_000)], ALIKE: [load(1, 1, 3.0)]},
+        SDK: {WRITES: [load(1_500)], ALIKE: [load(1, 1, 2.0)]},
+        SDK_WITNESS: {WRITES: [load(2_000)], ALIKE: [load(1, 1, 4.0)]},
+    }
+    writes, alone = judge(results)
+    assert (writes.what, writes.ratio) == ("writes: best of 'SDK, 2 full + witness' / best of etcd", 2.0)
+    assert (alone.what, alone.ratio) == ("one client's write: p50 of etcd / p50 of 'SDK, 3 full'", 1.5)
 
 
 def test_the_endpoint_is_held_to_both_ceilings() -> None:

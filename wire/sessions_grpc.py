@@ -124,6 +124,7 @@ class SessionService:
     async def serve(self, _: object, context: Any) -> None:
         """Handler of a session stream."""
         session = Session(await self._accept_stream(context), self._node, self._shaper)
+        answers = _Answers(context)
         self._open += 1
         self._opened += 1
         session.send(self._node)
@@ -131,13 +132,13 @@ class SessionService:
         try:
             await run_until_first(
                 self._read(session, context),
-                session.outbox.write_to(context.write),
+                session.outbox.write_to(answers.write),
                 session.given_up.wait(),
             )
         except MalformedFrame as error:
             self._malformed += 1
             logger.warning("ending the session of client %s: %s", session.client, error)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await answers.end(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except grpc.aio.BaseError:
             # The client went away while an answer was being written.
             return
@@ -145,7 +146,7 @@ class SessionService:
             self._open -= 1
             self._handler.closed(session)
         if session.given_up.is_set():
-            await self._give_up(session, context)
+            await self._give_up(session, answers)
 
     async def _read(self, session: Session, context: Any) -> None:
         while (data := await self._next(session, context)) is not grpc.aio.EOF:
@@ -189,14 +190,42 @@ class SessionService:
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
         raise InvariantViolation("gRPC went on after an abort")
 
-    async def _give_up(self, session: Session, context: Any) -> None:
+    async def _give_up(self, session: Session, answers: "_Answers") -> None:
         """End the stream of a client; the status may have to wait behind what it has not read."""
         self._given_up += 1
         text = f"client {session.client} {session.reason}"
         logger.warning(text)
+        await answers.end(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+
+
+@final
+class _Answers:
+    """The way of a stream to its client.
+
+    gRPC takes no status while it writes: an `abort` beside a write, also beside one that was cancelled, fails, and the
+    client never hears of an end. So a write goes on when its writer is cancelled, and the status waits for it.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._under_way: asyncio.Future[None] | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Write a message. Raises what gRPC raises."""
+        self._under_way = asyncio.ensure_future(self._context.write(data))
+        await asyncio.shield(self._under_way)
+
+    async def end(self, status: grpc.StatusCode, text: str) -> None:
+        """End the stream with a status, if the client takes what is being written soon enough to be told.
+
+        Raises:
+            AbortError: the stream has ended; gRPC wants to see it.
+        """
         try:
             async with asyncio.timeout(_ABORT_TIMEOUT_S):
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+                if self._under_way is not None:
+                    await self._under_way
+                await self._context.abort(status, text)
         except grpc.aio.AbortError:
             raise
         except (TimeoutError, grpc.aio.BaseError):

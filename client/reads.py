@@ -106,9 +106,10 @@ class Reads:
                 told = await self._ask(kind, together)
                 together = together[told:]
         except Exception as error:  # Whatever it is: nobody else would tell those who wait.
-            for asked in together:
-                if not asked.answer.done():
-                    asked.answer.set_exception(error)
+            left = [asked.answer for asked in together if not asked.answer.done()]
+            for answer in left:
+                answer.set_exception(error)
+            self._count(error, len(left) - 1)  # the dispatcher has counted the request
 
     async def _ask(self, kind: _Kind, together: Sequence[_Asked]) -> int:
         """Ask once. Returns how many of the queries were answered, or refused for reasons of their own."""
@@ -126,10 +127,17 @@ class Reads:
             if waiting.done():
                 continue  # whoever asked was cancelled
             if place in failed:
-                waiting.set_exception(told_error(kind.group, Refusal(0, answer.node, *failed[place], None)))
+                error = told_error(kind.group, Refusal(0, answer.node, *failed[place], None))
+                waiting.set_exception(error)
+                self._count(error, 1)
             else:
                 waiting.set_result(Found(payload, answer.node, age_s))
         return len(answer.payloads)
+
+    def _count(self, error: Exception, calls: int) -> None:
+        """Calls ended with an error."""
+        if calls > 0:
+            self._dispatcher.errors[type(error).__name__] += calls
 
 
 def _request(kind: _Kind, queries: tuple[bytes, ...], request: int, timeout_ms: int) -> ReadsRequest:

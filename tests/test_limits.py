@@ -14,6 +14,7 @@ NO_LIMITS = {
     ("wire/kv", "NUMBER_MAX"),
     ("regions/requests", "BATCH_COMMANDS_MAX"),
     ("regions/requests", "BATCH_BYTES_MAX"),
+    ("regions/state/machine", "SCRUB_RECORDS_MAX"),
     ("node/session_watches", "LEADERLESS_MAX"),
     ("node/etcd_watches_grpc", "TOLD_BYTES_MAX"),
     ("wire/http2/headers", "KEPT_BLOCKS_MAX"),

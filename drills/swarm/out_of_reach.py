@@ -44,5 +44,9 @@ OUT_OF_REACH: Mapping[str, str] = {
     "storage.snapshot_lost": (
         "simulated nodes store in memory, not in LMDB (tests/integration/storage/test_snapshot_rows.py)"
     ),
+    "watch.ended_by_another": (
+        "only a stream of etcd's watchers ends them together, and nobody speaks etcd's API in a simulated world "
+        "(tests/unit/node/test_etcd_watches.py)"
+    ),
 }
 """By mark."""

@@ -14,7 +14,7 @@ from operator import attrgetter
 
 import msgpack
 
-from isochrone.errors import InvalidRequest, IsochroneError, StorageError
+from isochrone.errors import InvalidRequest, IsochroneError, QueueFull, StorageError
 from isochrone.ids import GroupId, KeyspaceId, Revision, Timestamp
 from isochrone.ports import Row
 from isochrone.probes import probe
@@ -57,6 +57,9 @@ from isochrone.wire.records import record_is_live, record_key, record_lease
 
 SCRUB_RECORDS_MAX = 500
 """About how many records an entry looks at to forget what is superseded, in each keyspace."""
+ENTRY_RESULTS_BYTES_MAX = 64 << 20
+"""When the results of an entry's commands have so many bytes, the next ones are refused: all are in memory at once, on
+every replica."""
 
 _NO_KEYSPACE = KeyspaceId("")
 _place = attrgetter("keyspace", "table")
@@ -145,12 +148,18 @@ class GroupState:
         except InvalidRequest as error:
             return Applied((error,) * len(commands), ())
         outcomes: list[bytes | IsochroneError] = []
+        left_bytes = ENTRY_RESULTS_BYTES_MAX
         for position, data in enumerate(commands):
             context.begin(Timestamp(entry.timestamp + position))
             try:
-                outcomes.append(self._run(decode_command(data), context))
+                if left_bytes <= 0:
+                    raise QueueFull("the commands applied together have too many bytes of results already")
+                result = self._run(decode_command(data), context)
             except IsochroneError as error:
                 outcomes.append(error)
+            else:
+                outcomes.append(result)
+                left_bytes -= len(result)
         sessions.write_session_rows(context)
         return self._applied(context, outcomes)
 

@@ -110,6 +110,7 @@ def test_a_query_that_fails_leaves_the_others() -> None:
             cluster["a"].rules.append(fail_second)
             answers = await asyncio.gather(*(client.get("app/x") for _ in range(3)), return_exceptions=True)
             assert isinstance(answers[1], RevisionCompacted) and "gone (from a)" in str(answers[1])
+            assert client.statistics().errors == {"RevisionCompacted": 1}
             assert [answer.value for answer in answers if not isinstance(answer, BaseException)] == [None, None]
 
     run_scenario(scenario)
@@ -148,6 +149,7 @@ def test_no_answer_in_time_is_told_to_each() -> None:
             calls = (client.get("app/x", timeout_s=2.0), client.get("app/y", timeout_s=2.0))
             answers = await asyncio.gather(*calls, return_exceptions=True)
             assert [type(answer) for answer in answers] == [DeadlineExceeded] * 2
+            assert client.statistics().errors == {"DeadlineExceeded": 2}
 
     run_scenario(scenario)
 

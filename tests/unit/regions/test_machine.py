@@ -22,7 +22,7 @@ from isochrone.wire.commands import (
     encode_command,
 )
 from isochrone.wire.entries import make_entry
-from isochrone.wire.kv import Compact, DeleteRange, DeleteResult, Increment, Put, Range, Txn
+from isochrone.wire.kv import Compact, DeleteRange, DeleteResult, Increment, Put, Range, RangeResult, Txn
 from isochrone.wire.messages import EntryKind
 
 
@@ -152,6 +152,20 @@ def test_no_row_of_results_outgrows_a_piece_of_a_snapshot(monkeypatch: pytest.Mo
     machine.now_ms += 1
     machine.run(session, 11, CloseSession(), acknowledged=7)
     assert _result_rows(machine) == []
+
+
+def test_the_results_of_an_entry_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isochrone.regions.state.machine.ENTRY_RESULTS_BYTES_MAX", 2_000)
+    machine = StateLog()
+    session = machine.session()
+    machine.run(session, 1, Put(b"k/x", bytes(1_500)))
+    read, write = (Command(0, 0, 0, operation) for operation in (Range(b"k/x"), Put(b"k/y", b"")))
+    outcomes = machine.apply(read, read, write, Command(session, 2, 1, Put(b"k/y", b"")))
+    assert [type(outcome) for outcome in outcomes] == [RangeResult, RangeResult, QueueFull, QueueFull]
+    assert machine.value(b"k/y") is None
+    machine.now_ms += 1
+    machine.run(session, 2, Put(b"k/y", b"1"))
+    assert machine.value(b"k/y") == b"1"
 
 
 def test_stored_results_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

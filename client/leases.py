@@ -15,7 +15,11 @@ cancelled so much before the deadline.
 past the deadline, because the process stood still, or that kept its cancellation to itself, and then ends well still
 ends with `LeaseLost`.
 
-**Renewals** are sent at a third of the time to live, and again after a while if they fail, until the deadline.
+**Renewals** are sent at a third of the time to live, and again after a while if they fail, until the deadline. One
+whose deadline no alarm can be set to (no descriptor is free) counts as failed.
+
+**One task** enters and leaves a lease, and runs the body: it is the one that is cancelled. When it ends without
+leaving, as that does in which `asyncio.wait_for` enters, the lease is lost at once: nobody could end the body.
 
 **Other tasks** that hold something on the lease (locks of a session, say) are cancelled with the body, or when the body
 ends before them; they get `LeaseLost` from what they hold.
@@ -153,6 +157,9 @@ class Lease:
         self._sent_at = 0.0
         self._is_gone = False
         """The group has said so."""
+        self._was_entered = False
+        self._is_deserted = False
+        """The task that had entered it has ended without leaving it."""
         self._has_ended = False
         self.identity = 0
         """The lease's id in its group, once entered."""
@@ -167,12 +174,17 @@ class Lease:
         return max(0.0, self._deadline - self._clock())
 
     async def __aenter__(self) -> Self:
-        self._sent_at = self._clock()
+        if self._was_entered:
+            # A second one would take the renewals from the first, whose body goes on.
+            raise InvalidRequest("a lease, and a lock with one of its own, is entered once; make another one")
+        self._was_entered = True
+        sent_at = self._clock()
         ttl_ms = round(self._ttl_s * 1000)
         granted = expect(LeaseGrantResult, (await self._caller.execute(self._key, LeaseGrant(0, ttl_ms))).result)
         self.identity = granted.lease
-        self._extend(granted.ttl_ms)
+        self._extend(sent_at, granted.ttl_ms)
         self._body = Body()
+        self._body.task.add_done_callback(self._desert)
         self._renewing = self._loop.create_task(self._renew())
         return self
 
@@ -182,6 +194,7 @@ class Lease:
         assert self._body is not None and self._renewing is not None, "a lease is left only when it was entered"
         self._renewing.cancel()
         self._cancel_alarm()
+        self._body.task.remove_done_callback(self._desert)
         late = not self.remaining_s
         told_to_end = self._body.end(kind)
         self._has_ended = True
@@ -196,8 +209,8 @@ class Lease:
             if late and not self.lost.is_set():
                 probe("client.body_ended_late")
                 self.lost.set()
-            if self.remaining_s:
-                await self._revoke()
+            if remaining_s := self.remaining_s:
+                await self._revoke(remaining_s)
         if error is None and self.lost.is_set():
             # The body ended well all the same: it stood still, kept its cancellation to itself, or could not know.
             raise self._loss()
@@ -240,43 +253,64 @@ class Lease:
             return LeaseLost(f"lease {self.identity} was given up by the task that had entered it")
         if self._is_gone:
             return LeaseLost(f"lease {self.identity} was revoked, or has expired")
+        if self._is_deserted:
+            return LeaseLost(
+                f"lease {self.identity} was given up: the task that had entered it has ended, so its loss could end "
+                "nothing (does `wait_for` enter it? `asyncio.timeout` lets the calling task do so)"
+            )
         since_s = self._clock() - self._sent_at
         return LeaseLost(
             f"lease {self.identity} was renewed {since_s:.1f} s ago for the last time, for {self._ttl_s:g} s"
         )
 
-    def _extend(self, ttl_ms: int) -> None:
-        """The group lets the lease live for `ttl_ms` from some moment after the last question was sent."""
-        self._ttl_s = ttl_ms / 1000
-        self._deadline = self._sent_at + self._ttl_s * CLOCK_SHARE - MARGIN_S
-        self._set_alarm()
+    def _extend(self, sent_at: float, ttl_ms: int) -> None:
+        """The group lets the lease live for `ttl_ms` from some moment after the question was sent.
 
-    def _set_alarm(self) -> None:
+        Raises:
+            OSError: no alarm can be set for that; all is as before.
+        """
+        ttl_s = ttl_ms / 1000
+        deadline = sent_at + ttl_s * CLOCK_SHARE - MARGIN_S
+        self._set_alarm(deadline)
+        self._sent_at, self._ttl_s, self._deadline = sent_at, ttl_s, deadline
+
+    def _set_alarm(self, deadline: float) -> None:
         before = self._cancel_alarm
-        self._cancel_alarm = self._clock.call_at(self._deadline - self._grace_s, self._time_out)
+        self._cancel_alarm = self._clock.call_at(deadline - self._grace_s, self._time_out)
         before()  # Only now: if no other one can be had, it still ends the body.
 
     def _body_left_s(self) -> float:
         return max(0.0, self._deadline - self._grace_s - self._clock())
 
     def _time_out(self) -> None:
-        if self._body_left_s():
-            self._set_alarm()  # It came a little early.
-        else:
-            self._lose()
+        if self._body_left_s():  # It came a little early.
+            try:
+                self._set_alarm(self._deadline)
+            except OSError:
+                probe("client.lease_alarm_not_set")
+            else:
+                return
+        self._lose()
+
+    def _desert(self, _: "asyncio.Task[None]") -> None:
+        assert self._body is not None
+        self._body.end(None)
+        probe("client.lease_deserted")
+        self._is_deserted = True
+        self._lose()
 
     async def _renew(self) -> None:
         """Renew until cancelled, or until the lease is lost."""
         wait_s = self._ttl_s / 3
         while True:
-            # The event is set by nobody but this task: this waits, and a lease that is lost ends it at once.
+            # This waits, and a lease that is lost ends it at once.
             try:
                 async with asyncio.timeout(wait_s):
                     await self.lost.wait()
             except TimeoutError:
                 pass
             left_s = self._body_left_s()
-            if not left_s:
+            if not left_s or self.lost.is_set():
                 return self._lose()
             sent_at = self._clock()
             try:
@@ -286,15 +320,22 @@ class Lease:
                 self._deadline = min(self._deadline, self._clock())
                 return self._lose()
             except IsochroneError:
-                wait_s = min(RETRY_S_MAX, self._ttl_s / 10) * self._rng.uniform(0.5, 1.0)
+                wait_s = self._retry_s()
                 continue
-            if not self._body_left_s():
+            if not self._body_left_s() or self.lost.is_set():
                 probe("client.renewed_too_late")
                 return self._lose()
             if isinstance(answer.result, LeaseKeepAliveResult):
-                self._sent_at = sent_at
-                self._extend(answer.result.ttl_ms)
+                try:
+                    self._extend(sent_at, answer.result.ttl_ms)
+                except OSError:
+                    probe("client.lease_alarm_not_set_anew")
+                    wait_s = self._retry_s()
+                    continue
             wait_s = max(0.0, self._sent_at + self._ttl_s / 3 - self._clock())
+
+    def _retry_s(self) -> float:
+        return min(RETRY_S_MAX, self._ttl_s / 10) * self._rng.uniform(0.5, 1.0)
 
     def _lose(self) -> None:
         if self.lost.is_set():
@@ -306,16 +347,16 @@ class Lease:
         for body in self._guarded:
             body.cancel()
 
-    async def _revoke(self) -> None:
-        timeout_s = min(REVOKE_TIMEOUT_S, self.remaining_s)
+    async def _revoke(self, remaining_s: float) -> None:
+        timeout_s = min(REVOKE_TIMEOUT_S, remaining_s)
         try:
             await self._caller.execute(self._key, LeaseRevoke(self.identity), timeout_s=timeout_s)
         except LeaseNotFound:
             probe("client.lease_was_gone_at_its_end")
             self._is_gone = True
             self.lost.set()
-        except (Rejected, Indeterminate):
-            return  # It ends by itself.
+        except (Rejected, Indeterminate, InvalidRequest):
+            return  # It ends by itself. (The request is wrong if the client was closed before.)
 
 
 @contextmanager

@@ -146,12 +146,13 @@ class Lock:
             await self._lease.__aenter__()
             await self.take()
             return self
-        self._guard = self._lease.guard()
+        guard = self._lease.guard()
         try:
             await self.take()
         except BaseException as error:
-            self._lease.unguard(self._guard, type(error))
+            self._lease.unguard(guard, type(error))
             raise
+        self._guard = guard
         return self
 
     async def take(self) -> None:

@@ -12,9 +12,45 @@ LOCKS = "client/locks.py"
 _RECIPES = "tests/unit/client/test_recipes.py::test_"
 _PATHS = "tests/unit/client/test_lock_paths.py::test_"
 _READS = "tests/unit/client/test_old_and_paged_reads.py::test_"
+_LOCKS = "tests/unit/client/test_leases_and_locks.py::test_"
 _DEADLINES = "tests/unit/client/test_lease_deadlines.py::test_"
 
 RECIPE_MUTANTS = (
+    Mutant(
+        name="a lock that is entered again forgets its first guard",
+        file=LOCKS,
+        old="        guard = self._lease.guard()\n",
+        new="        guard = self._guard = self._lease.guard()\n",
+        test=_LOCKS + "a_lock_that_is_entered_again_is_refused_and_stays_held",
+    ),
+    Mutant(
+        name="a lease without an alarm is renewed no more",
+        file=LEASES,
+        old="                    wait_s = self._retry_s()\n                    continue\n",
+        new="                    return\n",
+        test=_DEADLINES + "a_lease_goes_on_once_alarms_can_be_set_again",
+    ),
+    Mutant(
+        name="a lease is entered twice",
+        file=LEASES,
+        old="        self._was_entered = True\n",
+        new="",
+        test=_DEADLINES + "a_lease_is_entered_once",
+    ),
+    Mutant(
+        name="a lease is renewed whose task has ended",
+        file=LEASES,
+        old="        self._body.task.add_done_callback(self._desert)\n",
+        new="",
+        test=_DEADLINES + "a_lease_whose_task_has_ended_without_leaving_it_is_renewed_no_more",
+    ),
+    Mutant(
+        name="a lease is revoked without time for it",
+        file=LEASES,
+        old="        timeout_s = min(REVOKE_TIMEOUT_S, remaining_s)\n",
+        new="        timeout_s = min(REVOKE_TIMEOUT_S, self.remaining_s)\n",
+        test=_DEADLINES + "a_deadline_that_passes_while_a_lease_is_given_up_is_no_error_of_its_own",
+    ),
     Mutant(
         name="who leaves a double barrier does not wait for its end",
         file=BARRIERS,

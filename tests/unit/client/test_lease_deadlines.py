@@ -36,6 +36,7 @@ class Group:
     def __init__(self, fate: Callable[[int], float | IsochroneError | None], drift: float = 0.0) -> None:
         self.fate = fate
         self.ttl_s = TTL_S / (1 + drift)
+        self.next_identity = 7
         self.grant_s = 0.0
         """Time from the question for a lease until its answer."""
         self.asked_at: list[float] = []
@@ -47,6 +48,7 @@ class Group:
 
     async def execute(self, key: bytes | str, operation: Operation, *, timeout_s: float | None = None) -> Executed:
         if isinstance(operation, LeaseRevoke):
+            assert timeout_s is not None and timeout_s > 0, "no call without time"
             if self.is_revoked:
                 raise LeaseNotFound("requested lease not found")
             self.revoked_at = now()
@@ -54,7 +56,7 @@ class Group:
             return Executed(result=revoked, group=GROUP, replica=NODE, session=1, sequence=2)
         self.ends_at = now() + self.ttl_s
         await asyncio.sleep(self.grant_s)
-        granted = LeaseGrantResult(REVISION, TIMESTAMP, 7, round(TTL_S * 1000))
+        granted = LeaseGrantResult(REVISION, TIMESTAMP, self.next_identity, round(TTL_S * 1000))
         return Executed(result=granted, group=GROUP, replica=NODE, session=1, sequence=1)
 
     async def query(self, key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
@@ -348,5 +350,95 @@ def test_a_lease_that_was_gone_when_its_body_ended_was_lost() -> None:
         with pytest.raises(ZeroDivisionError):
             async with lease_of(group):
                 raise ZeroDivisionError
+
+    run_virtual(main())
+
+
+class ExhaustedClock(Clock):
+    """Has alarms until no descriptor is free."""
+
+    is_exhausted = False
+
+    def call_at(self, when_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+        if self.is_exhausted:
+            raise OSError(24, "no timer can be had")
+        return super().call_at(when_s, callback)
+
+
+def test_a_body_ends_in_time_though_no_further_alarm_can_be_set() -> None:
+    """A process without free descriptors still hears answers: none of them extends what nothing would end."""
+
+    async def main() -> None:
+        clock = ExhaustedClock()
+        lease = lease_of(Group(lambda _: 0.01), clock=clock)
+        began = now()
+        asyncio.get_running_loop().call_later(4, setattr, clock, "is_exhausted", True)
+        assert await ended_at(lease) - began == pytest.approx(3 + TTL_S * CLOCK_SHARE - MARGIN_S)
+
+    run_virtual(main())
+
+
+def test_a_lease_goes_on_once_alarms_can_be_set_again() -> None:
+    async def main() -> None:
+        clock = ExhaustedClock()
+        loop = asyncio.get_running_loop()
+        loop.call_later(4, setattr, clock, "is_exhausted", True)
+        loop.call_later(8, setattr, clock, "is_exhausted", False)
+        async with lease_of(Group(lambda _: 0.01), clock=clock) as lease:
+            await asyncio.sleep(60)
+            assert not lease.lost.is_set()
+
+    run_virtual(main())
+
+
+def test_a_lease_is_entered_once() -> None:
+    """Else the second entry would take the renewals from the first, whose body goes on."""
+
+    async def main() -> None:
+        group = Group(lambda _: 0.01)
+        lease = lease_of(group)
+        async with lease:
+            first = lease.identity
+            group.next_identity = 8
+            with pytest.raises(InvalidRequest, match="entered once"):
+                await lease.__aenter__()
+            assert lease.identity == first
+        with pytest.raises(InvalidRequest, match="entered once"):
+            await lease.__aenter__()
+        asked = len(group.asked_at)
+        await asyncio.sleep(60)
+        assert len(group.asked_at) == asked, "nothing goes on"
+
+    run_virtual(main())
+
+
+def test_a_lease_whose_task_has_ended_without_leaving_it_is_renewed_no_more() -> None:
+    """`wait_for` enters in a task of its own: nobody could cancel the body, and nobody might ever leave."""
+
+    async def main() -> None:
+        group = Group(lambda _: 0.01)
+        lease = lease_of(group)
+        await asyncio.wait_for(lease.__aenter__(), 5)
+        await asyncio.sleep(0)
+        assert lease.lost.is_set()
+        await asyncio.sleep(60)
+        assert not group.asked_at
+        with pytest.raises(LeaseLost, match="the task that had entered it has ended"):
+            await lease.__aexit__(None, None, None)
+
+    run_virtual(main())
+
+
+def test_a_deadline_that_passes_while_a_lease_is_given_up_is_no_error_of_its_own() -> None:
+    """The clock goes on between two looks at it."""
+
+    async def main() -> None:
+        clock = Clock()
+        lease = lease_of(Group(lambda _: 0.01), clock=clock)
+        await lease.__aenter__()
+        looks = iter((0.001, 0.001, -0.001, -0.001, -0.001))
+        deadline = lease._deadline
+        clock.__class__ = type("Ticking", (Clock,), {"__call__": lambda _: deadline - next(looks)})
+        await lease.__aexit__(None, None, None)
 
     run_virtual(main())

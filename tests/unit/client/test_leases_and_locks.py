@@ -334,6 +334,29 @@ def test_locks_on_one_lease_are_given_up_one_by_one() -> None:
     with_clients(test)
 
 
+@pytest.mark.parametrize("shares_lease", [False, True])
+def test_a_lock_that_is_entered_again_is_refused_and_stays_held(shares_lease: bool) -> None:
+    async def test(_: HostCluster, first: Client, second: Client) -> None:
+        async with first.lease("k/", ttl_s=3) as lease:
+
+            async def hold() -> None:
+                lock = first.lock("k/a", lease=lease) if shares_lease else first.lock("k/a", ttl_s=3)
+                async with lock:
+                    token = lock.token
+                    with pytest.raises(InvalidRequest):
+                        await lock.__aenter__()
+                    await asyncio.sleep(10)
+                    assert lock.token == token and lock.remaining_s > 0
+                    with pytest.raises(LockHeld):
+                        await second.lock("k/a", wait_s=0).__aenter__()
+
+            await asyncio.create_task(hold())
+            async with second.lock("k/a", wait_s=0):
+                pass
+
+    with_clients(test)
+
+
 def test_what_is_granted_while_its_asker_gives_up_is_given_up_too() -> None:
     async def test(_: HostCluster, first: Client, second: Client) -> None:
         async with first.lease("k/") as lease:

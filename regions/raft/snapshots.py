@@ -221,6 +221,7 @@ def _install(state: RaftState, leader: NodeId, chunk: SnapshotChunk) -> None:
         probe("raft.suffix_kept_above_a_snapshot")
     state.commit = state.handed_to_apply = index
     state.staged = None
+    state.out.truncate_to = None  # What was to be dropped went with all that the snapshot replaces.
     state.last_timestamp = max(state.last_timestamp, chunk.timestamp)
     configuration_log.snapshot_installed(state, index, chunk.configuration, keeps_suffix=kept)
     if state.keeps_state:

@@ -21,6 +21,13 @@ _READS = "tests/unit/regions/test_store_reads.py::test_"
 
 SNAPSHOT_MUTANTS = (
     Mutant(
+        name="what was to be dropped is dropped after the snapshot that replaced it",
+        file=SNAPSHOTS,
+        old="    state.out.truncate_to = None  #",
+        new="    #",
+        test=_SNAPSHOTS + "what_was_to_be_dropped_is_forgotten_when_a_snapshot_takes_its_place_in_the_same_write",
+    ),
+    Mutant(
         name="a full replica drops what it has not applied",
         file=COMPACTION,
         old="    settled = state.applied if state.keeps_state else state.commit",

@@ -20,6 +20,7 @@ from isochrone.wire.messages import (
     AppendResponse,
     Configuration,
     EntryKind,
+    Heartbeat,
     InstallSnapshot,
     Member,
     RaftMessage,
@@ -380,7 +381,11 @@ class Receiver:
     def start(self) -> None:
         """Also again: what was not written is lost."""
         config = RaftConfig(
-            group=GROUP, node=NodeId(self.name), heartbeat_ns=Nanos(100 * MS), election_timeout_ns=Nanos(1000 * MS)
+            group=GROUP,
+            node=NodeId(self.name),
+            heartbeat_ns=Nanos(100 * MS),
+            election_timeout_ns=Nanos(1000 * MS),
+            truncate_entries_min=4,
         )
         stored = self.disk.load(self.configuration)
         base = stored.applied if self.name == "l" else stored.hard_state.commit
@@ -590,6 +595,19 @@ def test_a_witness_takes_no_state_and_a_learner_no_bare_snapshot() -> None:
     assert (witness.core.status().first, witness.core.status().applied, witness.loads) == (9, 8, 0)
     witness.start()
     assert witness.core.status().commit == 8
+
+
+def test_what_was_to_be_dropped_is_forgotten_when_a_snapshot_takes_its_place_in_the_same_write() -> None:
+    """The disk takes the snapshot first, and would then be told to drop what it holds no more."""
+    witness = Receiver(disk_with(*[1] * 6, term=5, commit=6), name="w")
+    (chunk,) = _snapshot(witness, pieces=1)
+    witness.core.step(NodeId("a"), Heartbeat(TERM, LogIndex(6), 1, LogIndex(4)), Nanos(0))
+    assert witness.core.status().first == 5
+    witness.step(InstallSnapshot(TERM, replace(chunk, with_state=False, data=b"", checksum=0)))
+    (work,) = witness.works
+    assert work.chunk is not None and work.truncate_to is None
+    witness.write()
+    assert (witness.core.status().first, witness.sent[-1]) == (9, DONE)
 
 
 def test_a_leader_of_an_old_term_is_told_so() -> None:

@@ -78,7 +78,7 @@ RECIPE_MUTANTS = (
         old="                    return None\n                taken = await self._take_first()\n",
         new="                    return None\n                await self._take_first()\n"
         "                taken = await self._take_first()\n",
-        test=_RECIPES + "each_item_is_taken_once_though_answers_are_lost_and_leaders_die",
+        test=_RECIPES + "one_who_has_waited_takes_one_item",
     ),
     Mutant(
         name="a claim that has ended removes the item",

@@ -268,6 +268,21 @@ def test_each_item_is_taken_once_though_answers_are_lost_and_leaders_die() -> No
     with_clients(test)
 
 
+def test_one_who_has_waited_takes_one_item() -> None:
+    async def test(cluster: HostCluster, first: Client, second: Client) -> None:
+        waiting = asyncio.create_task(first.recipes.queue("k/q").take(wait_s=15))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        queue = second.recipes.queue("k/q")
+        for value in ("one", "two"):
+            await queue.put(value)
+        for taken, value in ((await waiting, b"one"), (await queue.take(wait_s=0), b"two")):
+            assert taken is not None and taken.value == value
+        assert await queue.count() == 0
+
+    with_clients(test)
+
+
 def test_an_item_whose_consumer_is_gone_comes_back_from_a_claim_but_not_from_a_take() -> None:
     async def test(cluster: HostCluster, first: Client, second: Client) -> None:
         work = second.recipes.work_queue("k/w")

@@ -37,6 +37,7 @@ from types import TracebackType
 from typing import Protocol, Self, final
 
 from isochrone.client.answers import expect
+from isochrone.client.owed import Owed
 from isochrone.client.results import Executed, Queried
 from isochrone.client.telemetry import LEASES_LOST
 from isochrone.errors import Indeterminate, InvalidRequest, IsochroneError, LeaseLost, LeaseNotFound, Rejected
@@ -52,6 +53,8 @@ MARGIN_S = 0.05
 """The deadline lies so much before the end: what is cancelled needs a moment to notice."""
 RETRY_S_MAX = 1.0
 REVOKE_TIMEOUT_S = 2.0
+PAYING_SHARE = 0.1
+"""Of the time to live: so long may be waited, before the next renewal, for the answer to what is owed."""
 
 
 class Caller(Protocol):
@@ -167,6 +170,7 @@ class Lease:
         """Set when the body is told to end: the lease may have ended, or will when the grace is over."""
         self.lock_names: dict[bytes, None] = {}
         """Locks on this lease that are entered; see `Lock`."""
+        self.owed = Owed(caller)
 
     @property
     def remaining_s(self) -> float:
@@ -332,6 +336,7 @@ class Lease:
                     probe("client.lease_alarm_not_set_anew")
                     wait_s = self._retry_s()
                     continue
+                await self.owed.pay_all(self._ttl_s * PAYING_SHARE)
             wait_s = max(0.0, self._sent_at + self._ttl_s / 3 - self._clock())
 
     def _retry_s(self) -> float:

@@ -71,13 +71,14 @@ class Levels:
                 level.turn.release()
             yield level.lock
         finally:
+            # At once: who is cancelled while it waits for its turn has left, too; who has the turn then gives it up.
+            level.users -= 1
             async with level.turn:
-                level.users -= 1
                 if not level.users and level.lock is not None:
                     lock, level.lock = level.lock, None
                     await lock.give_up()
-            if not level.users:
-                self._levels.pop(name, None)
+            if not level.users and self._levels.get(name) is level:
+                del self._levels[name]
 
 
 async def _take_turn(level: _Level, name: bytes, left_s: float) -> None:

@@ -36,7 +36,6 @@ from isochrone.errors import (
     Rejected,
     Unavailable,
 )
-from isochrone.probes import probe
 from isochrone.wire.locks import (
     WAIT_FOREVER,
     LockAcquire,
@@ -97,6 +96,8 @@ class Lock:
         self._guard: Body | None = None
         self._labels = {"region": region}
         self._held_since = 0.0
+        self._unheard: tuple[LockWithdraw, ...] = ()
+        """Ends a conversion of which it is not known whether it was granted."""
         self.token = 0
         """The fencing token of this grant: larger than those of all before it. A conversion is a new grant."""
 
@@ -135,11 +136,9 @@ class Lock:
             result = await self._granted(wanted)
         except BaseException as error:
             if not isinstance(error, Deadlock | LockHeld):
-                settled = await self._settle(LockWithdraw(self.name, wanted.lease, wanted.request))
-                if settled is not None and settled.end is LockEnd.GRANTED:
-                    self.token, self._mode = settled.token, settled.mode
+                await self._end_conversion(LockWithdraw(self.name, wanted.lease, wanted.request))
             raise
-        self.token, self._mode = result.token, result.mode
+        self.token, self._mode, self._unheard = result.token, result.mode, ()
 
     async def __aenter__(self) -> Self:
         if self._owns_lease:
@@ -158,6 +157,7 @@ class Lock:
     async def take(self) -> None:
         """As entering it; for what keeps it beyond one task, and cares itself for the loss of its lease."""
         asked_at = self._clock()
+        await self._lease.owed.pay(self.name)
         if self.name in self._lease.lock_names:
             raise InvalidRequest(f"this lease holds or awaits lock {shown(self.name)} already; `convert` gives it more")
         self._lease.lock_names[self.name] = None
@@ -195,8 +195,8 @@ class Lock:
         LOCK_HOLD.record(self._clock() - self._held_since, self._labels)
         try:
             if not self._lease.lost.is_set():
-                # Whatever its token: the lease holds the name once, and a conversion may have ended unheard.
-                await self._settle(LockRelease(self.name, self._lease.identity))
+                release = LockRelease(self.name, self._lease.identity, self.token)
+                await self._lease.owed.give_up((*self._unheard, release), GRACE_S)
         finally:
             del self._lease.lock_names[self.name]
 
@@ -221,19 +221,23 @@ class Lock:
             return
         try:
             if not isinstance(error, Deadlock | LockHeld) and not self._lease.lost.is_set():
-                withdrawn = await self._settle(LockWithdraw(self.name, wanted.lease, wanted.request))
-                if withdrawn is not None and withdrawn.end is LockEnd.GRANTED:
-                    probe("client.granted_while_it_withdrew")
-                    await self._settle(LockRelease(self.name, wanted.lease))
+                withdraw = LockWithdraw(self.name, wanted.lease, wanted.request)
+                await self._lease.owed.give_up((withdraw,), GRACE_S)
         finally:
             del self._lease.lock_names[self.name]
 
-    async def _settle(self, operation: LockRelease | LockWithdraw) -> LockResult | None:
-        """Give up a lock or a wait, if the group answers in time; else it ends with its lease."""
+    async def _end_conversion(self, withdraw: LockWithdraw) -> None:
+        """Learn how a conversion that is given up has ended, if the group answers in time."""
+        self._unheard = (withdraw,)
         try:
-            return expect(LockResult, (await self._caller.execute(self.name, operation, timeout_s=GRACE_S)).result)
-        except (Rejected, Indeterminate, LockNotHeld, LeaseNotFound):
-            return None
+            ended = expect(LockResult, (await self._caller.execute(self.name, withdraw, timeout_s=GRACE_S)).result)
+            if ended.end is LockEnd.GRANTED:
+                self.token, self._mode = ended.token, ended.mode
+        except (Rejected, Indeterminate):
+            return
+        except (LockNotHeld, LeaseNotFound):
+            pass  # It was not granted.
+        self._unheard = ()
 
     async def _granted(self, wanted: LockAcquire) -> LockResult:
         """Ask for the lock and wait for it."""

@@ -9,7 +9,7 @@ LEASES = "regions/state/leases.py"
 LESSOR = "regions/lessor.py"
 SERVICE = "regions/state_service.py"
 KV = "wire/kv.py"
-CLIENT_LOCKS = "client/locks.py"
+CLIENT_OWED = "client/owed.py"
 CLIENT_LEASES = "client/leases.py"
 CLIENT_WATCHES = "client/watches.py"
 
@@ -110,9 +110,9 @@ COORDINATION_MUTANTS = (
     ),
     Mutant(
         name="what is granted to one who withdraws stays with its session",
-        file=CLIENT_LOCKS,
-        old="withdrawn.end is LockEnd.GRANTED:",
-        new="withdrawn.end is LockEnd.WAITING:",
+        file=CLIENT_OWED,
+        old="result.end is LockEnd.GRANTED:",
+        new="result.end is LockEnd.WAITING:",
         test=_CLIENT_LOCKS + "what_is_granted_while_its_asker_gives_up_is_given_up_too",
     ),
     Mutant(

@@ -12,10 +12,46 @@ LOCKS = "client/locks.py"
 _RECIPES = "tests/unit/client/test_recipes.py::test_"
 _PATHS = "tests/unit/client/test_lock_paths.py::test_"
 _READS = "tests/unit/client/test_old_and_paged_reads.py::test_"
+_GIVING_UP = "tests/unit/client/test_giving_up.py::test_"
 _LOCKS = "tests/unit/client/test_leases_and_locks.py::test_"
 _DEADLINES = "tests/unit/client/test_lease_deadlines.py::test_"
 
 RECIPE_MUTANTS = (
+    Mutant(
+        name="a release does not name its grant",
+        file=LOCKS,
+        old="LockRelease(self.name, self._lease.identity, self.token)",
+        new="LockRelease(self.name, self._lease.identity)",
+        test=_GIVING_UP + "a_release_that_comes_late_does_not_end_the_next_hold_of_its_session",
+    ),
+    Mutant(
+        name="a lock is taken again that is owed",
+        file=LOCKS,
+        old="        await self._lease.owed.pay(self.name)\n",
+        new="",
+        test=_GIVING_UP + "a_release_that_comes_late_does_not_end_the_next_hold_of_its_session",
+    ),
+    Mutant(
+        name="what is owed is never paid",
+        file=LEASES,
+        old="                await self.owed.pay_all(self._ttl_s * PAYING_SHARE)\n",
+        new="",
+        test=_GIVING_UP + "a_release_or_a_wait_that_is_cancelled_is_given_up_later",
+    ),
+    Mutant(
+        name="a conversion that was not heard of is forgotten",
+        file=LOCKS,
+        old="(*self._unheard, release)",
+        new="(release,)",
+        test=_GIVING_UP + "a_conversion_that_was_not_heard_of_is_given_up_with_its_lock",
+    ),
+    Mutant(
+        name="who is cancelled while it waits to leave a path stays",
+        file=PATHS,
+        old="            level.users -= 1\n            async with level.turn:\n",
+        new="            async with level.turn:\n                level.users -= 1\n",
+        test=_GIVING_UP + "a_path_that_is_cancelled_while_it_waits_for_its_turn_to_leave_has_left",
+    ),
     Mutant(
         name="a lock that is entered again forgets its first guard",
         file=LOCKS,

@@ -35,8 +35,8 @@ from isochrone.client.answers import as_bytes, expect, shown
 from isochrone.client.leases import Lease
 from isochrone.client.locks import Lock
 from isochrone.client.views import RecipeClient
-from isochrone.client.watches import WatchEvent, WatchGap
-from isochrone.errors import InvalidRequest, LeaseLost, LockHeld, NotInTime
+from isochrone.client.watches import Watcher, WatchEvent, WatchGap
+from isochrone.errors import InvalidRequest, LeaseLost, LockHeld, NotInTime, Unavailable
 from isochrone.ids import Revision
 from isochrone.probes import probe
 from isochrone.wire.kv import Compare, DeleteRange, Range, RangeResult, Relation, Target, Txn, TxnResult, prefix_end
@@ -108,7 +108,7 @@ class Queue:
                 # Only the waiting has a limit: an item that is on its way is not let go.
                 try:
                     async with asyncio.timeout_at(None if math.isinf(until) else until):
-                        while _revision(await anext(watcher)) <= taken.revision:
+                        while _revision(await _next(watcher)) <= taken.revision:
                             probe("client.queue_news_is_old")
                 except TimeoutError:
                     return None
@@ -123,6 +123,12 @@ class Queue:
     async def _take_first(self) -> KeyResult:
         operation = TakeFirst(self._items.items, prefix_end(self._items.items))
         return expect(KeyResult, (await self._items.client.execute(self._items.name, operation)).result)
+
+
+async def _next(watcher: Watcher) -> WatchEvent | WatchGap:
+    async for told in watcher:
+        return told
+    raise Unavailable("the client was closed")
 
 
 def _revision(told: WatchEvent | WatchGap) -> Revision:
@@ -261,7 +267,7 @@ class Claim:
     async def _change_after(self, revision: Revision) -> None:
         prefix = self._items.name + b"/"
         async with self._items.client.watch(prefix, prefix=True, start_revision=revision + 1) as watcher:
-            await anext(watcher)
+            await _next(watcher)
 
     async def _claim_first(self) -> tuple[tuple[KeyValue, Lock] | None, Revision]:
         """Claim the first item that nobody has, and the revision as of which there was none."""
@@ -279,6 +285,9 @@ class Claim:
 
     async def _claim(self, item: KeyValue, name: bytes) -> tuple[KeyValue, Lock] | None:
         """Claim an item; None if another one was faster."""
+        if name in self._lease.lock_names:
+            probe("client.claim_asked_for_by_its_session")
+            return None
         client = self._items.client
         lock = client.lock(name, lease=self._lease, wait_s=0, announce=True, value=self._consumer)
         try:

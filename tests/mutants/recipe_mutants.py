@@ -18,6 +18,13 @@ _DEADLINES = "tests/unit/client/test_lease_deadlines.py::test_"
 
 RECIPE_MUTANTS = (
     Mutant(
+        name="claims of one session ask for the same item",
+        file=QUEUES,
+        old="        if name in self._lease.lock_names:\n",
+        new="        if not name:\n",
+        test=_RECIPES + "consumers_of_one_session_claim_different_items_at_the_same_time",
+    ),
+    Mutant(
         name="a release does not name its grant",
         file=LOCKS,
         old="LockRelease(self.name, self._lease.identity, self.token)",

@@ -9,7 +9,7 @@ from host_cluster import HostCluster
 from virtual_time import run_virtual
 
 from isochrone.client import FOREVER, Client, MembersView
-from isochrone.errors import Indeterminate, InvalidRequest, LeaseLost, LockHeld, NotInTime
+from isochrone.errors import Indeterminate, InvalidRequest, LeaseLost, LockHeld, NotInTime, Unavailable
 from isochrone.ids import ReplicaRole
 from isochrone.wire.kv import Range, RangeResult
 from isochrone.wire.leases import LeaseRevoke
@@ -396,5 +396,42 @@ def test_many_consumers_share_the_work_of_a_queue() -> None:
         await cluster.crash(old)
         await asyncio.gather(*consumers)
         assert sorted(done, key=int) == [str(number).encode() for number in range(20)]
+
+    with_clients(test)
+
+
+def test_consumers_of_one_session_claim_different_items_at_the_same_time() -> None:
+    async def test(_: HostCluster, first: Client, second: Client) -> None:
+        work = first.recipes.work_queue("k/w")
+        for value in ("one", "two", "three"):
+            await work.put(value)
+        async with first.session("k/") as session:
+            values: list[bytes] = []
+
+            async def consume() -> None:
+                async with work.claim(lease=session.lease, wait_s=5) as claim:
+                    values.append(claim.value)
+                    await asyncio.sleep(1)
+
+            await asyncio.gather(*(consume() for _ in range(3)))
+        assert sorted(values) == [b"one", b"three", b"two"] and await work.count() == 0
+
+    with_clients(test)
+
+
+@pytest.mark.parametrize("is_work_queue", [False, True])
+def test_who_waits_for_an_item_when_its_client_is_closed_is_told_so(is_work_queue: bool) -> None:
+    async def test(_: HostCluster, first: Client, second: Client) -> None:
+        async def wait() -> None:
+            if is_work_queue:
+                await first.recipes.work_queue("k/q").claim(wait_s=FOREVER).__aenter__()
+            else:
+                await first.recipes.queue("k/q").take(wait_s=FOREVER)
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(5)
+        await first.close()
+        with pytest.raises(Unavailable, match="closed"):
+            await waiting
 
     with_clients(test)

@@ -9,7 +9,9 @@
                 lock.check()
                 write(part, token=lock.held.token)
 
-Calls from any thread. Each has the deadline that it has in asyncio.
+Calls from any thread. Each has the deadline that it has in asyncio. Closing the client ends calls of other threads with
+`Unavailable`, and gives up what they hold: they are told of that as of a loss. A process that was forked makes a client
+of its own.
 
 HAZARD: nothing can cancel a thread. When what `hold` holds is lost, the body is told, by `lost` and by `check`, and
 goes on if it does not look; leaving it raises `LeaseLost`. Only a fencing token makes a resource refuse what it does.
@@ -27,7 +29,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar, cast, final
 from isochrone.client.client import Client
 from isochrone.client.leases import Lease
 from isochrone.client.watches import Watcher, WatchEvent, WatchGap
-from isochrone.errors import InvalidRequest, LeaseLost
+from isochrone.errors import InvalidRequest, LeaseLost, Unavailable
 
 T = TypeVar("T")
 
@@ -79,6 +81,8 @@ class BlockingClient:
         self._thread = thread
         self._client = client
         self._closed = False
+        self._keeping: dict[asyncio.Task[None], asyncio.Event] = {}
+        """What holds something, and what ends that; used on the loop's thread."""
 
     @classmethod
     def connect(cls, endpoints: Sequence[str], *, region: str, **options: Any) -> "BlockingClient":
@@ -103,9 +107,17 @@ class BlockingClient:
 
         Raises:
             InvalidRequest: the client is closed, or this is the loop's own thread, which would wait for itself.
+            Unavailable: the client was closed meanwhile.
         """
         self._check_caller()
+        try:
+            return self._run(call)
+        except CancelledError:
+            if not self._closed:
+                raise
+            raise Unavailable("the client was closed") from None
 
+    def _run(self, call: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
         async def made_there() -> T:
             return await call(self._client)
 
@@ -122,25 +134,62 @@ class BlockingClient:
 
         Raises:
             LeaseLost: at the end, if it was lost and the body has not failed by itself.
+            Unavailable: the client was closed meanwhile.
         """
         self._check_caller()
         entered: Future[Holding[H]] = Future()
         leave = asyncio.Event()
-        keeping = asyncio.run_coroutine_threadsafe(_keep(self._client, make, entered, leave), self._loop)
+        keeping = asyncio.run_coroutine_threadsafe(self._keep(make, entered, leave), self._loop)
         keeping.add_done_callback(partial(_tell_failure, entered))
         try:
             holding = entered.result()
+        except CancelledError:
+            raise Unavailable("the client was closed") from None
         except BaseException:
             keeping.cancel()
             raise
         try:
             yield holding
         except BaseException:
-            self._loop.call_soon_threadsafe(leave.set)
+            self._leave(keeping, leave)
             wait([keeping])  # The body's own error is told, not what may have followed from it.
             raise
-        self._loop.call_soon_threadsafe(leave.set)
-        keeping.result()
+        has_ended = holding.lost.is_set()
+        self._leave(keeping, leave)
+        try:
+            keeping.result()
+        except CancelledError:
+            has_ended = True
+        if has_ended:
+            raise LeaseLost(f"lease {holding.held.lease.identity} was given up before its body ended: closed elsewhere")
+
+    def _leave(self, keeping: "Future[None]", leave: asyncio.Event) -> None:
+        """Have it given up, unless it is already."""
+        try:
+            self._loop.call_soon_threadsafe(leave.set)
+        except RuntimeError:
+            pass  # The loop is closed: whatever ran there has ended.
+        if not keeping.done() and not self._thread.is_alive():
+            raise InvalidRequest("what is held here belongs to the process that has forked this one")
+
+    async def _keep(
+        self,
+        make: Callable[[Client], AbstractAsyncContextManager[H]],
+        entered: "Future[Holding[H]]",
+        leave: asyncio.Event,
+    ) -> None:
+        """Hold until told to leave, or until it is lost."""
+        task = asyncio.current_task()
+        assert task is not None
+        async with make(self._client) as held:
+            holding = Holding(held)
+            self._keeping[task] = leave
+            entered.set_result(holding)
+            try:
+                await leave.wait()
+            finally:
+                del self._keeping[task]
+                holding.lost.set()
 
     def iterate(
         self, make: Callable[[Client], Watcher | AsyncGenerator[T, None]]
@@ -166,17 +215,26 @@ class BlockingClient:
                 self.run(leave)
 
     def close(self) -> None:
-        """Close the client and end its thread. Safe to call again."""
+        """Give up what is held, close the client and end its thread. Safe to call again."""
         if self._closed:
             return
+        self._check_caller()
+        self._closed = True
         try:
-            self.run(lambda client: client.close())
+            self._run(self._end)
         finally:
-            self._closed = True
             _stop(self._loop, self._thread)
 
+    async def _end(self, client: Client) -> None:
+        keeping = dict(self._keeping)
+        for leave in keeping.values():
+            leave.set()
+        await asyncio.gather(*keeping, return_exceptions=True)
+        await client.close()
+
     def _check_caller(self) -> None:
-        if self._closed or threading.current_thread() is self._thread:
+        # No other thread of a process lives on in one that it forks.
+        if self._closed or threading.current_thread() is self._thread or not self._thread.is_alive():
             raise InvalidRequest("a blocking call needs an open client and another thread than the client's own")
 
     def __enter__(self) -> Self:
@@ -193,6 +251,10 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
@@ -200,22 +262,6 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
-
-
-async def _keep(
-    client: Client,
-    make: Callable[[Client], AbstractAsyncContextManager[H]],
-    entered: "Future[Holding[H]]",
-    leave: asyncio.Event,
-) -> None:
-    """Hold until told to leave, or until it is lost."""
-    async with make(client) as held:
-        holding = Holding(held)
-        entered.set_result(holding)
-        try:
-            await leave.wait()
-        finally:
-            holding.lost.set()
 
 
 def _tell_failure(entered: "Future[Holding[H]]", keeping: "Future[None]") -> None:

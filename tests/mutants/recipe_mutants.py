@@ -8,15 +8,24 @@ PATHS = "client/lock_paths.py"
 WATCHES = "client/watches.py"
 LEASES = "client/leases.py"
 LOCKS = "client/locks.py"
+BLOCKING = "client/blocking_os.py"
 
 _RECIPES = "tests/unit/client/test_recipes.py::test_"
 _PATHS = "tests/unit/client/test_lock_paths.py::test_"
 _READS = "tests/unit/client/test_old_and_paged_reads.py::test_"
+_BLOCKING = "tests/integration/client/test_blocking.py::test_"
 _GIVING_UP = "tests/unit/client/test_giving_up.py::test_"
 _LOCKS = "tests/unit/client/test_leases_and_locks.py::test_"
 _DEADLINES = "tests/unit/client/test_lease_deadlines.py::test_"
 
 RECIPE_MUTANTS = (
+    Mutant(
+        name="a forked process waits for a thread that it does not have",
+        file=BLOCKING,
+        old="is self._thread or not self._thread.is_alive():\n",
+        new="is self._thread:\n",
+        test=_BLOCKING + "a_process_that_was_forked_is_told_that_the_client_is_not_its_own",
+    ),
     Mutant(
         name="claims of one session ask for the same item",
         file=QUEUES,

@@ -1,5 +1,7 @@
 """The blocking client: calls from threads, what is held while a block lasts, and how its loss is told."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -8,9 +10,9 @@ from typing import Any, TypeVar
 import pytest
 from host_cluster import HostCluster
 
-from isochrone.client import Client, MembersView, WatchEvent
+from isochrone.client import FOREVER, Client, MembersView, WatchEvent
 from isochrone.client.blocking_os import BlockingClient
-from isochrone.errors import InvalidRequest, LeaseLost, LockHeld
+from isochrone.errors import InvalidRequest, LeaseLost, LockHeld, Unavailable
 from isochrone.ids import ReplicaRole
 from isochrone.wire.leases import LeaseRevoke
 
@@ -33,7 +35,8 @@ def blocking_client() -> Iterator[BlockingClient]:
     try:
         yield client
     finally:
-        client.run(lambda _: clusters[0].stop_all())
+        if not client._closed:
+            client.run(lambda _: clusters[0].stop_all())
         client.close()
 
 
@@ -119,3 +122,54 @@ def test_the_loss_of_what_is_held_is_told_by_event_by_check_and_at_the_end() -> 
             raise ZeroDivisionError
         with client.hold(lambda sdk: sdk.lock("k/lock", wait_s=0)):
             pass
+
+
+def test_closing_ends_what_other_threads_wait_for_and_hold() -> None:
+    ends: list[object] = []
+    held, waits = threading.Event(), threading.Event()
+
+    async def take(sdk: Client) -> None:
+        waits.set()
+        await sdk.recipes.queue("k/q").take(wait_s=FOREVER)
+
+    def wait(client: BlockingClient) -> None:
+        try:
+            client.run(take)
+        except Unavailable as error:
+            ends.append(error)
+
+    def hold(client: BlockingClient) -> None:
+        try:
+            with client.hold(lambda sdk: sdk.lock("k/lock")) as lock:
+                held.set()
+                ends.append(lock.lost.wait(20))
+        except LeaseLost as error:
+            ends.append(error)
+
+    with blocking_client() as client:
+        threads = [threading.Thread(target=target, args=(client,), daemon=True) for target in (wait, hold)]
+        for thread in threads:
+            thread.start()
+        assert held.wait(20) and waits.wait(20)
+        with pytest.raises(LeaseLost, match="given up"), client.hold(lambda sdk: sdk.lock("k/mine")):
+            client.close()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+    assert sorted(type(end).__name__ for end in ends) == ["LeaseLost", "Unavailable", "bool"] and True in ends
+
+
+def test_a_process_that_was_forked_is_told_that_the_client_is_not_its_own() -> None:
+    with blocking_client() as client, client.hold(lambda sdk: sdk.lock("k/lock")) as lock:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            signal.alarm(20)
+            try:
+                client.run(lambda sdk: sdk.get("k/a"))
+            except InvalidRequest:
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        lock.check()

@@ -211,8 +211,8 @@ class Watcher:
                     events.append(self._next_event())
                 else:
                     await self._news()
-            # A gap within the revision: the keys as they are now, which come next, tell the rest of it.
-            if not self._gap or self._buffer or self._next_revision > revision:
+            # Else it is torn: by a gap, where the keys as they are now, which come next, tell all of it, or by the end.
+            if self._buffer or self._next_revision > revision:
                 yield tuple(events)
 
     def _may_follow(self, revision: Revision) -> bool:

@@ -20,6 +20,14 @@ _DEADLINES = "tests/unit/client/test_lease_deadlines.py::test_"
 
 RECIPE_MUTANTS = (
     Mutant(
+        name="half of a revision is told at the end of a watch",
+        file=WATCHES,
+        old="            if self._buffer or self._next_revision > revision:\n",
+        new="            if not self._gap or self._buffer or self._next_revision > revision:\n",
+        test="tests/unit/client/test_watches.py::test_"
+        "a_watch_that_is_closed_within_a_revision_does_not_tell_half_of_it",
+    ),
+    Mutant(
         name="a forked process waits for a thread that it does not have",
         file=BLOCKING,
         old="is self._thread or not self._thread.is_alive():\n",

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 from host_cluster import GROUP, HostCluster
@@ -9,8 +10,9 @@ from virtual_time import run_virtual
 
 from isochrone.client import Client, Watcher, WatchEvent, WatchGap
 from isochrone.client import watches as client_watches
+from isochrone.client.watches import TakenApart
 from isochrone.errors import InvalidRequest
-from isochrone.ids import NodeId, ReplicaRole
+from isochrone.ids import NodeId, ReplicaRole, Revision
 from isochrone.node import session_watches
 from isochrone.regions import watch_hub
 from isochrone.regions.requests import alone
@@ -242,6 +244,23 @@ def test_many_watches_on_one_session_end_with_it() -> None:
         assert sum(len(hub) for hub in hubs) == 0
         with pytest.raises(StopAsyncIteration):
             await anext(watchers[3])
+
+    with_client(test)
+
+
+def test_a_watch_that_is_closed_within_a_revision_does_not_tell_half_of_it() -> None:
+    async def test(_: HostCluster, client: Client) -> None:
+        for key in ("k/a", "k/b"):
+            await client.put(key, "1")
+        watcher = client.watch("k/", prefix=True, start_revision=1)
+        *_, second = await take(watcher, 2)
+        number, sequence = watcher._number, watcher._sequence
+        assert number is not None
+        order = (1 << 40).to_bytes(8, "big") + b"\0" * 4
+        half = replace(second.item, mod_revision=Revision(1 << 40))
+        watcher.told(number, sequence + 1, TakenApart(((order, WatchEvent(half, None), 1),), 1 << 40))
+        watcher.close()
+        assert [step async for step in watcher.revisions()] == []
 
     with_client(test)
 

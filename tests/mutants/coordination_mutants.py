@@ -118,15 +118,15 @@ COORDINATION_MUTANTS = (
     Mutant(
         name="a holder counts from the answer to its renewal",
         file=CLIENT_LEASES,
-        old="                self._sent_at = sent_at\n",
-        new="                self._sent_at = self._clock()\n",
+        old="self._extend(sent_at, answer.result.ttl_ms)",
+        new="self._extend(self._clock(), answer.result.ttl_ms)",
         test=_DEADLINES + "the_deadline_counts_from_when_the_last_answered_renewal_was_sent",
     ),
     Mutant(
         name="a holder counts from the grant of its lease",
         file=CLIENT_LEASES,
-        old="        self._extend(granted.ttl_ms)\n",
-        new="        self._sent_at = self._clock()\n        self._extend(granted.ttl_ms)\n",
+        old="self._extend(sent_at, granted.ttl_ms)",
+        new="self._extend(self._clock(), granted.ttl_ms)",
         test=_DEADLINES + "the_deadline_of_a_new_lease_counts_from_when_it_was_asked_for",
     ),
     Mutant(

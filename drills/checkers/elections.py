@@ -59,6 +59,7 @@ def observation_faults(seen: Sequence[Announced | None], written: Sequence[KeyVa
     """
     places = {(item.mod_revision, item.version > 0): place for place, item in enumerate(written)}
     before: int | None = None
+    looked = False  # the last word was that nobody leads: of the next removal, or of a later one after a compaction
     for leader in seen:
         if leader is None:
             place = None if before is None else before + 1
@@ -70,9 +71,10 @@ def observation_faults(seen: Sequence[Announced | None], written: Sequence[KeyVa
                 return
             found = before is None or place == before + 1
         # Who has missed a compaction is shown who leads now, perhaps once more.
-        left_out = before is not None and written[before].mod_revision + 1 < compacted
+        left_out = looked or (before is not None and written[before].mod_revision + 1 < compacted)
         if not found and not (left_out and (leader is None or place is None or before is None or place >= before)):
             what = "nobody" if leader is None else f"{leader.value!r} at revision {leader.revision}"
             yield f"{what} was seen to lead out of order, after revision {written[before or 0].mod_revision}"
             return
         before = place if found or leader is not None else None
+        looked = leader is None and left_out

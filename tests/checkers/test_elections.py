@@ -50,6 +50,7 @@ A, B, C, D = (Announced(item.value, item.lease, item.mod_revision) for item in T
         ([], 0),
         ([A, C, None], 4),
         ([A, None, D], 8),
+        ([B, None, D], 5),
         ([D, D], 11),
     ],
 )
@@ -64,6 +65,8 @@ def test_observers_see_each_change_but_those_that_are_compacted(seen: list[Annou
         ([A, B, A], 9, "b'a' at revision 2 was seen to lead out of order"),
         ([B, B, None], 0, "b'b' at revision 3 was seen to lead out of order"),
         ([A, None], 0, "nobody was seen to lead out of order, after revision 2"),
+        ([B, None, D], 4, "b'd' at revision 9 was seen to lead out of order, after revision 5"),
+        ([B, None, B], 5, "b'b' at revision 3 was seen to lead out of order"),
         ([C, D], 6, "b'd' at revision 9 was seen to lead out of order"),
         (
             [Announced(b"x", 1, Revision(2))],

@@ -51,6 +51,8 @@ class Progress:
     """Highest index known to be durable on the peer."""
     match_timestamp: Timestamp | None = None
     """The last one of the entry at `match`; None if memory did not hold that any more when the peer acknowledged it."""
+    told_commit: LogIndex = LogIndex(0)
+    """The highest commit index that it was told. If that was lost, heartbeats make it good."""
     feed: Feed = Feed.PROBE
     probing: bool = False
     """In PROBE: a request is out; wait for its answer or for a heartbeat's."""

@@ -64,12 +64,18 @@ def flush(state: RaftState) -> None:
         return
     bound = truncation_bound(state)
     for peer, progress in state.progress.items():
-        sent = send_entries(state, peer, progress)
-        member = state.members.get(peer)
-        witness = member is not None and member.role is ReplicaRole.WITNESS
-        if state.commit_news and not sent and not witness and progress.feed is Feed.REPLICATE:
+        if not send_entries(state, peer, progress) and _has_news(state, peer, progress):
             state.send(peer, heartbeat_to(state, progress, 0, bound))
     state.broadcast = state.commit_news = False
+
+
+def _has_news(state: RaftState, peer: NodeId, progress: Progress) -> bool:
+    """Whether more of what the peer holds is committed than it was told. A witness applies nothing: it can wait."""
+    told = progress.told_commit
+    if told >= state.commit or told >= progress.match or progress.feed is not Feed.REPLICATE:
+        return False
+    member = state.members.get(peer)
+    return member is None or member.role is not ReplicaRole.WITNESS
 
 
 def on_heartbeat(state: RaftState, leader: NodeId, heartbeat: Heartbeat) -> None:
@@ -94,7 +100,9 @@ def on_heartbeat(state: RaftState, leader: NodeId, heartbeat: Heartbeat) -> None
 
 def heartbeat_to(state: RaftState, progress: Progress, round_: int, truncate_to: LogIndex) -> Heartbeat:
     """A heartbeat that never tells a peer of a commit index beyond what it is known to hold."""
-    return Heartbeat(state.term, min(state.commit, progress.match), round_, truncate_to)
+    commit = min(state.commit, progress.match)
+    progress.told_commit = max(progress.told_commit, commit)
+    return Heartbeat(state.term, commit, round_, truncate_to)
 
 
 def send_entries(state: RaftState, peer: NodeId, progress: Progress, *, even_if_empty: bool = False) -> bool:
@@ -144,6 +152,8 @@ def _send_append(state: RaftState, peer: NodeId, progress: Progress, entries: li
         peer,
         AppendRequest(state.term, previous, previous_term, tuple(entries), state.commit, truncation_bound(state)),
     )
+    last = entries[-1].index if entries else previous
+    progress.told_commit = max(progress.told_commit, min(state.commit, last))
     if entries:
         progress.sent(entries[-1].index, sum(len(entry.encoded) for entry in entries))
     elif progress.feed is Feed.PROBE:
@@ -201,6 +211,8 @@ def on_append_response(state: RaftState, sender: NodeId, response: AppendRespons
             progress.match_timestamp = state.log.cached_timestamp(progress.match)
             snapshots.on_match(state, progress)
             maybe_commit(state)
+            # What the last ones acknowledge is committed already. Watchers and readers wait for it there, too.
+            state.commit_news = state.commit_news or _has_news(state, sender, progress)
     else:
         hint = state.log.last_index_with_term_at_most(response.index, response.hint_term)
         if not progress.refused(response.rejected_index, hint):

@@ -188,7 +188,8 @@ class RaftState:
     broadcast: bool = False
     """There are new entries to send."""
     commit_news: bool = False
-    """The commit index rose; peers that get no entries are told by a heartbeat that wants no answer."""
+    """More is committed of what some peer holds than it was told; if it gets no entries, it is told by a heartbeat that
+    wants no answer."""
     asked_by_full: bool = False
     """The leader at whose wish this replica last campaigned could have gone on: it was no relay, and not removed."""
     hand_back: HandBack = field(default_factory=HandBack)

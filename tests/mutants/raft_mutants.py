@@ -257,9 +257,30 @@ REPLICATION_MUTANTS = (
     Mutant(
         name="a heartbeat tells a commit index beyond the match",
         file=REPLICATION,
-        old="    return Heartbeat(state.term, min(state.commit, progress.match), round_, truncate_to)",
-        new="    return Heartbeat(state.term, state.commit, round_, truncate_to)",
+        old="    commit = min(state.commit, progress.match)\n",
+        new="    commit = state.commit\n",
         test=_REPLICATION + "a_heartbeat_never_names_a_commit_index_beyond_what_its_receiver_is_known_to_hold",
+    ),
+    Mutant(
+        name="the last to acknowledge is not told of the commit",
+        file=REPLICATION,
+        old="            state.commit_news = state.commit_news or _has_news(state, sender, progress)\n",
+        new="",
+        test=_REPLICATION + "the_last_to_acknowledge_is_told_of_the_commit_at_once",
+    ),
+    Mutant(
+        name="whom entries tell of a commit is told again",
+        file=REPLICATION,
+        old="    progress.told_commit = max(progress.told_commit, min(state.commit, last))\n",
+        new="",
+        test=_REPLICATION + "whom_entries_tell_of_a_commit_is_told_of_it_only_once",
+    ),
+    Mutant(
+        name="a witness is told of each commit",
+        file=REPLICATION,
+        old="    return member is None or member.role is not ReplicaRole.WITNESS\n",
+        new="    return True\n",
+        test=_REPLICATION + "a_witness_hears_of_commits_without_messages_of_its_own",
     ),
     Mutant(
         name="timestamps follow the clock down",

@@ -237,7 +237,8 @@ def test_a_learner_that_is_behind_or_silent_is_not_promoted() -> None:
 
 def test_a_new_leader_promotes_no_learner_that_may_lack_what_was_dropped_before_its_time() -> None:
     """It has not heard all full voters yet, and does not know what earlier leaders let others drop."""
-    cluster = with_learner(led_by("a", append_bytes_max=1), "a", "d")
+    in_order = led_by("a", append_bytes_max=1, jitter_ms=0.0)
+    cluster = with_learner(in_order, "a", "d")
     cluster.isolate("d")
     held = cluster.status("a").last
     for _ in range(3):

@@ -443,14 +443,56 @@ def test_two_leaders_of_one_term_are_noticed() -> None:
         )
 
 
-def test_a_witness_hears_of_commits_without_messages_of_its_own() -> None:
-    cluster = Cluster({"a": ReplicaRole.FULL, "b": ReplicaRole.FULL, "w": ReplicaRole.WITNESS})
+def _news(cluster: Cluster, mark: int) -> list[tuple[str, int]]:
+    """Who was told of which commit index, by a message of its own."""
+    return [(t, m.commit) for _, t, m in cluster.sent[mark:] if isinstance(m, Heartbeat) and m.round == 0]
+
+
+def _slow_c() -> Cluster:
+    """Led by a, between two heartbeats that are long apart; c acknowledges last."""
+    cluster = Cluster(
+        "abc",
+        delay_ms=lambda source, target: 30.0 if "c" in (source, target) else 10.0,
+        heartbeat_ms=400,
+        election_ms=4000,
+    )
+    cluster.elect("a")
+    cluster.run(500)
+    return cluster
+
+
+def test_the_last_to_acknowledge_is_told_of_the_commit_at_once() -> None:
+    cluster = _slow_c()
+    mark = len(cluster.sent)
+    cluster.propose("a", b"x")
+    cluster.run(99)
+    last = cluster.status("a").last
+    assert _news(cluster, mark) == [("b", last), ("c", last)]
+    assert cluster.status("c").commit == last
+
+
+def test_whom_entries_tell_of_a_commit_is_told_of_it_only_once() -> None:
+    cluster = _slow_c()
+    mark = len(cluster.sent)
+    cluster.propose("a", b"x")
+    cluster.run(30)
+    first = cluster.status("a").last
+    assert cluster.status("a").commit == first
+    cluster.propose("a", b"y")
+    cluster.run(130)
+    assert _news(cluster, mark) == [("b", first), ("b", first + 1), ("c", first + 1)]
+
+
+@pytest.mark.parametrize("witness_ms", [5.0, 20.0], ids=["first to acknowledge", "last"])
+def test_a_witness_hears_of_commits_without_messages_of_its_own(witness_ms: float) -> None:
+    roles = {"a": ReplicaRole.FULL, "b": ReplicaRole.FULL, "w": ReplicaRole.WITNESS}
+    cluster = Cluster(roles, delay_ms=lambda source, target: witness_ms if "w" in (source, target) else 10.0)
     cluster.elect("a")
     cluster.run(500)
     mark = len(cluster.sent)
     cluster.propose("a", b"x")
-    cluster.run(45)
-    assert not any(isinstance(m, Heartbeat) and m.round == 0 for _, t, m in cluster.sent[mark:] if t == "w")
+    cluster.run(70)
+    assert _news(cluster, mark) == [("b", cluster.status("a").last)]
 
 
 def test_a_replica_restarts_from_what_it_has_applied() -> None:

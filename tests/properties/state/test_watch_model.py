@@ -22,7 +22,6 @@ REQUESTS = st.builds(
     st.booleans(),
     st.booleans(),
     st.booleans(),
-    st.booleans(),
 )
 PUTS = st.builds(Put, KEYS, st.binary(max_size=40))
 STEPS = st.lists(

@@ -78,11 +78,6 @@ class Event:
         self.encoded: dict[str, bytes] = {}
         """Encoded forms by the name of their wire."""
 
-    @property
-    def is_put(self) -> bool:
-        """Whether the key was set, not removed."""
-        return record_is_live(self.record)
-
     def encoded_once(self, wire: str, encode: "Callable[[Event], bytes]") -> bytes:
         """The event in the form of a wire; encoded when first asked for."""
         found = self.encoded.get(wire)

@@ -42,7 +42,7 @@ from isochrone.wire.kv import (
     TxnResult,
 )
 from isochrone.wire.leases import LeaseGrant, LeaseRevoke
-from isochrone.wire.records import KeyValue, decode_record
+from isochrone.wire.records import KeyValue, decode_record, record_is_live
 
 pytestmark = pytest.mark.interop
 
@@ -317,7 +317,7 @@ def watched_by_state(log: StateLog) -> list[object]:
     while (batch := hub.take(watcher)) is not None:
         for event in batch.events:
             previous = None if event.previous is None else item_of_state(decode_record(event.previous))
-            events.append((event.is_put, item_of_state(decode_record(event.record)), previous))
+            events.append((record_is_live(event.record), item_of_state(decode_record(event.record)), previous))
     return events
 
 

@@ -13,7 +13,7 @@ from isochrone.wire.commands import Operation
 from isochrone.wire.kv import ALL, Compact, DeleteRange, Put, Txn, prefix_end
 from isochrone.wire.leases import LeaseGrant
 from isochrone.wire.locks import LockAcquire, LockRelease
-from isochrone.wire.records import decode_record, record_value
+from isochrone.wire.records import decode_record, record_is_live, record_value
 
 K = WatchRequest(b"k/", prefix_end(b"k/"))
 
@@ -292,5 +292,7 @@ def test_what_a_key_was_before_is_told_where_it_is_written_twice_at_once() -> No
         batch = hub.take(identity)
         assert batch is not None
         removed, announced = batch.events
-        assert not removed.is_put and removed.previous is not None and record_value(removed.previous) == b"1"
-        assert announced.is_put and announced.previous is None and record_value(announced.record) == b"2"
+        assert not record_is_live(removed.record)
+        assert removed.previous is not None and record_value(removed.previous) == b"1"
+        assert record_is_live(announced.record) and announced.previous is None
+        assert record_value(announced.record) == b"2"

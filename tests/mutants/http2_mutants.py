@@ -3,6 +3,7 @@
 from planting import Mutant
 
 CONNECTION = "wire/http2/connection.py"
+ENDPOINT = "wire/http2/endpoint.py"
 CALLS = "wire/http2/calls.py"
 HEADERS = "wire/http2/headers.py"
 SERVER = "wire/http2/server_os.py"
@@ -16,28 +17,28 @@ _SERVER = "tests/integration/wire/test_http2_server.py::test_"
 HTTP2_MUTANTS = (
     Mutant(
         name="a small answer does not look at the stream's window",
-        file=CONNECTION,
+        file=ENDPOINT,
         old="        return size <= stream.send_window and size <= self._send_window",
         new="        return size <= self._send_window",
         test=_CONNECTION + "small_answers_do_not_pass_the_windows_either",
     ),
     Mutant(
         name="an answer that waits is not counted against the connection's window",
-        file=CONNECTION,
+        file=ENDPOINT,
         old="                stream.send_window -= size\n                self._send_window -= size\n",
         new="                stream.send_window -= size\n",
         test=_CONNECTION + "an_answer_waits_for_the_windows_and_goes_on_where_it_stopped",
     ),
     Mutant(
         name="new initial windows do not reach streams that are open",
-        file=CONNECTION,
+        file=ENDPOINT,
         old="            stream.send_window += change\n",
         new="            stream.send_window += 0 * change\n",
         test=_CONNECTION + "small_answers_do_not_pass_the_windows_either",
     ),
     Mutant(
         name="the stream that waits longest takes the whole window every time",
-        file=CONNECTION,
+        file=ENDPOINT,
         old="        self._blocked.pop(stream.number, None)\n        while stream.pending:\n",
         new="        while stream.pending:\n",
         test=_CONNECTION + "streams_that_wait_for_the_connections_window_take_turns",
@@ -51,15 +52,15 @@ HTTP2_MUTANTS = (
     ),
     Mutant(
         name="acknowledgements weigh nothing but their bytes",
-        file=CONNECTION,
+        file=ENDPOINT,
         old="        self._backlog_bytes += len(data) + PIECE_BYTES\n\n    def _fits",
         new="        self._backlog_bytes += len(data)\n\n    def _fits",
         test=_ATTACKS + "floods_that_want_acknowledgements",
     ),
     Mutant(
         name="a stream's window is not given back",
-        file=CONNECTION,
-        old="            self._write(frames.window_update(number, stream.credit))\n",
+        file=ENDPOINT,
+        old="        self._write(frames.window_update(stream.number, stream.credit))\n",
         new="",
         test=_CONNECTION + "a_server_takes_back_its_windows_as_a_request_arrives",
     ),
@@ -79,14 +80,14 @@ HTTP2_MUTANTS = (
     ),
     Mutant(
         name="answers that are not taken are not bounded",
-        file=CONNECTION,
+        file=ENDPOINT,
         old="        if self._backlog_bytes > self._limits.backlog_bytes and not self.closing:\n",
         new="        if False:\n",
         test=_CONNECTION + "a_client_that_takes_no_answers_loses_its_connection",
     ),
     Mutant(
         name="control frames that are not read are not bounded",
-        file=CONNECTION,
+        file=ENDPOINT,
         old="            self._check_backlog()\n        except ProtocolError",
         new="        except ProtocolError",
         test=_CONNECTION + "pings_whose_answers_are_not_read_are_bounded",
@@ -100,14 +101,14 @@ HTTP2_MUTANTS = (
     ),
     Mutant(
         name="a header block is not bounded",
-        file=CONNECTION,
+        file=ENDPOINT,
         old="        if len(block) > HEADER_LIST_BYTES_MAX or not payload:\n",
         new="        if not payload:\n",
         test=_CONNECTION + "a_header_block_is_bounded",
     ),
     Mutant(
         name="frames are handled after the connection was ended",
-        file=CONNECTION,
+        file=ENDPOINT,
         old="        while end - at >= frames.HEADER_BYTES and not self.closing:\n",
         new="        while end - at >= frames.HEADER_BYTES:\n",
         test=_CONNECTION + "nothing_is_read_after_the_connection_was_ended_amid_a_batch",

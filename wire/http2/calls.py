@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, final
 
-from isochrone.wire.http2.connection import Connection, Consumer, Stream
+from isochrone.wire.http2.connection import Connection
+from isochrone.wire.http2.endpoint import Consumer, Stream
+from isochrone.wire.http2.frames import Code
 from isochrone.wire.http2.headers import ANSWER, OK_TRAILERS, RequestHeaders, error_answer, error_trailers
 
 PREFIX_BYTES = 5
@@ -152,6 +154,20 @@ class Call:
         if self._end():
             block = error_trailers(code, text) if self._headers_sent else error_answer(code, text)
             self._connection.finish(self._stream, block)
+
+    def rest(self) -> None:
+        """Take no more messages of a streaming call than the client may send already, until `go_on`."""
+        self._connection.rest(self._stream)
+
+    def go_on(self) -> None:
+        """Take more again."""
+        self._connection.go_on(self._stream)
+
+    def reset(self) -> None:
+        """End the call at once, whether or not the client has taken what was sent; after `fail`, too."""
+        self._over = True
+        self._drop(len(self._buffer))
+        self._connection.reset(self._stream, Code.CANCEL)
 
     # For the connection.
 

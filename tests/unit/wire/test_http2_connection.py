@@ -302,7 +302,7 @@ def test_a_client_that_takes_no_answers_loses_its_connection() -> None:
     client.call(b"")
     assert not client.connection.closing
     client.call(b"")
-    assert client.refusal() == (Code.ENHANCE_YOUR_CALM, "answers are not taken")
+    assert client.refusal() == (Code.ENHANCE_YOUR_CALM, "what is sent is not taken")
 
 
 def test_pings_whose_answers_are_not_read_are_bounded() -> None:

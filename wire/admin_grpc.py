@@ -21,11 +21,25 @@ from isochrone.errors import (
     status_of,
 )
 from isochrone.ids import ZoneId
+from isochrone.wire.codec import FRAME_BYTES_MAX
+from isochrone.wire.http2.calls import UNKNOWN, Call, Methods, UnaryMethod
 from isochrone.wire.operations import Operation, decode_operation, decode_outcome, encode_operation, encode_outcome
 from isochrone.wire.pack import pack
 from isochrone.wire.shaping import LinkShape
 from isochrone.wire.status import NodeStatus, status_from_plain, status_to_plain
-from isochrone.wire.streams_grpc import CHANNEL_OPTIONS, SERVICE
+from isochrone.wire.streams_grpc import QUIET_S, SERVICE
+
+CHANNEL_OPTIONS = [
+    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
+    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
+    # A lost host sends no reset: pings find out.
+    ("grpc.keepalive_time_ms", round(QUIET_S * 1000)),
+    ("grpc.keepalive_timeout_ms", round(QUIET_S * 1000)),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A channel of its own, with no memory of earlier failures: when to try again is decided here, not inside gRPC.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+]
 
 Links = Mapping[tuple[ZoneId, ZoneId], LinkShape]
 
@@ -167,28 +181,55 @@ class AdminService:
 
     def __init__(self, handler: AdminHandler) -> None:
         self._handler = handler
+        self._operations: dict[asyncio.Task[None], None] = {}
+        """Under way."""
 
-    async def status(self, _: bytes, context: Any) -> bytes:
-        """Handler of `Status`."""
-        return pack(status_to_plain(self._handler.status()))
+    def methods(self) -> Methods:
+        """Its methods, by path."""
+        handlers = {
+            "Status": self._status,
+            "Operate": self._begin_operation,
+            "SetLinks": self._set_links,
+            "Stop": self._stop,
+        }
+        return {f"/{SERVICE}/{name}": UnaryMethod(handle) for name, handle in handlers.items()}
 
-    async def operate(self, request: bytes, _: Any) -> bytes:
-        """Handler of `Operate`."""
+    async def close(self) -> None:
+        """End the operations that are under way; whoever asked hears that it is not known what became of them."""
+        operations = list(self._operations)
+        for operation in operations:
+            operation.cancel()
+        await asyncio.gather(*operations, return_exceptions=True)
+
+    def _status(self, call: Call, _: bytes) -> None:
+        call.answer(pack(status_to_plain(self._handler.status())))
+
+    def _begin_operation(self, call: Call, request: bytes) -> None:
+        operation = asyncio.get_running_loop().create_task(self._operate(call, request), name="operation")
+        self._operations[operation] = None
+        operation.add_done_callback(self._operations.pop)
+
+    async def _operate(self, call: Call, request: bytes) -> None:
+        outcome: IsochroneError | None = None
         try:
             await self._handler.operate(decode_operation(request))
         except IsochroneError as error:
-            return encode_outcome(error)
-        return encode_outcome(None)
+            outcome = error
+        except BaseException:
+            call.fail(UNKNOWN, "the node gave the operation up")
+            raise
+        call.answer(encode_outcome(outcome))
 
-    async def set_links(self, request: bytes, context: Any) -> bytes:
-        """Handler of `SetLinks`."""
+    def _set_links(self, call: Call, request: bytes) -> None:
         try:
             self._handler.set_links(decode_links(request))
         except IsochroneError as error:
-            await context.abort(grpc.StatusCode[status_of(error)], str(error))
-        return b""
+            code, _ = grpc.StatusCode[status_of(error)].value
+            call.fail(code, str(error))
+        else:
+            call.answer(b"")
 
-    async def stop(self, _: bytes, context: Any) -> bytes:
-        """Handler of `Stop`: the node begins to stop when the answer has been sent."""
-        context.add_done_callback(lambda _: self._handler.request_stop())
-        return b""
+    def _stop(self, call: Call, _: bytes) -> None:
+        """The node begins to stop when the answer is on its way: it leaves in this turn of the loop."""
+        call.answer(b"")
+        self._handler.request_stop()

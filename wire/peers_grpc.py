@@ -23,24 +23,24 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, final
-
-import grpc
-import grpc.aio
+from typing import final
 
 from isochrone.ids import NodeId, ZoneId
-from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello, encode_frame, encode_hello
+from isochrone.wire.codec import (
+    FRAME_BYTES_MAX,
+    MalformedFrame,
+    decode_frames,
+    decode_hello,
+    encode_frame,
+    encode_hello,
+)
 from isochrone.wire.entries import CorruptEntry
+from isochrone.wire.http2.calls import ABORTED, FAILED_PRECONDITION, INVALID_ARGUMENT, UNAVAILABLE, Call, StreamMethod
+from isochrone.wire.http2.client_os import CallFailed, open_stream
+from isochrone.wire.http2.limits import Limits
 from isochrone.wire.messages import AppendRequest, Envelope, GroupMessage, PeerHello, PeerMessage
 from isochrone.wire.shaper_os import Shaper
-from isochrone.wire.streams_grpc import (
-    CHANNEL_OPTIONS,
-    HANDSHAKE_TIMEOUT_S,
-    PEER_METHOD,
-    Outbox,
-    run_until_first,
-    text_of,
-)
+from isochrone.wire.streams_grpc import HANDSHAKE_TIMEOUT_S, PEER_METHOD, QUIET_S, STREAM_WINDOW_BYTES, Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class _Peer:
 
 @final
 class GrpcTransport:
-    """`isochrone.ports.Transport` over gRPC. `serve` takes the peers' streams and belongs into a `NodeServer`."""
+    """`isochrone.ports.Transport` over gRPC. `method` takes the peers' streams and belongs into a `NodeServer`."""
 
     def __init__(
         self,
@@ -186,82 +186,100 @@ class GrpcTransport:
 
     async def _run_stream(self, peer: _Peer) -> str:
         """Open one stream and feed it until it ends. Returns why it ended."""
-        async with grpc.aio.insecure_channel(peer.address, options=CHANNEL_OPTIONS) as channel:
-            call = channel.stream_stream(PEER_METHOD)()
-            try:
-                async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                    await call.write(encode_hello(self._hello))
-                    answer = await call.read()
-                if answer is grpc.aio.EOF:
-                    return "it closed the stream"
-                if refusal := self._refusal_of_answer(peer, decode_hello(answer)):
-                    return refusal
-                self._counters["peer_streams_opened"] += 1
-                peer.trouble = ""
-                logger.info("stream from %s to %s is up", self._hello.node, peer.name)
-                peer.outbox.bytes_max = QUEUE_BYTES_MAX
-                await run_until_first(call.read(), peer.outbox.write_to(call.write))
-                return "it closed the stream"
-            except TimeoutError:
-                return f"no answer within {HANDSHAKE_TIMEOUT_S:g} s"
-            except MalformedFrame as error:
-                return str(error)
-            except grpc.aio.AioRpcError as error:
-                return text_of(error)
-            except asyncio.InvalidStateError:
-                return "the stream broke"
-            finally:
-                if peer.outbox.bytes_max == QUEUE_BYTES_MAX:
-                    peer.outbox.clear()
-                    peer.outbox.bytes_max = AWAY_BYTES_MAX
-                call.cancel()
+        end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def ended(reason: CallFailed) -> None:
+            if not end.done():
+                end.set_result(str(reason))
+
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                stream, answer = await open_stream(
+                    peer.address,
+                    PEER_METHOD,
+                    encode_hello(self._hello),
+                    lambda _: "it speaks where it has only to listen",
+                    ended,
+                    limits=Limits(stream_window_bytes=STREAM_WINDOW_BYTES),
+                    message_bytes_max=FRAME_BYTES_MAX,
+                    quiet_s=QUIET_S,
+                )
+        except TimeoutError:
+            return f"no answer within {HANDSHAKE_TIMEOUT_S:g} s"
+        except CallFailed as error:
+            return str(error)
+        try:
+            if refusal := self._refusal_of_answer(peer, decode_hello(answer)):
+                return refusal
+            self._counters["peer_streams_opened"] += 1
+            peer.trouble = ""
+            logger.info("stream from %s to %s is up", self._hello.node, peer.name)
+            peer.outbox.bytes_max = QUEUE_BYTES_MAX
+            peer.outbox.open(stream)
+            return await end
+        except MalformedFrame as error:
+            return str(error)
+        finally:
+            peer.outbox.close()
+            if peer.outbox.bytes_max == QUEUE_BYTES_MAX:
+                peer.outbox.clear()
+                peer.outbox.bytes_max = AWAY_BYTES_MAX
+            await stream.close()
 
     def _refusal_of_answer(self, peer: _Peer, hello: PeerHello) -> str | None:
         if hello.node != peer.name:
             return f"{hello.node} answers at its address"
         return self._accept(hello)
 
-    async def serve(self, _: object, context: Any) -> None:
-        """Handler of a peer's incoming stream."""
-        receive = self._receive
-        if receive is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the node is starting")
-            return
-        hello = await self._accept_stream(context)
-        stream = object()
+    def method(self) -> StreamMethod:
+        """The method that takes the peers' streams."""
+        return StreamMethod(self._stream)
+
+    def _stream(self, call: Call) -> "_PeerStream":
+        stream = _PeerStream(self, call)
+        if self._receive is None:
+            stream.end(UNAVAILABLE, "the node is starting")
+        return stream
+
+    # For the peers' streams.
+
+    def greet(self, stream: "_PeerStream", data: bytes) -> PeerHello | str:
+        """Judge a hello: who may be heard from now on, or why it may not."""
+        try:
+            hello = decode_hello(data)
+            refusal = self._accept(hello)
+        except MalformedFrame as error:
+            refusal = str(error)
+        if refusal is not None:
+            return refusal
         self._incoming[hello.node] = stream
         self._counters["peer_streams_accepted"] += 1
         if peer := self._peers.get(hello.node):
             peer.retry.set()
-        try:
-            await context.write(encode_hello(self._hello))
-            while (data := await context.read()) is not grpc.aio.EOF:
-                if self._incoming.get(hello.node) is not stream:
-                    await context.abort(grpc.StatusCode.ABORTED, "a newer stream has taken over")
-                await self._deliver(hello, data, receive, context)
-        finally:
-            if self._incoming.get(hello.node) is stream:
-                del self._incoming[hello.node]
-
-    async def _accept_stream(self, context: Any) -> PeerHello:
-        """Read and judge the hello; ends the stream unless the peer may be heard."""
-        try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                data = await context.read()
-            hello = decode_hello(b"" if data is grpc.aio.EOF else data)
-            refusal = self._accept(hello)
-        except TimeoutError:
-            refusal = f"no hello within {HANDSHAKE_TIMEOUT_S:g} s"
-        except MalformedFrame as error:
-            refusal = str(error)
-        if refusal is not None:
-            self._counters["peer_streams_refused"] += 1
-            logger.warning("%s refused a peer stream: %s", self._hello.node, refusal)
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
         return hello
 
-    async def _deliver(self, hello: PeerHello, data: bytes, receive: Callable[[Envelope], None], context: Any) -> None:
-        """Hand over what one gRPC message holds; ends the stream if it is damaged."""
+    def refused(self, reason: str) -> None:
+        """A stream was refused."""
+        self._counters["peer_streams_refused"] += 1
+        logger.warning("%s refused a peer stream: %s", self._hello.node, reason)
+
+    @property
+    def encoded_hello(self) -> bytes:
+        """What this node answers."""
+        return encode_hello(self._hello)
+
+    def is_newest(self, stream: "_PeerStream", hello: PeerHello) -> bool:
+        """Whether the peer has opened no other stream since."""
+        return self._incoming.get(hello.node) is stream
+
+    def gone(self, stream: "_PeerStream", hello: PeerHello) -> None:
+        """A stream has ended."""
+        if self.is_newest(stream, hello):
+            del self._incoming[hello.node]
+
+    def deliver(self, hello: PeerHello, data: bytes) -> str | None:
+        """Hand over what one gRPC message holds; why not, if it is damaged."""
+        assert self._receive is not None
         try:
             frames = decode_frames(data)
             if any(incarnation != hello.incarnation for incarnation, _ in frames):
@@ -269,12 +287,73 @@ class GrpcTransport:
         except (MalformedFrame, CorruptEntry) as error:
             self._counters["peer_frames_malformed"] += 1
             logger.error("%s ends the stream of %s: %s", self._hello.node, hello.node, error)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        else:
-            messages = tuple(message for _, group in frames for message in group)
-            self._counters["peer_grpc_messages_received"] += 1
-            self._counters["peer_messages_received"] += len(messages)
-            receive(Envelope(hello.node, hello.store, hello.incarnation, messages))
+            return str(error)
+        messages = tuple(message for _, group in frames for message in group)
+        self._counters["peer_grpc_messages_received"] += 1
+        self._counters["peer_messages_received"] += len(messages)
+        self._receive(Envelope(hello.node, hello.store, hello.incarnation, messages))
+        return None
+
+
+@final
+class _PeerStream:
+    """A peer's incoming stream. A `StreamHandler`."""
+
+    __slots__ = ("_call", "_hello", "_over", "_timer", "_transport")
+
+    def __init__(self, transport: GrpcTransport, call: Call) -> None:
+        self._transport = transport
+        self._call = call
+        self._hello: PeerHello | None = None
+        self._over = False
+        no_hello = f"no hello within {HANDSHAKE_TIMEOUT_S:g} s"
+        self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT_S, self._refuse, no_hello)
+
+    def message(self, message: bytes) -> None:
+        """See `StreamHandler`."""
+        hello = self._hello
+        if hello is None:
+            self._greet(message)
+        elif not self._transport.is_newest(self, hello):
+            self.end(ABORTED, "a newer stream has taken over")
+        elif damage := self._transport.deliver(hello, message):
+            self.end(INVALID_ARGUMENT, damage)
+
+    def ended(self) -> None:
+        """See `StreamHandler`."""
+        if self._hello is None and not self._over:
+            self._greet(b"")
+        self._close()
+        self._call.finish()
+
+    def cancelled(self) -> None:
+        """See `StreamHandler`."""
+        self._close()
+
+    def end(self, code: int, reason: str) -> None:
+        """End the stream for a fault of the peer, or because nobody listens to it."""
+        self._close()
+        self._call.fail(code, reason)
+
+    def _greet(self, data: bytes) -> None:
+        match self._transport.greet(self, data):
+            case str() as refusal:
+                self._refuse(refusal)
+            case hello:
+                self._timer.cancel()
+                self._hello = hello
+                self._call.send(self._transport.encoded_hello)
+
+    def _refuse(self, reason: str) -> None:
+        self._transport.refused(reason)
+        self.end(FAILED_PRECONDITION, reason)
+
+    def _close(self) -> None:
+        self._timer.cancel()
+        if not self._over:
+            self._over = True
+            if self._hello is not None:
+                self._transport.gone(self, self._hello)
 
 
 def _size_of(message: PeerMessage) -> int:

@@ -1,17 +1,15 @@
 """The client's side of a session stream; see `wire.sessions_grpc` for the node's."""
 
-import asyncio
-import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, final
-
-import grpc
-import grpc.aio
+from typing import final
 
 from isochrone.errors import ConnectionLost, IsochroneError, Unavailable
 from isochrone.ids import ZoneId
-from isochrone.wire.codec import MalformedFrame
+from isochrone.wire.codec import FRAME_BYTES_MAX, MalformedFrame
+from isochrone.wire.http2.calls import UNIMPLEMENTED
+from isochrone.wire.http2.client_os import CallFailed, ClientStream, open_stream
+from isochrone.wire.http2.limits import Limits
 from isochrone.wire.session import (
     ClientHello,
     NodeHello,
@@ -21,9 +19,7 @@ from isochrone.wire.session import (
     session_message_bytes,
 )
 from isochrone.wire.shaper_os import Shaper
-from isochrone.wire.streams_grpc import CHANNEL_OPTIONS, SESSION_METHOD, Outbox, run_until_first, text_of
-
-logger = logging.getLogger(__name__)
+from isochrone.wire.streams_grpc import QUIET_S, SESSION_METHOD, STREAM_WINDOW_BYTES, Outbox
 
 CONNECTION_BYTES_MAX = 256 << 20
 """Most bytes that wait for one node; more, and the connection is given up. Far above what a client has under way."""
@@ -53,27 +49,34 @@ async def connect(
     Raises:
         Unavailable: nobody answers there, or the node refuses the client; nothing was sent that could have effect.
     """
-    channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    connection = GrpcSessionConnection(address, received, closed)
     try:
-        call = channel.stream_stream(SESSION_METHOD)()
-        await call.write(encode_session_frame([hello]))
-        data = await call.read()
-        messages = [] if data is grpc.aio.EOF else decode_session_frames(data)
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError, MalformedFrame) as error:
-        await channel.close()
-        if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        stream, data = await open_stream(
+            address,
+            SESSION_METHOD,
+            encode_session_frame([hello]),
+            connection.message,
+            connection.ended,
+            limits=Limits(stream_window_bytes=STREAM_WINDOW_BYTES),
+            message_bytes_max=FRAME_BYTES_MAX,
+            quiet_s=QUIET_S,
+        )
+    except CallFailed as error:
+        if error.code == UNIMPLEMENTED:
             raise Unavailable(f"{address} speaks gRPC, but not to clients of Isochrone: is it etcd's API?") from error
-        raise Unavailable(f"node at {address}: {_text_of(error)}") from error
-    except BaseException:
-        await channel.close()
-        raise
+        raise Unavailable(f"node at {address}: {error}") from error
+    try:
+        messages = decode_session_frames(data)
+    except MalformedFrame as error:
+        stream.discard()
+        raise Unavailable(f"node at {address}: {error}") from error
     match messages:
         case [NodeHello() as node, *rest]:
-            connection = GrpcSessionConnection(address, channel, call, hello, node, received, closed, shaper)
+            connection.open(stream, hello, node, shaper)
             for message in rest:
                 received(message)
             return connection
-    await channel.close()
+    stream.discard()
     raise Unavailable(f"node at {address}: it does not answer with a hello")
 
 
@@ -87,30 +90,51 @@ class GrpcSessionConnection:
     def __init__(
         self,
         address: str,
-        channel: Any,
-        call: Any,
-        hello: ClientHello,
-        node: NodeHello,
         received: Callable[[SessionMessage], None],
         closed: Callable[[IsochroneError | None], None],
-        shaper: Shaper | None,
     ) -> None:
-        self.node = node
         self._address = address
-        self._channel = channel
-        self._call = call
         self._received = received
         self._closed = closed
-        self._given_up = asyncio.Event()
+        self._who = "the node"
+        self._closing = False
+        self._stream: ClientStream
+        self._outbox: Outbox[SessionMessage]
+
+    # For `connect`.
+
+    def open(self, stream: ClientStream, hello: ClientHello, node: NodeHello, shaper: Shaper | None) -> None:
+        """The node has answered."""
+        self.node = node
+        self._who = str(node.node)
+        self._stream = stream
         zones = (ZoneId(hello.zone), ZoneId(node.zone))
-        self._outbox: Outbox[SessionMessage] = Outbox(
+        self._outbox = Outbox(
             encode=encode_session_frame,
             size_of=session_message_bytes,
             ship=partial(shaper.submit, *zones) if shaper else _pass,
             bytes_max=CONNECTION_BYTES_MAX,
             overflow=self._overflow,
         )
-        self._task = asyncio.create_task(self._run(), name=f"session with {node.node}")
+        self._outbox.open(stream)
+
+    def message(self, data: bytes) -> str | None:
+        """The node has sent more. Returns what is wrong with it, if anything."""
+        try:
+            messages = decode_session_frames(data)
+        except MalformedFrame as error:
+            return str(error)
+        for message in messages:
+            self._received(message)
+        return None
+
+    def ended(self, reason: CallFailed) -> None:
+        """The stream has ended."""
+        self._closed(
+            None if self._closing else ConnectionLost(f"connection to {self._who} at {self._address}: {reason}")
+        )
+
+    # For the client.
 
     def send(self, message: SessionMessage) -> None:
         """Send a message. Never blocks; messages keep their order. Dropped when the connection has ended."""
@@ -118,8 +142,8 @@ class GrpcSessionConnection:
 
     async def close(self) -> None:
         """End the connection and wait until it has ended. May be called again."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._closing = True
+        await self._stream.close()
 
     def counters(self) -> dict[str, int]:
         """Messages and gRPC messages written."""
@@ -129,33 +153,11 @@ class GrpcSessionConnection:
         }
 
     def _overflow(self) -> None:
+        self._outbox.close()
         self._outbox.clear()
-        self._given_up.set()
-
-    async def _run(self) -> None:
-        ended: IsochroneError | None = None
-        try:
-            await run_until_first(self._read(), self._outbox.write_to(self._call.write), self._given_up.wait())
-            text = "the node reads too slowly" if self._given_up.is_set() else "the node closed the stream"
-            ended = ConnectionLost(f"connection to {self.node.node} at {self._address}: {text}")
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, MalformedFrame) as error:
-            ended = ConnectionLost(f"connection to {self.node.node} at {self._address}: {_text_of(error)}")
-        finally:
-            try:
-                await self._channel.close()
-            finally:
-                self._closed(ended)
-
-    async def _read(self) -> None:
-        while (data := await self._call.read()) is not grpc.aio.EOF:
-            for message in decode_session_frames(data):
-                self._received(message)
+        self._stream.give_up("the node reads too slowly")
 
 
 def _pass(deliver: Callable[[], None]) -> None:
     """The link of a client that is not shaped."""
     deliver()
-
-
-def _text_of(error: Exception) -> str:
-    return text_of(error) if isinstance(error, grpc.aio.AioRpcError) else str(error)

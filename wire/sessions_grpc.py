@@ -2,24 +2,22 @@
 
 A client opens the stream with `ClientHello`, the node answers `NodeHello`; after that both speak at will. Answers go
 through an `Outbox`: they batch naturally and are shaped from the node's zone to the client's. A client that stops
-reading is cut off when `SESSION_BYTES_MAX` wait for it. What comes in is bounded by gRPC's flow control: a stream's
-next message is read when the handler has taken the one before. After every few messages the others get their turn.
+reading is cut off when `SESSION_BYTES_MAX` wait for it. After every few messages of a client the others get their turn;
+meanwhile its stream rests, so that what waits to be handled is bounded by the stream's window.
 Clients say something now and then (`client/links.py`); one that does not is gone, or not one of ours, and is cut off.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
-import grpc
-import grpc.aio
-
-from isochrone.errors import InvariantViolation
 from isochrone.ids import ZoneId
 from isochrone.wire.codec import MalformedFrame
 from isochrone.wire.handshake import client_refusal
+from isochrone.wire.http2.calls import FAILED_PRECONDITION, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, Call, StreamMethod
 from isochrone.wire.session import (
     ClientHello,
     NodeHello,
@@ -29,7 +27,7 @@ from isochrone.wire.session import (
     session_message_bytes,
 )
 from isochrone.wire.shaper_os import Shaper
-from isochrone.wire.streams_grpc import HANDSHAKE_TIMEOUT_S, Outbox, run_until_first
+from isochrone.wire.streams_grpc import HANDSHAKE_TIMEOUT_S, Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +40,7 @@ IDLE_TIMEOUT_S = 300.0
 MESSAGES_AT_A_TIME = 256
 """So many messages of one session are handled before others get their turn."""
 _ABORT_TIMEOUT_S = 1.0
+"""So long a client that is cut off has to take the reason; it may have to wait behind what the client has not read."""
 
 
 @final
@@ -57,10 +56,10 @@ class Session:
             bytes_max=SESSION_BYTES_MAX,
             overflow=self.overflow,
         )
-        self.given_up = asyncio.Event()
-        """Set when the client reads too slowly or says nothing; ends the stream."""
         self.reason = ""
-        """Why it was given up."""
+        """Why it was given up: the client reads too slowly, or says nothing."""
+        self.when_given_up: Callable[[], object] = _nothing
+        """Called once."""
 
     def send(self, message: SessionMessage) -> None:
         """Send a message. Never blocks; messages keep their order. What is sent to a session that ends is dropped."""
@@ -80,10 +79,12 @@ class Session:
         self.give_up(f"reads too slowly: more than {SESSION_BYTES_MAX} bytes wait for it")
 
     def give_up(self, reason: str) -> None:
-        """End the session; nothing more is sent but the reason."""
+        """End the session soon; nothing more is sent but the reason."""
         self.outbox.clear()
-        self.reason = reason
-        self.given_up.set()
+        self.outbox.close()
+        if not self.reason:
+            self.reason = reason
+            self.when_given_up()
 
 
 class SessionHandler(Protocol):
@@ -121,112 +122,162 @@ class SessionService:
             "sessions_given_up": self._given_up,
         }
 
-    async def serve(self, _: object, context: Any) -> None:
-        """Handler of a session stream."""
-        session = Session(await self._accept_stream(context), self._node, self._shaper)
-        answers = _Answers(context)
+    def method(self) -> StreamMethod:
+        """The one method of the service."""
+        return StreamMethod(self._stream)
+
+    def _stream(self, call: Call) -> "_SessionStream":
+        stream = _SessionStream(self, call)
+        if self._open >= SESSIONS_MAX:
+            stream.refuse(RESOURCE_EXHAUSTED, f"{self._open} sessions are open already")
+        return stream
+
+    # For the streams.
+
+    def opened(self, hello: ClientHello) -> Session:
+        """A client has greeted."""
+        session = Session(hello, self._node, self._shaper)
         self._open += 1
         self._opened += 1
         session.send(self._node)
         self._handler.opened(session)
-        try:
-            await run_until_first(
-                self._read(session, context),
-                session.outbox.write_to(answers.write),
-                session.given_up.wait(),
-            )
-        except MalformedFrame as error:
-            self._malformed += 1
-            logger.warning("ending the session of client %s: %s", session.client, error)
-            await answers.end(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except grpc.aio.BaseError:
-            # The client went away while an answer was being written.
-            return
-        finally:
-            self._open -= 1
-            self._handler.closed(session)
-        if session.given_up.is_set():
-            await self._give_up(session, answers)
+        return session
 
-    async def _read(self, session: Session, context: Any) -> None:
-        while (data := await self._next(session, context)) is not grpc.aio.EOF:
-            for number, message in enumerate(decode_session_frames(data)):
-                if number % MESSAGES_AT_A_TIME == MESSAGES_AT_A_TIME - 1:
-                    await asyncio.sleep(0)
-                self._handler.received(session, message)
-                if session.backlog_bytes > SESSION_BYTES_MAX:
-                    session.overflow()
-                    return
+    def received(self, session: Session, message: SessionMessage) -> None:
+        """A client has said something."""
+        self._handler.received(session, message)
 
-    async def _next(self, session: Session, context: Any) -> Any:
-        """What the client says next; its end, too, if it has said nothing for too long."""
-        try:
-            async with asyncio.timeout(IDLE_TIMEOUT_S):
-                return await context.read()
-        except TimeoutError:
-            session.give_up(f"has said nothing for {IDLE_TIMEOUT_S:g} s")
-            return grpc.aio.EOF
-
-    async def _accept_stream(self, context: Any) -> ClientHello:
-        """Read and judge the hello; ends the stream unless the client may be served."""
-        if self._open >= SESSIONS_MAX:
-            logger.warning("refused a session: %d are open", self._open)
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._open} sessions are open already")
-        try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                data = await context.read()
-            match decode_session_frames(b"" if data is grpc.aio.EOF else data):
-                case [ClientHello() as hello]:
-                    refusal = client_refusal(hello)
-                    if refusal is None:
-                        return hello
-                case _:
-                    refusal = "the first frame of a session is not a hello"
-        except TimeoutError:
-            refusal = f"no hello within {HANDSHAKE_TIMEOUT_S:g} s"
-        except MalformedFrame as error:
-            refusal = str(error)
-        logger.warning("refused a session: %s", refusal)
-        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
-        raise InvariantViolation("gRPC went on after an abort")
-
-    async def _give_up(self, session: Session, answers: "_Answers") -> None:
-        """End the stream of a client; the status may have to wait behind what it has not read."""
-        self._given_up += 1
-        text = f"client {session.client} {session.reason}"
-        logger.warning(text)
-        await answers.end(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+    def closed(self, session: Session, *, malformed: bool = False) -> None:
+        """The stream has ended."""
+        self._open -= 1
+        self._malformed += malformed
+        self._given_up += bool(session.reason)
+        self._handler.closed(session)
 
 
 @final
-class _Answers:
-    """The way of a stream to its client.
+class _SessionStream:
+    """The stream of one client, from its first byte to its end. A `StreamHandler`."""
 
-    gRPC takes no status while it writes: an `abort` beside a write, also beside one that was cancelled, fails, and the
-    client never hears of an end. So a write goes on when its writer is cancelled, and the status waits for it.
-    """
+    __slots__ = ("_call", "_heard_at", "_loop", "_over", "_service", "_session", "_timer", "_untaken")
 
-    def __init__(self, context: Any) -> None:
-        self._context = context
-        self._under_way: asyncio.Future[None] | None = None
+    def __init__(self, service: SessionService, call: Call) -> None:
+        self._service = service
+        self._call = call
+        self._loop = asyncio.get_running_loop()
+        self._session: Session | None = None
+        self._untaken: deque[SessionMessage] = deque()
+        """What the client has said and the others' turns came before."""
+        self._heard_at = 0.0
+        self._over = False
+        no_hello = f"no hello within {HANDSHAKE_TIMEOUT_S:g} s"
+        self._timer = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self.refuse, FAILED_PRECONDITION, no_hello)
 
-    async def write(self, data: bytes) -> None:
-        """Write a message. Raises what gRPC raises."""
-        self._under_way = asyncio.ensure_future(self._context.write(data))
-        await asyncio.shield(self._under_way)
+    def refuse(self, code: int, reason: str) -> None:
+        """Do not serve the client."""
+        logger.warning("refused a session: %s", reason)
+        self._over = True
+        self._timer.cancel()
+        self._call.fail(code, reason)
 
-    async def end(self, status: grpc.StatusCode, text: str) -> None:
-        """End the stream with a status, if the client takes what is being written soon enough to be told.
-
-        Raises:
-            AbortError: the stream has ended; gRPC wants to see it.
-        """
+    def message(self, message: bytes) -> None:
+        """See `StreamHandler`."""
+        if self._over:
+            return
+        self._heard_at = self._loop.time()
+        session = self._session
         try:
-            async with asyncio.timeout(_ABORT_TIMEOUT_S):
-                if self._under_way is not None:
-                    await self._under_way
-                await self._context.abort(status, text)
-        except grpc.aio.AbortError:
-            raise
-        except (TimeoutError, grpc.aio.BaseError):
-            return  # it cannot even be told
+            messages = decode_session_frames(message)
+        except MalformedFrame as error:
+            if session is None:
+                self.refuse(FAILED_PRECONDITION, str(error))
+                return
+            logger.warning("ending the session of client %s: %s", session.client, error)
+            self._close(malformed=True)
+            self._call.fail(INVALID_ARGUMENT, str(error))
+            return
+        if session is None:
+            self._greet(messages)
+        elif self._untaken:
+            self._untaken.extend(messages)
+        else:
+            self._untaken = deque(messages)
+            self._take(session)
+
+    def ended(self) -> None:
+        """See `StreamHandler`."""
+        if self._session is None and not self._over:
+            self.refuse(FAILED_PRECONDITION, "the first frame of a session is not a hello")
+        self._close()
+        self._call.finish()
+
+    def cancelled(self) -> None:
+        """See `StreamHandler`."""
+        self._close()
+
+    def _greet(self, messages: list[SessionMessage]) -> None:
+        match messages:
+            case [ClientHello() as hello]:
+                refusal = client_refusal(hello)
+            case _:
+                refusal = "the first frame of a session is not a hello"
+        if refusal is not None:
+            self.refuse(FAILED_PRECONDITION, refusal)
+            return
+        self._timer.cancel()
+        self._timer = self._loop.call_later(IDLE_TIMEOUT_S, self._check_idle)
+        session = self._session = self._service.opened(hello)
+        session.when_given_up = partial(self._loop.call_soon, self._give_up)
+        session.outbox.open(self._call)
+
+    def _take(self, session: Session) -> None:
+        """Handle what the client has said, some of it if there is much."""
+        for _ in range(min(MESSAGES_AT_A_TIME, len(self._untaken))):
+            self._service.received(session, self._untaken.popleft())
+            if session.backlog_bytes > SESSION_BYTES_MAX:
+                session.overflow()
+            if self._over or session.reason:
+                self._untaken.clear()
+                return
+        if self._untaken:
+            self._call.rest()
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._session is None or self._over:
+            return
+        self._take(self._session)
+        if not self._untaken:
+            self._call.go_on()
+
+    def _check_idle(self) -> None:
+        ends_at = self._heard_at + IDLE_TIMEOUT_S
+        if self._loop.time() < ends_at:
+            self._timer = self._loop.call_at(ends_at, self._check_idle)
+        elif self._session is not None:
+            self._session.give_up(f"has said nothing for {IDLE_TIMEOUT_S:g} s")
+
+    def _give_up(self) -> None:
+        """End the stream of a client that is cut off."""
+        if self._session is None or self._over:
+            return
+        text = f"client {self._session.client} {self._session.reason}"
+        logger.warning(text)
+        self._close()
+        self._call.fail(RESOURCE_EXHAUSTED, text)
+        self._loop.call_later(_ABORT_TIMEOUT_S, self._call.reset)
+
+    def _close(self, *, malformed: bool = False) -> None:
+        """The session is over; once."""
+        self._timer.cancel()
+        if self._over:
+            return
+        self._over = True
+        self._untaken.clear()
+        if self._session is not None:
+            self._session.outbox.close()
+            self._service.closed(self._session, malformed=malformed)
+
+
+def _nothing() -> None:
+    """Nobody is to be told."""

@@ -1,19 +1,19 @@
-"""What all gRPC streams have in common: options, natural batching, and tasks that end together.
+"""What the streams between nodes, and between clients and nodes, have in common: their names, and natural batching.
 
-**Natural batching.** A gRPC message costs Python 0.15 to 0.3 ms of CPU at each end, so nothing sends one message per
-operation. What is put into an `Outbox` during one turn of the loop becomes one frame; the frame goes through the link
-shaper; and all frames that have arrived at the stream while its previous write was pending leave as one gRPC message.
-There is no batching delay: an idle stream writes at once.
+**Natural batching.** A message costs each end some tens of microseconds, so nothing sends one message per operation.
+What is put into an `Outbox` during one turn of the loop becomes one frame; the frame goes through the link shaper; and
+all frames that arrive at a stream which still has much to send leave as one gRPC message when it has sent that.
+There is no batching delay: an idle stream sends at once.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Generic, TypeVar, final
-
-import grpc.aio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Generic, Protocol, TypeVar, final
 
 from isochrone.wire.codec import FRAME_BYTES_MAX
+from isochrone.wire.http2.endpoint import DRAINED_BYTES as STREAM_DRAINED_BYTES
 
 SERVICE = "isochrone.Node"
 PEER_METHOD = f"/{SERVICE}/Peer"
@@ -28,28 +28,26 @@ DRAINED_BYTES = 256 << 10
 HANDSHAKE_TIMEOUT_S = 5.0
 """Longest wait for a connection and the answer to the first message."""
 
-_KEEPALIVE_MS = 10_000
-_LIMITS = [
-    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
-    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
-    # A lost host sends no reset: pings find out, and end the stream.
-    ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-    ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
-    ("grpc.http2.max_pings_without_data", 0),
-]
-CHANNEL_OPTIONS = [
-    *_LIMITS,
-    # A channel of its own, with no memory of earlier failures: when to try again is decided here, not inside gRPC.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),
-]
-SERVER_OPTIONS = [
-    *_LIMITS,
-    ("grpc.so_reuseport", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_MS // 2),
-]
+STREAM_WINDOW_BYTES = 8 << 20
+"""How much of a stream may be under way: at a round trip of 200 ms it can carry 40 MiB/s."""
+QUIET_S = 10.0
+"""When nothing has come on a connection for so long, the other end is pinged, and is lost after as long again."""
 
 M = TypeVar("M")
+
+
+class MessageStream(Protocol):
+    """Where an outbox leads: either side of a streaming call."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """About how much was sent and has not left."""
+
+    def send(self, message: bytes) -> None:
+        """Send one gRPC message. Never blocks; without effect on a stream that has ended."""
+
+    def call_when_drained(self, callback: Callable[[], None]) -> None:
+        """Call back once when at most `STREAM_DRAINED_BYTES` have not left; never if the stream is lost before."""
 
 
 @final
@@ -92,7 +90,9 @@ class Outbox(Generic[M]):
         self._gathered_bytes = 0
         self._frames: deque[tuple[bytes, int]] = deque()
         """Frames that wait for the stream, each with its number of messages."""
-        self._filled = asyncio.Event()
+        self._stream: MessageStream | None = None
+        self._waits = False
+        """The stream will call back."""
         self._loop = asyncio.get_running_loop()
 
     def put(self, messages: Sequence[M]) -> None:
@@ -120,19 +120,39 @@ class Outbox(Generic[M]):
         self._frames.clear()
         self.bytes_waiting = 0
 
-    async def write_to(self, write: Callable[[bytes], Awaitable[None]]) -> None:
-        """Feed a stream for ever: each write takes all that has gathered meanwhile. Raises what `write` raises."""
-        while True:
-            while not self._frames:
-                self._filled.clear()
-                await self._filled.wait()
+    def open(self, stream: MessageStream) -> None:
+        """From now on, until `close`, feed this stream."""
+        self._stream = stream
+        self._waits = False
+        self._write()
+
+    def close(self) -> None:
+        """Feed the stream no more; what waits goes on waiting."""
+        self._stream = None
+
+    def _drained(self, stream: MessageStream) -> None:
+        if stream is self._stream:
+            self._waits = False
+            self._write()
+
+    def _write(self) -> None:
+        """Send what waits, as far as the stream keeps up."""
+        if self._waits:
+            return
+        written = False
+        while self._frames and (stream := self._stream) is not None:
+            if stream.backlog_bytes > STREAM_DRAINED_BYTES:
+                self._waits = True
+                stream.call_when_drained(partial(self._drained, stream))
+                break
             data, count = self._take()
             self.writes += 1
-            await write(data)
             self.messages_written += count
-            if self.when_drained is not None and self.backlog_bytes <= DRAINED_BYTES:
-                drained, self.when_drained = self.when_drained, None
-                drained()
+            written = True
+            stream.send(data)
+        if written and self.when_drained is not None and self.backlog_bytes <= DRAINED_BYTES:
+            drained, self.when_drained = self.when_drained, None
+            drained()
 
     def _flush(self) -> None:
         """Make frames of what was put in this turn of the loop."""
@@ -159,7 +179,7 @@ class Outbox(Generic[M]):
     def _enqueue(self, frame: bytes, count: int) -> None:
         self._frames.append((frame, count))
         self.bytes_waiting += len(frame)
-        self._filled.set()
+        self._write()
         if self.bytes_waiting > self.bytes_max:
             self._overflow()
 
@@ -178,22 +198,3 @@ class Outbox(Generic[M]):
             count += more
         self.bytes_waiting -= size
         return b"".join(joined), count
-
-
-def text_of(error: grpc.aio.AioRpcError) -> str:
-    """What went wrong, in the words of the other side or of gRPC."""
-    return str(error.details() or error.code().name)
-
-
-async def run_until_first(*coroutines: Coroutine[Any, Any, object]) -> None:
-    """Run coroutines side by side until one ends; cancel the others; raise what the first one raised."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in tasks:
-        if task in done:
-            task.result()

@@ -18,8 +18,9 @@ PREFIX_BYTES = 5
 _NEVER = 1 << 62
 PATH_CHARS_MAX = 200
 """So much of a method that does not exist is told back."""
-CANCELLED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 1, 8, 12, 13
-"""Codes of gRPC that are answered here."""
+CANCELLED, UNKNOWN, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, ABORTED = 1, 2, 3, 8, 9, 10
+UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
+"""Codes of gRPC."""
 
 
 class StreamHandler(Protocol):

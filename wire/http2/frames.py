@@ -42,7 +42,7 @@ class Code(IntEnum):
 
 
 class ProtocolError(Exception):
-    """The client broke the protocol: its connection ends."""
+    """The other end broke the protocol: the connection ends."""
 
     def __init__(self, code: Code, text: str) -> None:
         super().__init__(text)
@@ -86,6 +86,14 @@ def reset_stream(stream: int, code: Code) -> bytes:
 def go_away(last_stream: int, code: Code, text: str = "") -> bytes:
     """Tell that streams above the last one named are not served."""
     return frame(GOAWAY, 0, 0, _PAIR.pack(last_stream, code) + text.encode())
+
+
+def parse_go_away(payload: bytes) -> tuple[int, int, str]:
+    """The last stream that is served, the code and the text of a GOAWAY."""
+    if len(payload) < _PAIR.size:
+        raise ProtocolError(Code.FRAME_SIZE_ERROR, f"a GOAWAY of {len(payload)} bytes")
+    last, code = _PAIR.unpack_from(payload)
+    return last & WINDOW_MAX, code, payload[_PAIR.size :].decode(errors="replace")
 
 
 def parse_word(payload: bytes) -> int:

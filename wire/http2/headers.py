@@ -8,7 +8,7 @@ bytes and of the table, and the blocks that were kept are forgotten whenever one
 import re
 from dataclasses import dataclass
 from typing import final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from hpack import Decoder, HPACKError
 
@@ -21,6 +21,7 @@ KEPT_BLOCK_BYTES_MAX = 1_024
 TEXT_CHARS_MAX = 1_000
 """So much of an error's text is told: spelt for a header, it fits into a frame."""
 TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])", re.ASCII)
+GRPC_STATUS = re.compile(rb"\d{1,4}", re.ASCII)
 UNIT_NS = {b"H": 3_600 * 10**9, b"M": 60 * 10**9, b"S": 10**9, b"m": 10**6, b"u": 10**3, b"n": 1}
 
 
@@ -110,6 +111,7 @@ def _length(number: int) -> bytes:
     return bytes(encoded) + bytes((number,))
 
 
+_POST_HTTP = b"\x83\x86"
 _STATUS_200 = b"\x88"
 _STATUS_NAME = b"\x08"
 ANSWER = _STATUS_200 + _literal(b"content-type", b"application/grpc")
@@ -133,3 +135,52 @@ def http_refusal(status: int, text: str) -> bytes:
     """A whole answer to what is no call of gRPC."""
     spelt = _STATUS_NAME + _length(3) + b"%d" % status
     return spelt + _literal(b"content-type", b"text/plain") + _literal(b"x-reason", text.encode("ascii"))
+
+
+def request_block(authority: str, path: str) -> bytes:
+    """The headers of a call."""
+    return (
+        _POST_HTTP
+        + _literal(b":path", path.encode("ascii"))
+        + _literal(b":authority", authority.encode())
+        + _literal(b"content-type", b"application/grpc")
+        + _literal(b"te", b"trailers")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHeaders:
+    """What a block of an answer says: its headers, its trailers, or both in one."""
+
+    http_status: str | None
+    grpc_status: int | None
+    message: str
+
+
+@final
+class AnswerDecoder:
+    """Decodes the blocks of one connection's answers, in order."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(HEADER_LIST_BYTES_MAX)
+
+    def decode(self, block: bytes) -> AnswerHeaders:
+        """What a block says.
+
+        Raises:
+            ProtocolError: it cannot be decoded, or its status is no number.
+        """
+        try:
+            fields = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+        except HPACKError as error:
+            raise ProtocolError(Code.COMPRESSION_ERROR, f"headers: {error}") from error
+        said = dict(fields)
+        status = said.get(b"grpc-status")
+        if status is not None and GRPC_STATUS.fullmatch(status) is None:
+            raise ProtocolError(Code.PROTOCOL_ERROR, "a status that is no number")
+        http_status = said.get(b":status")
+        return AnswerHeaders(
+            None if http_status is None else http_status.decode("latin-1"),
+            None if status is None else int(status),
+            unquote(said.get(b"grpc-message", b"").decode("latin-1"), errors="replace")[:TEXT_CHARS_MAX],
+        )

@@ -1,17 +1,16 @@
-"""Listens for clients of gRPC and moves bytes between their sockets and `Connection`.
-
-What calls answer in one turn of the event loop leaves in one write. A client that does not read is not written to: its
-answers gather in its connection, up to the limit at which it loses it.
-"""
+"""Listens for clients of gRPC, and gives each a `Connection`."""
 
 import asyncio
+import os
 import socket
+from collections.abc import Callable
 from typing import final
 
 from isochrone.errors import Unavailable
 from isochrone.wire.http2.calls import Methods, acceptor
 from isochrone.wire.http2.connection import Accept, Connection
 from isochrone.wire.http2.limits import Limits
+from isochrone.wire.http2.socket_os import Socket
 
 BACKLOG = 1024
 """Clients that may wait to be accepted."""
@@ -35,9 +34,21 @@ class Http2Server:
         limits: Limits | None = None,
         connections_max: int = CONNECTIONS_MAX,
         greeting_timeout_s: float = GREETING_TIMEOUT_S,
+        quiet_s: float | None = None,
     ) -> None:
-        """`message_bytes_max`: of one message of a client. Who comes when there are `connections_max` is cut off."""
+        """Make a server that does not listen yet.
+
+        Args:
+            methods: what it serves.
+            message_bytes_max: of one message of a client.
+            limits: of what one client may make us keep.
+            connections_max: who comes when there are so many is cut off.
+            greeting_timeout_s: who does not speak HTTP/2 by then is cut off.
+            quiet_s: clients of whom nothing is heard for so long are pinged, and cut off after as long again; None:
+                only the system looks after them.
+        """
         self._accept = acceptor(methods, message_bytes_max)
+        self._quiet_s = quiet_s
         self._limits = limits or Limits()
         self._connections_max = connections_max
         self._greeting_timeout_s = greeting_timeout_s
@@ -54,7 +65,8 @@ class Http2Server:
         try:
             self._server = await loop.create_server(self._connected, host, port, backlog=BACKLOG)
         except OSError as error:
-            raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise Unavailable(f"cannot listen on {host}:{port}: {reason}") from error
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self, grace_s: float = 0.0) -> None:
@@ -73,11 +85,13 @@ class Http2Server:
         await self._server.wait_closed()
 
     def _connected(self) -> "_Socket":
-        return _Socket(self._accept, self._limits, self._sockets, self._connections_max, self._greeting_timeout_s)
+        return _Socket(
+            self._accept, self._limits, self._sockets, self._connections_max, self._greeting_timeout_s, self._quiet_s
+        )
 
 
 @final
-class _Socket(asyncio.Protocol):
+class _Socket(Socket):
     """One client's socket."""
 
     def __init__(
@@ -87,59 +101,36 @@ class _Socket(asyncio.Protocol):
         sockets: "dict[_Socket, None]",
         connections_max: int,
         greeting_timeout_s: float,
+        quiet_s: float | None,
     ) -> None:
+        super().__init__(lambda wake: self._speak(accept, wake, limits), quiet_s)
         self._connections_max = connections_max
         self._greeting_timeout_s = greeting_timeout_s
         self._greeting: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
         self._sockets = sockets
-        self._transport: asyncio.Transport | None = None
-        self._paused = False
-        self._scheduled = True
-        """A flush is about to come."""
-        self._closed: asyncio.Future[None] = self._loop.create_future()
         self._idle: asyncio.Future[None] | None = None
-        self.connection = Connection(accept, self._wake, limits)
+
+    def _speak(self, accept: Accept, wake: Callable[[], None], limits: Limits) -> Connection:
+        self.connection = Connection(accept, wake, limits)
+        return self.connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
         if len(self._sockets) >= self._connections_max:
             transport.abort()
             return
         self._sockets[self] = None
         _keep_alive(transport)
         self._greeting = self._loop.call_later(self._greeting_timeout_s, self._expect_greeting)
-        self._flush()
-
-    def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
-        self._scheduled = True
-        try:
-            self.connection.receive(data)
-        finally:
-            self._flush()
-
-    def eof_received(self) -> None:
-        """See `asyncio.Protocol`. The transport closes."""
-
-    def pause_writing(self) -> None:
-        """See `asyncio.Protocol`."""
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        """See `asyncio.Protocol`."""
-        self._paused = False
-        self._flush()
+        super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._sockets.pop(self, None)
         if self._greeting is not None:
             self._greeting.cancel()
-        self.connection.lost()
-        self._closed.set_result(None)
+        super().connection_lost(error)
         self._tell_idle()
 
     async def idle(self) -> None:
@@ -148,35 +139,12 @@ class _Socket(asyncio.Protocol):
             self._idle = self._loop.create_future()
             await self._idle
 
-    async def close(self) -> None:
-        """Close the socket; what cannot leave at once does not leave."""
-        assert self._transport is not None
-        if self._paused:
-            self._transport.abort()
-        else:
-            self._transport.close()
-        await self._closed
-
     def _expect_greeting(self) -> None:
-        if not self.connection.greeted and self._transport is not None:
-            self._transport.abort()
-
-    def _wake(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        if not self.connection.greeted:
+            self.abort()
 
     def _flush(self) -> None:
-        self._scheduled = False
-        if self._transport is None or self._transport.is_closing():
-            return
-        if not self._paused:
-            if output := self.connection.take_output():
-                self._transport.write(output)
-            if self.connection.closing:
-                self._transport.close()
-        elif self.connection.closing:
-            self._transport.abort()  # it does not read, so it cannot be told why
+        super()._flush()
         self._tell_idle()
 
     def _tell_idle(self) -> None:

@@ -12,11 +12,12 @@ from process_cluster import Cluster
 from small_topology import eventually, isochrone, write_topology
 
 from isochrone.topology import load_topology
+from isochrone.wire.admin_grpc import CHANNEL_OPTIONS
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.http2 import frames
 from isochrone.wire.messages import PROTOCOL_VERSION
 from isochrone.wire.session import ClientHello, WatchCreate, encode_session_frame
-from isochrone.wire.streams_grpc import CHANNEL_OPTIONS, SESSION_METHOD
+from isochrone.wire.streams_grpc import SESSION_METHOD
 
 NODES = ("us-east-1a-1", "us-east-1b-1", "us-east-1c-1")
 WRITES, VALUE_BYTES = 120, 300_000

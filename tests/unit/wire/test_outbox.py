@@ -1,25 +1,42 @@
 """Natural batching: what waits together leaves together, in order and within bounds."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import pytest
-
 from isochrone.wire.codec import FRAME_BYTES_MAX
-from isochrone.wire.streams_grpc import DRAINED_BYTES, FRAME_BYTES_TARGET, WRITE_BYTES_TARGET, Outbox, run_until_first
+from isochrone.wire.streams_grpc import (
+    DRAINED_BYTES,
+    FRAME_BYTES_TARGET,
+    STREAM_DRAINED_BYTES,
+    WRITE_BYTES_TARGET,
+    Outbox,
+)
 
 
 class Stream:
-    """A stream that takes each write only when it is told to."""
+    """A stream whose other end takes each message only when it is told to."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        self.permits = asyncio.Semaphore(0)
+        self.taken = 0
+        self.waiting: deque[Callable[[], None]] = deque()
 
-    async def write(self, data: bytes) -> None:
-        self.written.append(data)
-        await self.permits.acquire()
+    @property
+    def backlog_bytes(self) -> int:
+        return STREAM_DRAINED_BYTES + 1 if len(self.written) > self.taken else 0
+
+    def send(self, message: bytes) -> None:
+        self.written.append(message)
+
+    def call_when_drained(self, callback: Callable[[], None]) -> None:
+        self.waiting.append(callback)
+
+    def take(self) -> None:
+        self.taken += 1
+        for _ in range(len(self.waiting)):
+            self.waiting.popleft()()
 
 
 def immediately(deliver: Callable[[], None]) -> None:
@@ -55,7 +72,7 @@ async def with_stream(scenario: Callable[[Stream], Coroutine[Any, Any, None]]) -
 def test_one_turn_makes_one_frame_and_waiting_frames_make_one_write() -> None:
     async def scenario(stream: Stream) -> None:
         box = outbox(overflows=[])
-        writer = asyncio.create_task(box.write_to(stream.write))
+        box.open(stream)
         box.put([b"a", b"b"])
         box.put([b"c"])
         await turns()
@@ -64,11 +81,10 @@ def test_one_turn_makes_one_frame_and_waiting_frames_make_one_write() -> None:
             box.put([message])
             await turns()
         assert stream.written == [b"[abc]"]
-        stream.permits.release()
+        stream.take()
         await turns()
         assert stream.written == [b"[abc]", b"[d][e][f]"]
-        assert (box.writes, box.messages_written, box.bytes_waiting) == (2, 3, 0)
-        writer.cancel()
+        assert (box.writes, box.messages_written, box.bytes_waiting) == (2, 6, 0)
 
     run_with_stream(scenario)
 
@@ -83,13 +99,12 @@ def test_large_messages_are_spread_over_frames_and_writes() -> None:
         for deliver in shipped:
             deliver()
         for _ in range(9):
-            stream.permits.release()
-        writer = asyncio.create_task(box.write_to(stream.write))
+            stream.take()
+        box.open(stream)
         await turns(10)
         assert all(len(data) <= WRITE_BYTES_TARGET for data in stream.written)
         assert [len(data) // FRAME_BYTES_TARGET for data in stream.written] == [3, 3]
         assert (box.messages_written, box.bytes_waiting) == (12, 0)
-        writer.cancel()
 
     run_with_stream(scenario)
 
@@ -99,11 +114,10 @@ def test_a_message_that_no_stream_can_carry_is_dropped_and_counted() -> None:
         box = outbox(overflows=[])
         box.put([bytes(FRAME_BYTES_MAX), b"small"])
         await turns()
-        writer = asyncio.create_task(box.write_to(stream.write))
+        box.open(stream)
         await turns()
         assert stream.written == [b"[small]"]
         assert box.messages_dropped == 1
-        writer.cancel()
 
     run_with_stream(scenario)
 
@@ -118,10 +132,9 @@ def test_beyond_the_bound_the_oldest_can_be_dropped() -> None:
         assert overflows == [24, 30]
         box.drop_oldest()
         assert (box.bytes_waiting, box.messages_dropped) == (18, 2)
-        writer = asyncio.create_task(box.write_to(stream.write))
+        box.open(stream)
         await turns()
         assert stream.written == [b"[0002][0003][0004]"]
-        writer.cancel()
 
     run_with_stream(scenario)
 
@@ -134,39 +147,28 @@ def test_clear_drops_what_waits() -> None:
         box.clear()
         assert (box.bytes_waiting, box.messages_dropped) == (0, 2)
         box.put([b"c"])
-        writer = asyncio.create_task(box.write_to(stream.write))
+        box.open(stream)
         await turns()
         assert stream.written == [b"[c]"]
-        writer.cancel()
 
     run_with_stream(scenario)
 
 
-def test_the_first_to_end_ends_the_others_and_its_error_is_raised() -> None:
-    cancelled: list[bool] = []
-
-    async def forever() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.append(True)
-
-    async def fails() -> None:
-        await asyncio.sleep(0)
-        raise ValueError("the first")
-
-    async def scenario(_: Stream) -> None:
-        with pytest.raises(ValueError, match="the first"):
-            await run_until_first(forever(), fails(), forever())
-        assert cancelled == [True, True]
-        await run_until_first(forever(), asyncio.sleep(0))
-        assert cancelled == [True] * 3
-        outer = asyncio.create_task(run_until_first(forever()))
+def test_a_stream_that_was_left_is_fed_no_more_and_the_next_gets_what_waits() -> None:
+    async def scenario(stream: Stream) -> None:
+        box = outbox(overflows=[])
+        box.open(stream)
+        for message in (b"a", b"b"):
+            box.put([message])
+            await turns()
+        box.close()
+        stream.take()
         await turns()
-        outer.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await outer
-        assert cancelled == [True] * 4
+        assert stream.written == [b"[a]"]
+        later = Stream()
+        box.open(later)
+        stream.take()
+        assert (stream.written, later.written) == ([b"[a]"], [b"[b]"])
 
     run_with_stream(scenario)
 
@@ -175,18 +177,17 @@ def test_who_waits_for_an_outbox_to_drain_is_called_once() -> None:
     async def scenario(stream: Stream) -> None:
         box = outbox(overflows=[])
         drained: list[int] = []
-        writer = asyncio.create_task(box.write_to(stream.write))
+        box.open(stream)
         for _ in range(3):
             box.put([bytes(WRITE_BYTES_TARGET)])
             await turns()
         box.when_drained = lambda: drained.append(box.backlog_bytes)
-        stream.permits.release()
+        stream.take()
         await turns()
         assert drained == [], "too much waits still"
         for _ in range(4):
-            stream.permits.release()
+            stream.take()
             await turns()
         assert len(drained) == 1 and drained[0] <= DRAINED_BYTES and box.when_drained is None
-        writer.cancel()
 
     run_with_stream(scenario)

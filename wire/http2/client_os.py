@@ -1,0 +1,149 @@
+"""Connects to a server of gRPC and opens one streaming call, on a connection of its own."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import final
+
+from isochrone.wire.http2.calls import CANCELLED, UNAVAILABLE
+from isochrone.wire.http2.client import CallEnd, ClientConnection
+from isochrone.wire.http2.limits import Limits
+from isochrone.wire.http2.socket_os import Socket
+
+
+class CallFailed(Exception):
+    """A call ended, or could not begin."""
+
+    def __init__(self, end: CallEnd) -> None:
+        super().__init__(end.text or f"gRPC code {end.code}")
+        self.code = end.code
+
+
+@final
+class ClientStream(Socket):
+    """One call, from its first message to its end. Made by `open_stream`."""
+
+    def __init__(
+        self,
+        authority: str,
+        path: str,
+        received: Callable[[bytes], str | None],
+        ended: Callable[[CallFailed], None],
+        *,
+        limits: Limits,
+        message_bytes_max: int,
+        quiet_s: float,
+    ) -> None:
+        super().__init__(
+            lambda wake: self._speak(authority, path, wake, limits=limits, message_bytes_max=message_bytes_max), quiet_s
+        )
+        self.first: asyncio.Future[bytes] = self._loop.create_future()
+        """The server's first message. Raises `CallFailed` if there is none."""
+        self._received_later = received
+        self._ended_later = ended
+
+    def _speak(
+        self, authority: str, path: str, wake: Callable[[], None], *, limits: Limits, message_bytes_max: int
+    ) -> ClientConnection:
+        self._connection = ClientConnection(
+            authority, path, self._received, self._ended, wake, limits=limits, message_bytes_max=message_bytes_max
+        )
+        return self._connection
+
+    def send(self, message: bytes) -> None:
+        """Send one message. Never blocks; without effect when the call has ended."""
+        self._connection.send(message)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """About how much was sent and has not left."""
+        return self._connection.backlog_bytes
+
+    def call_when_drained(self, callback: Callable[[], None]) -> None:
+        """See `Endpoint.call_when_drained`."""
+        self._connection.call_when_drained(callback)
+
+    def give_up(self, reason: str) -> None:
+        """End the call at once, for this reason."""
+        self._connection.end(CallEnd(CANCELLED, reason))
+        self.abort()
+
+    def discard(self) -> None:
+        """Drop the call: nobody hears of it any more."""
+        self._ended_later = _ignore
+        self.first.add_done_callback(lambda first: first.cancelled() or first.exception())
+        self.first.cancel()
+        self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        if error is not None:
+            self._connection.end(CallEnd(UNAVAILABLE, f"the connection broke: {error}"))
+        super().connection_lost(error)
+
+    def _silent(self) -> None:
+        self.give_up("it has been silent, and does not answer a ping")
+
+    def _received(self, message: bytes) -> None:
+        if not self.first.done():
+            self.first.set_result(message)
+        elif fault := self._received_later(message):
+            self.give_up(fault)
+
+    def _ended(self, end: CallEnd) -> None:
+        failure = CallFailed(end)
+        if not self.first.done():
+            self.first.set_exception(failure)
+        elif not self.first.cancelled() and self.first.exception() is None:
+            self._ended_later(failure)
+
+
+async def open_stream(
+    address: str,
+    path: str,
+    greeting: bytes,
+    received: Callable[[bytes], str | None],
+    ended: Callable[[CallFailed], None],
+    *,
+    limits: Limits,
+    message_bytes_max: int,
+    quiet_s: float,
+) -> tuple[ClientStream, bytes]:
+    """Open a call, send the first message, and wait for the first one that comes back.
+
+    Waits for as long as the server may take: give it a deadline by `asyncio.timeout`. Cancellation leaves nothing open.
+
+    Args:
+        address: `host:port` of the server.
+        path: of the method.
+        greeting: the first message.
+        received: called with each later message, in the loop's thread and in the server's order; must not block or
+            raise. Returns None, or why the call cannot go on after that. It may be called before this returns.
+        ended: called once when the call has ended, after the last message and whoever ended it. It may be called before
+            this returns, and is not called if this raises.
+        limits: of what the server may make us keep.
+        message_bytes_max: of one message of the server.
+        quiet_s: when nothing comes for so long, the server is pinged, and lost after as long again.
+
+    Raises:
+        CallFailed: nobody listens there, or the call ended before anything came.
+    """
+    host, _, port = address.rpartition(":")
+    loop = asyncio.get_running_loop()
+    stream = ClientStream(
+        address, path, received, ended, limits=limits, message_bytes_max=message_bytes_max, quiet_s=quiet_s
+    )
+    stream.send(greeting)
+    try:
+        await loop.create_connection(lambda: stream, host.strip("[]"), int(port))
+        return stream, await stream.first
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise CallFailed(CallEnd(UNAVAILABLE, reason)) from error
+    except BaseException:
+        stream.discard()
+        raise
+
+
+def _ignore(_: CallFailed) -> None:
+    """Nobody is to be told."""

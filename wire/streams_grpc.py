@@ -49,6 +49,9 @@ class MessageStream(Protocol):
     def call_when_drained(self, callback: Callable[[], None]) -> None:
         """Call back once when at most `STREAM_DRAINED_BYTES` have not left; never if the stream is lost before."""
 
+    def call_before_output(self, callback: Callable[[], None]) -> bool:
+        """Call back once, in this turn of the loop or the next, before bytes leave; False if the stream is over."""
+
 
 @final
 class Outbox(Generic[M]):
@@ -98,7 +101,9 @@ class Outbox(Generic[M]):
     def put(self, messages: Sequence[M]) -> None:
         """Send messages, after all that were put before."""
         if not self._gathered and messages:
-            self._loop.call_soon(self._flush)
+            stream = self._stream
+            if stream is None or not stream.call_before_output(self._flush):
+                self._loop.call_soon(self._flush)
         self._gathered.extend(messages)
         self._gathered_bytes += sum(map(self._size_of, messages))
 

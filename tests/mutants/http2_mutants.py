@@ -6,6 +6,10 @@ CONNECTION = "wire/http2/connection.py"
 ENDPOINT = "wire/http2/endpoint.py"
 CALLS = "wire/http2/calls.py"
 HEADERS = "wire/http2/headers.py"
+CLIENT = "wire/http2/client.py"
+CLIENT_OS = "wire/http2/client_os.py"
+KEEPALIVE = "wire/http2/keepalive.py"
+SESSIONS = "wire/sessions_grpc.py"
 SERVER = "wire/http2/server_os.py"
 
 _CONNECTION = "tests/unit/wire/test_http2_connection.py::test_"
@@ -13,6 +17,10 @@ _ATTACKS = "tests/unit/wire/test_http2_attacks.py::test_"
 _CALLS = "tests/unit/wire/test_http2_calls.py::test_"
 _HEADERS = "tests/unit/wire/test_http2_headers.py::test_"
 _SERVER = "tests/integration/wire/test_http2_server.py::test_"
+_CLIENT = "tests/unit/wire/test_http2_client.py::test_"
+_CLIENT_OS = "tests/integration/wire/test_http2_client.py::test_"
+_KEEPALIVE = "tests/unit/wire/test_http2_keepalive.py::test_"
+_TURNS = "tests/unit/wire/test_session_turns.py::test_"
 
 HTTP2_MUTANTS = (
     Mutant(
@@ -147,5 +155,68 @@ HTTP2_MUTANTS = (
         old="            self._transport.abort()  # it does not read, so it cannot be told why\n",
         new="            pass\n",
         test=_SERVER + "a_client_that_does_not_read_loses_its_connection_and_others_are_served",
+    ),
+    Mutant(
+        name="a client takes messages of any size",
+        file=CLIENT,
+        old="            if length > self._message_bytes_max:\n",
+        new="            if False:\n",
+        test=_CLIENT + "the_end_comes_after_the_last_message",
+    ),
+    Mutant(
+        name="a client hears messages after it gave the call up",
+        file=CLIENT,
+        old="        while size - at >= PREFIX_BYTES and not self.closing:\n",
+        new="        while size - at >= PREFIX_BYTES:\n",
+        test=_CLIENT + "whoever_gives_a_call_up_hears_nothing_of_the_rest_of_a_batch",
+    ),
+    Mutant(
+        name="a client waits for a server that has excluded its call",
+        file=CLIENT,
+        old="        if last < _STREAM:\n",
+        new="        if False:\n",
+        test=_CLIENT + "a_call_that_never_got_an_answer_ends_once",
+    ),
+    Mutant(
+        name="a call that ends amid a message has ended well",
+        file=CLIENT,
+        old="        elif ended and self._partial:\n",
+        new="        elif False:\n",
+        test=_CLIENT + "a_call_that_ends_amid_a_message_did_not_end_well",
+    ),
+    Mutant(
+        name="a large message is looked at for every piece of it",
+        file=CLIENT,
+        old="            if len(self._partial) < self._needed:",
+        new="            if False:",
+        test=_CLIENT + "a_large_message_in_single_bytes_is_looked_at_once",
+    ),
+    Mutant(
+        name="a call that was given up while it was opened stays open",
+        file=CLIENT_OS,
+        old="        self.first.cancel()\n        self.abort()\n",
+        new="        self.first.cancel()\n",
+        test=_CLIENT_OS + "a_call_that_is_given_up_before_it_is_open_leaves_nothing",
+    ),
+    Mutant(
+        name="a silent connection is pinged for ever",
+        file=KEEPALIVE,
+        old="        if self._pinged_at is not None and self._heard_at < self._pinged_at:\n",
+        new="        if False:\n",
+        test=_KEEPALIVE + "who_does_not_answer_a_ping_is_lost_and_told_once",
+    ),
+    Mutant(
+        name="the window of a stream that rests is given back",
+        file=ENDPOINT,
+        old="        if stream.resting:\n",
+        new="        if False:\n",
+        test=_TURNS + "a_client_whose_turn_is_over_may_send_its_window_and_no_more",
+    ),
+    Mutant(
+        name="a client that says much is handled at once",
+        file=SESSIONS,
+        old="min(MESSAGES_AT_A_TIME, len(self._untaken))",
+        new="len(self._untaken)",
+        test=_TURNS + "what_is_said_at_once_is_handled_some_at_a_time_and_in_order",
     ),
 )

@@ -124,6 +124,10 @@ class Call:
         """See `Connection.call_when_drained`."""
         self._connection.call_when_drained(callback)
 
+    def call_before_output(self, callback: Callable[[], None]) -> bool:
+        """See `Connection.call_before_output`."""
+        return self._connection.call_before_output(callback)
+
     def answer(self, message: bytes) -> None:
         """End a unary call with its answer."""
         if self._end():

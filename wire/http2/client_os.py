@@ -63,6 +63,10 @@ class ClientStream(Socket):
         """See `Endpoint.call_when_drained`."""
         self._connection.call_when_drained(callback)
 
+    def call_before_output(self, callback: Callable[[], None]) -> bool:
+        """See `Endpoint.call_before_output`."""
+        return self._connection.call_before_output(callback)
+
     def give_up(self, reason: str) -> None:
         """End the call at once, for this reason."""
         self._connection.end(CallEnd(CANCELLED, reason))

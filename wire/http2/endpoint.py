@@ -84,6 +84,7 @@ class Endpoint(ABC):
         self._credit = 0
         self._backlog_bytes = 0
         self._when_drained: list[Callable[[], None]] = []
+        self._before_output: list[Callable[[], None]] = []
         self._output: list[bytes] = []
         self.closing = False
         """Nothing more is read; close when the output has left."""
@@ -141,6 +142,22 @@ class Endpoint(ABC):
         """Call back once, when little waits for the other end any more; never if the connection is lost before."""
         self._when_drained.append(callback)
 
+    def call_before_output(self, callback: Callable[[], None]) -> bool:
+        """Call back once, before output is taken next, to send what has gathered by then; False if there is none."""
+        if self.closing:
+            return False
+        self._before_output.append(callback)
+        if len(self._before_output) == 1:
+            self._wake()
+        return True
+
+    def gather(self) -> None:
+        """Have everything sent that waits for output to be taken; to be called before that."""
+        while self._before_output:
+            waiting, self._before_output = self._before_output, []
+            for callback in waiting:
+                callback()
+
     def ping(self) -> None:
         """Ask for a sign of life; any frame that comes back is one."""
         self._write(frame(frames.PING, 0, 0, bytes(8)))
@@ -163,6 +180,7 @@ class Endpoint(ABC):
     def lost(self) -> None:
         """The connection is gone."""
         self.closing = True
+        self.gather()  # into nothing: who gathers is free to go on elsewhere
         self._when_drained.clear()
         streams, self._streams = self._streams, {}
         self._blocked.clear()

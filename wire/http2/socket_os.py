@@ -93,6 +93,7 @@ class Socket(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        self._endpoint.gather()
         self._scheduled = False
         if self._transport is None or self._transport.is_closing():
             return

@@ -327,14 +327,22 @@ def test_a_server_that_does_not_begin_with_settings_is_left() -> None:
         assert server.refusal()[0] in (Code.PROTOCOL_ERROR, Code.FRAME_SIZE_ERROR)
 
 
-def test_a_large_message_in_single_bytes_is_looked_at_once() -> None:
-    """Were what has come looked at for every byte, this would take the square of its length."""
+def test_a_large_message_in_single_bytes_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     server.answer()
+    looked_at: list[int] = []
+    take_messages = server.client._take_messages
+
+    def counted(data: bytes) -> None:
+        looked_at.append(len(data))
+        take_messages(data)
+
+    monkeypatch.setattr(server.client, "_take_messages", counted)
     data = prefixed(bytes(MESSAGE_BYTES_MAX))
     for at in range(len(data)):
         server.send(frames.DATA, 0, 1, data[at : at + 1])
     assert server.messages == [bytes(MESSAGE_BYTES_MAX)]
+    assert sum(looked_at) < 2 * MESSAGE_BYTES_MAX
 
 
 FRAMES = st.lists(

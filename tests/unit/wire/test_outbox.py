@@ -33,6 +33,10 @@ class Stream:
     def call_when_drained(self, callback: Callable[[], None]) -> None:
         self.waiting.append(callback)
 
+    def call_before_output(self, callback: Callable[[], None]) -> bool:
+        asyncio.get_running_loop().call_soon(callback)
+        return True
+
     def take(self) -> None:
         self.taken += 1
         for _ in range(len(self.waiting)):

@@ -1,0 +1,101 @@
+"""A client that says much at once: others get their turn, and what it may say meanwhile is bounded by its window."""
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+from http2_client import Client, prefixed
+from wire_nodes import EchoSessions
+
+from isochrone.ids import ClusterId, GroupId, KeyspaceId, NodeId
+from isochrone.wire.http2 import frames
+from isochrone.wire.http2.frames import Code
+from isochrone.wire.http2.limits import Limits
+from isochrone.wire.messages import PROTOCOL_VERSION
+from isochrone.wire.session import ClientHello, NodeHello, WriteRequest, encode_session_frame
+from isochrone.wire.sessions_grpc import MESSAGES_AT_A_TIME, SessionService
+from isochrone.wire.shaper_os import Shaper
+from isochrone.wire.streams_grpc import SESSION_METHOD
+
+NODE = NodeHello(PROTOCOL_VERSION, ClusterId("c"), NodeId("a"), "r", "z")
+HELLO = ClientHello(PROTOCOL_VERSION, "r", "z", "talker")
+WINDOW_BYTES = 1 << 17
+COUNT = 3 * MESSAGES_AT_A_TIME + 1
+
+
+def requests(count: int) -> bytes:
+    one = WriteRequest((1,), GroupId("g"), KeyspaceId("k"), 1000, b"", (b"command",))
+    return prefixed(encode_session_frame([one] * count))
+
+
+class Talker:
+    """A session in memory."""
+
+    def __init__(self) -> None:
+        self.sessions = EchoSessions(NODE.node)
+        service = SessionService(NODE, Shaper(random.Random(1)), self.sessions)
+        limits = Limits(stream_window_bytes=WINDOW_BYTES)
+        self.client = Client({SESSION_METHOD: service.method()}, limits, message_bytes_max=1 << 20)
+        self.stream = self.client.open(SESSION_METHOD)
+        self.say(prefixed(encode_session_frame([HELLO])))
+
+    def say(self, data: bytes) -> None:
+        for at in range(0, len(data), frames.FRAME_BYTES_MAX):
+            self.client.data(self.stream, data[at : at + frames.FRAME_BYTES_MAX])
+
+    def grants(self) -> int:
+        updates = [each for each in self.client.read() if each.kind == frames.WINDOW_UPDATE]
+        return sum(frames.parse_word(each.payload) for each in updates if each.stream == self.stream)
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(scenario)
+
+
+def test_what_is_said_at_once_is_handled_some_at_a_time_and_in_order() -> None:
+    async def scenario() -> None:
+        talker = Talker()
+        talker.say(requests(COUNT) + requests(1))
+        handled = [talker.sessions.received_count]
+        while handled[-1] < COUNT + 1:
+            await asyncio.sleep(0)
+            handled.append(talker.sessions.received_count)
+        assert handled == [MESSAGES_AT_A_TIME * turn for turn in (1, 2, 3)] + [COUNT + 1]
+
+    run(scenario())
+
+
+def test_a_client_whose_turn_is_over_may_send_its_window_and_no_more() -> None:
+    async def scenario() -> None:
+        talker = Talker()
+        talker.say(requests(COUNT))
+        said = 0
+        while said < WINDOW_BYTES - (64 << 10):
+            data = requests(50)
+            talker.say(data)
+            said += len(data)
+        assert talker.grants() == 0, "it rests"
+        for _ in range(1_000):
+            await asyncio.sleep(0)
+        assert talker.grants() > WINDOW_BYTES // 2, "it goes on"
+        talker.say(requests(COUNT))
+        for _ in range(2 * WINDOW_BYTES // len(requests(50))):
+            talker.say(requests(50))
+        assert talker.client.refusal()[0] == Code.FLOW_CONTROL_ERROR
+        assert talker.sessions.closed_count == 1
+
+    run(scenario())
+
+
+def test_a_session_that_is_over_handles_nothing_of_what_was_said() -> None:
+    async def scenario() -> None:
+        talker = Talker()
+        talker.say(requests(COUNT))
+        talker.client.send(frames.RST_STREAM, 0, talker.stream, bytes(4))
+        assert talker.sessions.closed_count == 1
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert talker.sessions.received_count == MESSAGES_AT_A_TIME
+
+    run(scenario())

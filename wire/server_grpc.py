@@ -15,6 +15,9 @@ from isochrone.wire.sessions_grpc import SessionHandler, SessionService
 from isochrone.wire.shaper_os import Shaper
 from isochrone.wire.streams_grpc import PEER_METHOD, QUIET_S, SESSION_METHOD, STREAM_WINDOW_BYTES
 
+CONNECTIONS_MAX = 12_000
+"""At a time: as many as there may be sessions, and peers and operators beside them."""
+
 
 @final
 class NodeServer:
@@ -40,6 +43,7 @@ class NodeServer:
             methods,
             message_bytes_max=FRAME_BYTES_MAX,
             limits=Limits(stream_window_bytes=STREAM_WINDOW_BYTES),
+            connections_max=CONNECTIONS_MAX,
             quiet_s=QUIET_S,
         )
 

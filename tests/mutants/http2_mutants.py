@@ -10,7 +10,7 @@ CLIENT = "wire/http2/client.py"
 CLIENT_OS = "wire/http2/client_os.py"
 KEEPALIVE = "wire/http2/keepalive.py"
 SESSIONS = "wire/sessions_grpc.py"
-SERVER = "wire/http2/server_os.py"
+SOCKET = "wire/http2/socket_os.py"
 
 _CONNECTION = "tests/unit/wire/test_http2_connection.py::test_"
 _ATTACKS = "tests/unit/wire/test_http2_attacks.py::test_"
@@ -151,7 +151,7 @@ HTTP2_MUTANTS = (
     ),
     Mutant(
         name="a client that does not read is kept although it has lost its connection",
-        file=SERVER,
+        file=SOCKET,
         old="            self._transport.abort()  # it does not read, so it cannot be told why\n",
         new="            pass\n",
         test=_SERVER + "a_client_that_does_not_read_loses_its_connection_and_others_are_served",

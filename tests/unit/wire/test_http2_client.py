@@ -251,12 +251,17 @@ def test_a_server_that_goes_away_may_end_what_is_under_way() -> None:
     assert server.ends == [CallEnd(UNAVAILABLE, "the server goes away: it shuts down")]
 
 
-def test_whoever_gives_a_call_up_hears_nothing_of_the_rest_of_a_batch() -> None:
+def test_whoever_gives_a_call_up_hears_nothing_of_the_rest_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     server.answer()
-    server.client._received = lambda message: server.client.end(CallEnd(1, "enough"))
+
+    def hear_enough(message: bytes) -> None:
+        server.messages.append(message)
+        server.client.end(CallEnd(1, "enough"))
+
+    monkeypatch.setattr(server.client, "_received", hear_enough)
     server.send(frames.DATA, 0, 1, prefixed(b"a") + prefixed(b"b"))
-    assert (server.messages, server.ends) == ([], [CallEnd(1, "enough")])
+    assert (server.messages, server.ends) == ([b"a"], [CallEnd(1, "enough")])
 
 
 def test_signs_of_life_are_given_and_asked_for() -> None:

@@ -84,6 +84,7 @@ class Client:
 
     def read(self) -> list[Frame]:
         """What the server has sent since."""
+        self.connection.gather()
         return parse(self.connection.take_output())
 
     def fields(self, frame: Frame) -> dict[str, str]:

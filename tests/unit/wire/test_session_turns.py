@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from http2_client import Client, prefixed
+from virtual_time import run_virtual
 from wire_nodes import EchoSessions
 
 from isochrone.ids import ClusterId, GroupId, KeyspaceId, NodeId
@@ -24,16 +25,16 @@ WINDOW_BYTES = 1 << 17
 COUNT = 3 * MESSAGES_AT_A_TIME + 1
 
 
-def requests(count: int) -> bytes:
-    one = WriteRequest((1,), GroupId("g"), KeyspaceId("k"), 1000, b"", (b"command",))
+def requests(count: int, command: bytes = b"command") -> bytes:
+    one = WriteRequest((1,), GroupId("g"), KeyspaceId("k"), 1000, b"", (command,))
     return prefixed(encode_session_frame([one] * count))
 
 
 class Talker:
     """A session in memory."""
 
-    def __init__(self) -> None:
-        self.sessions = EchoSessions(NODE.node)
+    def __init__(self, copies: int = 1) -> None:
+        self.sessions = EchoSessions(NODE.node, copies)
         service = SessionService(NODE, Shaper(random.Random(1)), self.sessions)
         limits = Limits(stream_window_bytes=WINDOW_BYTES)
         self.client = Client({SESSION_METHOD: service.method()}, limits, message_bytes_max=1 << 20)
@@ -99,3 +100,27 @@ def test_a_session_that_is_over_handles_nothing_of_what_was_said() -> None:
         assert talker.sessions.received_count == MESSAGES_AT_A_TIME
 
     run(scenario())
+
+
+def test_a_client_that_takes_nothing_is_told_why_if_it_goes_on_within_a_second_and_is_reset_then() -> None:
+    async def scenario() -> None:
+        talkers = [Talker(copies=100), Talker(copies=100)]
+        for talker in talkers:
+            talker.client.read()
+            for _ in range(4):
+                talker.say(requests(1, bytes(100_000)))
+                assert all(each.kind in (frames.DATA, frames.WINDOW_UPDATE) for each in talker.client.read())
+            await asyncio.sleep(0)
+            assert talker.sessions.closed_count == 1
+        late, gone = talkers
+        await asyncio.sleep(0.9)
+        for stream in (0, late.stream):
+            late.client.send(frames.WINDOW_UPDATE, 0, stream, (64 << 20).to_bytes(4, "big"))
+        trailers = late.client.fields([each for each in late.client.read() if each.kind == frames.HEADERS][-1])
+        assert trailers["grpc-status"] == "8" and "reads too slowly" in trailers["grpc-message"]
+        assert gone.client.read() == []
+        await asyncio.sleep(0.2)
+        assert [each.kind for each in gone.client.read()] == [frames.RST_STREAM]
+        assert late.client.read() == [] and gone.client.connection.backlog_bytes == 0
+
+    run_virtual(scenario())

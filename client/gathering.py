@@ -12,9 +12,13 @@ from typing import final
 from isochrone.client.links import Link
 from isochrone.ids import GroupId, KeyspaceId
 from isochrone.records import quickly_made
-from isochrone.wire.session import WRITE_BYTES_MAX, WRITE_COMMANDS_MAX, WriteRequest
+from isochrone.wire.session import WRITE_BYTES_MAX, WriteRequest
 
 _DEADLINE_BITS = 5
+
+COMMANDS_TOGETHER = 128
+"""A request has no more commands than this, so that those of many callers overlap: whoever is answered together asks
+together again, and while one process works on the only request there is, the others would wait."""
 
 
 @quickly_made
@@ -52,7 +56,7 @@ class Gathering:
             begin, size_bytes = 0, 0
             for place, (_, write) in enumerate(together):
                 size_bytes += len(write.command)
-                if place > begin and (size_bytes > WRITE_BYTES_MAX or place == begin + WRITE_COMMANDS_MAX):
+                if place > begin and (size_bytes > WRITE_BYTES_MAX or place == begin + COMMANDS_TOGETHER):
                     link.send(_request(group, keyspace, timeout_ms, together[begin:place]))
                     begin, size_bytes = place, len(write.command)
             link.send(_request(group, keyspace, timeout_ms, together[begin:]))

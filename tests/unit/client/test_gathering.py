@@ -65,7 +65,7 @@ def test_links_groups_keyspaces_and_deadlines_are_kept_apart() -> None:
 
 
 def test_a_request_has_at_most_so_many_commands_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "WRITE_COMMANDS_MAX", 3)
+    monkeypatch.setattr(gathering, "COMMANDS_TOGETHER", 3)
     monkeypatch.setattr(gathering, "WRITE_BYTES_MAX", 10)
     link = Sent()
     sizes = [1, 1, 1, 1, 9, 1, 20, 5, 5]

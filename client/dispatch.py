@@ -450,7 +450,7 @@ class Dispatcher:
         call.sent(request, node, now, link.round_trip.patience_s)
         timeout_ms = max(1, int(1000 * (call.deadline - now)))
         if isinstance(pending.what, WriteCommand):
-            self._gathering.add(link, call.group, request, timeout_ms, pending.what)
+            self._gathering.add(link, call.group, request, timeout_ms, pending.what, self._calls_count)
         else:
             link.send(pending.what(request, timeout_ms))
 

@@ -3,10 +3,14 @@
 Each request costs the client, the stream and the node about as much as a command does, so what begins together travels
 together: one `WriteRequest` for each link, group, keyspace and deadline. Deadlines are rounded down to five significant
 bits for that, which shortens none by as much as a sixteenth.
+
+Callers that are answered together ask together again. Were all of them one request, the client would be idle while the
+group works, and the group while the client does. So a request leaves before the turn is over when it has its share of
+all that is under way, and the next one is made while the group works on it.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from isochrone.client.links import Link
@@ -15,10 +19,10 @@ from isochrone.records import quickly_made
 from isochrone.wire.session import WRITE_BYTES_MAX, WriteRequest
 
 _DEADLINE_BITS = 5
-
-COMMANDS_TOGETHER = 128
-"""A request has no more commands than this, so that those of many callers overlap: whoever is answered together asks
-together again, and while one process works on the only request there is, the others would wait."""
+REQUESTS_OVERLAPPING = 2
+"""So many requests share what is under way."""
+COMMANDS_MIN = 32
+"""A request of fewer commands does not leave before the turn is over: it would cost more than it gains."""
 
 
 @quickly_made
@@ -31,43 +35,54 @@ class WriteCommand:
     command: bytes
 
 
+@dataclass(slots=True)
+class _Batch:
+    """The next request for one link, group, keyspace and deadline."""
+
+    requests: list[int] = field(default_factory=list)
+    commands: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+    trace: bytes = b""
+
+
 @final
 class Gathering:
-    """The commands of one client that were begun in this turn of its loop."""
+    """The commands of one client that were begun in this turn of its loop and have not left."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._gathered: dict[tuple[Link, GroupId, KeyspaceId, int], list[tuple[int, WriteCommand]]] = {}
+        self._batches: dict[tuple[Link, GroupId, KeyspaceId, int], _Batch] = {}
 
-    def add(self, link: Link, group: GroupId, request: int, timeout_ms: int, write: WriteCommand) -> None:
-        """Send a command when this turn of the loop is over."""
-        if not self._gathered:
-            self._loop.call_soon(self._send)
+    def add(
+        self, link: Link, group: GroupId, request: int, timeout_ms: int, write: WriteCommand, under_way: int
+    ) -> None:
+        """Send a command, at the latest when this turn of the loop is over; `under_way` counts the client's calls."""
+        if not self._batches:
+            self._loop.call_soon(self._send_all)
         key = (link, group, write.keyspace, rounded_down(timeout_ms))
-        together = self._gathered.get(key)
-        if together is None:
-            self._gathered[key] = [(request, write)]
-        else:
-            together.append((request, write))
+        batch = self._batches.get(key)
+        if batch is None:
+            batch = self._batches[key] = _Batch()
+        elif batch.requests and batch.size_bytes + len(write.command) > WRITE_BYTES_MAX:
+            batch = self._batches[key] = self._send(key, batch)
+        batch.requests.append(request)
+        batch.commands.append(write.command)
+        batch.size_bytes += len(write.command)
+        batch.trace = batch.trace or write.trace
+        if len(batch.requests) >= COMMANDS_MIN and len(batch.requests) * REQUESTS_OVERLAPPING >= under_way:
+            self._batches[key] = self._send(key, batch)
 
-    def _send(self) -> None:
-        gathered, self._gathered = self._gathered, {}
-        for (link, group, keyspace, timeout_ms), together in gathered.items():
-            begin, size_bytes = 0, 0
-            for place, (_, write) in enumerate(together):
-                size_bytes += len(write.command)
-                if place > begin and (size_bytes > WRITE_BYTES_MAX or place == begin + COMMANDS_TOGETHER):
-                    link.send(_request(group, keyspace, timeout_ms, together[begin:place]))
-                    begin, size_bytes = place, len(write.command)
-            link.send(_request(group, keyspace, timeout_ms, together[begin:]))
+    def _send_all(self) -> None:
+        batches, self._batches = self._batches, {}
+        for key, batch in batches.items():
+            if batch.requests:
+                self._send(key, batch)
 
-
-def _request(
-    group: GroupId, keyspace: KeyspaceId, timeout_ms: int, together: list[tuple[int, WriteCommand]]
-) -> WriteRequest:
-    trace = next((write.trace for _, write in together if write.trace), b"")
-    requests = tuple([request for request, _ in together])
-    return WriteRequest(requests, group, keyspace, timeout_ms, trace, tuple([write.command for _, write in together]))
+    def _send(self, key: tuple[Link, GroupId, KeyspaceId, int], batch: _Batch) -> _Batch:
+        """Send a batch; returns an empty one, for what follows."""
+        link, group, keyspace, timeout_ms = key
+        link.send(WriteRequest(tuple(batch.requests), group, keyspace, timeout_ms, batch.trace, tuple(batch.commands)))
+        return _Batch()
 
 
 def rounded_down(timeout_ms: int) -> int:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar, final
 
 from isochrone.wire.codec import FRAME_BYTES_MAX
+from isochrone.wire.http2.client_os import EARLY_BYTES
 from isochrone.wire.http2.endpoint import DRAINED_BYTES as STREAM_DRAINED_BYTES
 
 SERVICE = "isochrone.Node"
@@ -106,6 +107,8 @@ class Outbox(Generic[M]):
                 self._loop.call_soon(self._flush)
         self._gathered.extend(messages)
         self._gathered_bytes += sum(map(self._size_of, messages))
+        if self._gathered_bytes >= EARLY_BYTES:
+            self._flush()
 
     @property
     def backlog_bytes(self) -> int:

@@ -10,6 +10,9 @@ from isochrone.wire.http2.client import CallEnd, ClientConnection
 from isochrone.wire.http2.limits import Limits
 from isochrone.wire.http2.socket_os import Socket
 
+EARLY_BYTES = 4 << 10
+"""A message of this size is worth a write of its own."""
+
 
 class CallFailed(Exception):
     """A call ended, or could not begin."""
@@ -51,8 +54,13 @@ class ClientStream(Socket):
         return self._connection
 
     def send(self, message: bytes) -> None:
-        """Send one message. Never blocks; without effect when the call has ended."""
+        """Send one message. Never blocks; without effect when the call has ended.
+
+        A large one leaves at once: the server can begin with it while this turn of the loop goes on.
+        """
         self._connection.send(message)
+        if len(message) >= EARLY_BYTES:
+            self.write_now()
 
     @property
     def backlog_bytes(self) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from typing import final
+from typing import cast, final
 
 from isochrone.errors import Unavailable
 from isochrone.wire.http2.calls import Methods, acceptor
@@ -116,12 +116,11 @@ class _Socket(Socket):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport)
         if len(self._sockets) >= self._connections_max:
-            transport.abort()
+            cast("asyncio.Transport", transport).abort()
             return
         self._sockets[self] = None
-        _keep_alive(transport)
+        _keep_alive(transport.get_extra_info("socket"))
         self._greeting = self._loop.call_later(self._greeting_timeout_s, self._expect_greeting)
         super().connection_made(transport)
 
@@ -152,8 +151,7 @@ class _Socket(Socket):
             self._idle.set_result(None)
 
 
-def _keep_alive(transport: asyncio.Transport) -> None:
-    sock: socket.socket = transport.get_extra_info("socket")
+def _keep_alive(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)

@@ -1,11 +1,13 @@
 """Moves bytes between a socket and one end of an HTTP/2 connection.
 
-What is sent in one turn of the event loop leaves in one write. Another end that does not read is not written to: what
-waits for it gathers in the connection, up to the limit at which that ends.
+What is sent in one turn of the event loop leaves in one write, unless whoever sends asks for an earlier one. Another
+end that does not read is not written to: what waits for it gathers in the connection, up to the limit at which that
+ends.
 """
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from isochrone.wire.http2.endpoint import Endpoint
 from isochrone.wire.http2.keepalive import Keepalive
@@ -26,14 +28,15 @@ class Socket(asyncio.Protocol):
         self._paused = False
         self._scheduled = True
         """A flush is about to come."""
+        self._writing = False
+        """Output was taken and is not written yet: what comes now must not overtake it."""
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._endpoint = speak(self._wake)
         self._keepalive = None if quiet_s is None else Keepalive(quiet_s, self._endpoint.ping, self._silent)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # other loops' transports are of other classes
         if self._keepalive is not None:
             self._keepalive.start()
         self._flush()
@@ -83,6 +86,20 @@ class Socket(asyncio.Protocol):
             self._transport.close()
         await asyncio.shield(self._closed)
 
+    def write_now(self) -> None:
+        """Write what has gathered, rather than when this turn of the loop is over."""
+        transport = self._transport
+        if transport is not None and not (self._writing or self._paused or transport.is_closing()):
+            self._write_out(transport)
+
+    def _write_out(self, transport: asyncio.Transport) -> None:
+        self._writing = True
+        try:
+            if output := self._endpoint.take_output():
+                transport.write(output)
+        finally:
+            self._writing = False
+
     def _silent(self) -> None:
         """The other end does not answer pings."""
         self.abort()
@@ -98,8 +115,7 @@ class Socket(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         if not self._paused:
-            if output := self._endpoint.take_output():
-                self._transport.write(output)
+            self._write_out(self._transport)
             if self._endpoint.closing:
                 self._transport.close()
         elif self._endpoint.closing:

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from isochrone.client import gathering
-from isochrone.client.gathering import Gathering, WriteCommand, rounded_down
+from isochrone.client.gathering import COMMANDS_MIN, REQUESTS_OVERLAPPING, Gathering, WriteCommand, rounded_down
 from isochrone.client.links import Link
 from isochrone.ids import GroupId, KeyspaceId
 from isochrone.wire.session import SessionMessage, WriteRequest
@@ -28,17 +28,19 @@ class Sent:
         return [message.requests for message in self.messages if isinstance(message, WriteRequest)]
 
 
-def gather(*begun: tuple[Sent, GroupId, int, WriteCommand]) -> None:
-    """Begin calls in one turn, numbered from 1."""
+def gather(*begun: tuple[Sent, GroupId, int, WriteCommand], under_way: int = 1_000_000) -> list[int]:
+    """Begin calls in one turn, numbered from 1; returns how many requests had left after each."""
+    left: list[int] = []
 
     async def main() -> None:
         gathered = Gathering()
         for number, (link, group, timeout_ms, write) in enumerate(begun, 1):
-            gathered.add(cast("Link", link), group, number, timeout_ms, write)
-            assert link.messages == []
+            gathered.add(cast("Link", link), group, number, timeout_ms, write, under_way)
+            left.append(len(link.messages))
         await asyncio.sleep(0)
 
     asyncio.run(main())
+    return left
 
 
 def command(data: bytes = b"c", keyspace: str = "k/", trace: bytes = b"") -> WriteCommand:
@@ -64,13 +66,27 @@ def test_links_groups_keyspaces_and_deadlines_are_kept_apart() -> None:
     assert link.requests == [(1, 6), (3,), (4,), (5,)] and other.requests == [(2,)]
 
 
-def test_a_request_has_at_most_so_many_commands_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "COMMANDS_TOGETHER", 3)
+def test_a_request_has_at_most_so_many_bytes_or_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "WRITE_BYTES_MAX", 10)
     link = Sent()
-    sizes = [1, 1, 1, 1, 9, 1, 20, 5, 5]
+    sizes = [1, 1, 1, 9, 1, 20, 5, 5]
     gather(*[(link, GROUP, 9_000, command(bytes(size))) for size in sizes])
-    assert link.requests == [(1, 2, 3), (4, 5), (6,), (7,), (8, 9)]
+    assert link.requests == [(1, 2, 3), (4, 5), (6,), (7, 8)]
+
+
+def test_a_request_with_its_share_of_what_is_under_way_leaves_before_the_turn_is_over() -> None:
+    share = 2 * COMMANDS_MIN
+    link = Sent()
+    begun = [(link, GROUP, 9_000, command())] * (2 * share)
+    left = gather(*begun, under_way=share * REQUESTS_OVERLAPPING)
+    assert left == [0] * (share - 1) + [1] * share + [2]
+    assert link.requests == [tuple(range(1, share + 1)), tuple(range(share + 1, 2 * share + 1))]
+
+
+def test_few_commands_wait_for_the_end_of_the_turn() -> None:
+    link = Sent()
+    left = gather(*[(link, GROUP, 9_000, command())] * (COMMANDS_MIN - 1), under_way=1)
+    assert left[-1] == 0 and [len(request) for request in link.requests] == [COMMANDS_MIN - 1]
 
 
 @pytest.mark.parametrize("timeout_ms", [1, 31, 32, 33, 100, 9_999, 10_000, 3_600_000])

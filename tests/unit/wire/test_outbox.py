@@ -8,6 +8,7 @@ from typing import Any
 from isochrone.wire.codec import FRAME_BYTES_MAX
 from isochrone.wire.streams_grpc import (
     DRAINED_BYTES,
+    EARLY_BYTES,
     FRAME_BYTES_TARGET,
     STREAM_DRAINED_BYTES,
     WRITE_BYTES_TARGET,
@@ -89,6 +90,24 @@ def test_one_turn_makes_one_frame_and_waiting_frames_make_one_write() -> None:
         await turns()
         assert stream.written == [b"[abc]", b"[d][e][f]"]
         assert (box.writes, box.messages_written, box.bytes_waiting) == (2, 6, 0)
+
+    run_with_stream(scenario)
+
+
+def test_what_is_worth_a_write_leaves_before_the_turn_is_over() -> None:
+    large = bytes(EARLY_BYTES)
+
+    async def scenario(stream: Stream) -> None:
+        box = outbox(overflows=[])
+        box.open(stream)
+        box.put([b"a"])
+        assert stream.written == []
+        box.put([large])
+        assert stream.written == [b"[a" + large + b"]"]
+        box.put([b"b"])
+        stream.take()
+        await turns()
+        assert stream.written == [b"[a" + large + b"]", b"[b]"] and box.backlog_bytes == 0
 
     run_with_stream(scenario)
 

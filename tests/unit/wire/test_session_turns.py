@@ -109,7 +109,8 @@ def test_a_client_that_takes_nothing_is_told_why_if_it_goes_on_within_a_second_a
             talker.client.read()
             for _ in range(4):
                 talker.say(requests(1, bytes(100_000)))
-                assert all(each.kind in (frames.DATA, frames.WINDOW_UPDATE) for each in talker.client.read())
+                talker.client.read()
+                assert talker.sessions.closed_count == 0
             await asyncio.sleep(0)
             assert talker.sessions.closed_count == 1
         late, gone = talkers

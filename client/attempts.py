@@ -9,7 +9,7 @@ Invariants:
 1. **What is certain.** An attempt is *open* until its outcome is known. A refusal whose class is `Rejected` or
    `InvalidRequest` settles it as surely not applied. Any other end (another refusal, a broken connection) leaves the
    call *uncertain* for good. A call ends `Rejected` or `InvalidRequest` only if no attempt is open and it is not
-   uncertain.
+   uncertain, or if the refusal is one that the group has stored: no other attempt can end otherwise then.
 2. **No ping-pong.** After a refusal the call turns to the leader that is known or hinted at, but asks no node twice
    until there is news of the leader or a jittered delay is over, which grows with every refusal.
 3. **No waiting in vain.** `Wait` always names a time, at the latest the deadline.
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from isochrone.client.routing import LeaderView
 from isochrone.errors import (
-    STATUS_BY_ERROR,
+    ERROR_BY_NAME,
     ConnectionLost,
     DeadlineExceeded,
     Indeterminate,
@@ -47,7 +47,6 @@ PAUSE_FIRST_S = 0.02
 PAUSE_LAST_S = 1.0
 """Bounds of the delay before a node that refused is asked again, unless there is news first."""
 
-_ERROR_BY_NAME = {cls.__name__: cls for cls in STATUS_BY_ERROR if issubclass(cls, IsochroneError)}
 _TRANSIENT = (NotLeader, Unavailable, LeadershipLost, ConnectionLost, DeadlineExceeded, StorageError)
 """Refusals that another attempt may cure: another node leads, or will soon."""
 
@@ -177,6 +176,8 @@ class Call:
             return None
         is_latest = self._target == refusal.request
         error = told_error(self.group, refusal)
+        if refusal.stored:
+            return error
         certain = isinstance(error, Rejected | InvalidRequest)
         if isinstance(error, SessionExpired) and self.settled:
             return SessionRefused(str(error))
@@ -227,7 +228,7 @@ class Call:
 
 def told_error(group: GroupId, refusal: Refusal) -> IsochroneError:
     """The error that a node of a group told."""
-    cls = _ERROR_BY_NAME.get(refusal.error)
+    cls = ERROR_BY_NAME.get(refusal.error)
     if cls is NotLeader:
         return NotLeader(group, refusal.leader)
     if cls is None or cls is IsochroneError:

@@ -268,7 +268,7 @@ class ClientService:
     def _refusal(self, request: int, error: IsochroneError) -> Refusal:
         self.refusals[type(error).__name__] += 1
         leader = error.leader if isinstance(error, NotLeader) else None
-        return Refusal(request, self._node, type(error).__name__, str(error), leader)
+        return Refusal(request, self._node, type(error).__name__, str(error), leader, error.stored)
 
 
 def _behind(session: ClientSession) -> IsochroneError | None:

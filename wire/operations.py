@@ -10,7 +10,7 @@ from typing import cast
 
 import msgpack
 
-from isochrone.errors import STATUS_BY_ERROR, Indeterminate, InvalidRequest, IsochroneError, NotLeader
+from isochrone.errors import ERROR_BY_NAME, Indeterminate, InvalidRequest, IsochroneError, NotLeader
 from isochrone.ids import GroupId, NodeId
 from isochrone.wire.configurations import (
     configuration_from_plain,
@@ -57,8 +57,6 @@ class MoveLeader:
 
 
 Operation = AddReplica | ChangeMembers | LeaveJoint | MoveLeader
-
-_ERROR_BY_NAME = {cls.__name__: cls for cls in STATUS_BY_ERROR if issubclass(cls, IsochroneError)}
 
 
 def encode_operation(operation: Operation) -> bytes:
@@ -120,7 +118,7 @@ def decode_outcome(group: GroupId, data: bytes) -> IsochroneError | None:
         if plain is None:
             return None
         name, text, leader = plain
-        cls = _ERROR_BY_NAME.get(name)
+        cls = ERROR_BY_NAME.get(name)
     except (ValueError, TypeError, msgpack.UnpackException):
         return Indeterminate(f"the answer of {len(data)} bytes cannot be read")
     if cls is NotLeader:

@@ -196,6 +196,8 @@ class Refusal:
     text: str
     leader: NodeId | None
     """For `NotLeader`: who leads, if known."""
+    stored: bool = False
+    """The group has stored it as what came of the command: every copy of the command ends with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +334,7 @@ _FORMS: dict[int, tuple[type[Any], tuple[type | tuple[type, ...], ...]]] = {
     6: (WriteRequest, (tuple, str, str, int, bytes, tuple)),
     7: (ReadRequest, (int, str, str, int, bytes)),
     8: (Answer, (int, str, int, bytes)),
-    9: (Refusal, (int, str, str, str, _NODE_OR_NONE)),
+    9: (Refusal, (int, str, str, str, _NODE_OR_NONE, bool)),
     10: (Ping, (int,)),
     11: (Pong, (int,)),
     12: (WatchCreate, (int, str, bytes, bytes, int, bool, bool, bool)),
@@ -409,8 +411,8 @@ def _pack(message: SessionMessage) -> tuple[object, ...]:
             return (20, request, group, keyspace, timeout_ms, applied, queries)
         case ReadsAnswer(request, node, revision, age_ms, payloads, errors):
             return (21, request, node, revision, age_ms, payloads, errors)
-        case Refusal(request, node, error, text, leader):
-            return (9, request, node, error, text, leader)
+        case Refusal(request, node, error, text, leader, stored):
+            return (9, request, node, error, text, leader, stored)
         case WatchEvents(watches, revision, fragment, records, previous):
             return (14, watches, revision, fragment, records, previous)
         case WatchProgress(watch, sequence, revision):

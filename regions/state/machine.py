@@ -213,8 +213,8 @@ class GroupState:
 
     def _run(self, command: Command, context: ApplyContext) -> bytes:
         operation = command.operation
-        check_operation(operation)
         if isinstance(operation, OpenSession):
+            check_operation(operation)
             return encode_result(sessions.open_session(context, operation))
         if not command.session:
             return self._handle(command, context)
@@ -224,15 +224,19 @@ class GroupState:
         if stored is not None:
             probe("state.repeated_command")
             context.happened.append(Happening.COMMAND_REPEATED)
-            return stored
+            return sessions.told_again(stored)
         sessions.check_room(context, command, session)
         if isinstance(operation, CloseSession):
             return encode_result(sessions.close_session(context, command))
-        result = self._handle(command, context)
+        try:
+            result = self._handle(command, context)
+        except IsochroneError as error:
+            raise sessions.store_refusal(context, command, session, error) from None
         sessions.store_result(context, command, session, result)
         return result
 
     def _handle(self, command: Command, context: ApplyContext) -> bytes:
+        check_operation(command.operation)
         handler = self._handlers.get(type(command.operation))
         if handler is None:
             raise InvalidRequest(f"no command family handles {type(command.operation).__name__}")

@@ -47,7 +47,7 @@ class Session:
     last_used: Timestamp
     acknowledged: int = 0
     results: dict[int, bytes] = field(default_factory=dict)
-    """Encoded result of every sequence above `acknowledged` that has been applied."""
+    """What came of every sequence above `acknowledged` that has been applied: a result or a refusal, encoded."""
     results_bytes: int = 0
     result_rows: deque[tuple[int, Timestamp]] = field(default_factory=deque)
     """The stored rows of results, in their order: the last sequence in each, and its timestamp."""

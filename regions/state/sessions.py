@@ -4,6 +4,10 @@ A command runs only in a live session and stores its result under its sequence, 
 repeated sequence returns the stored result. A sequence at or below the client's acknowledged mark is refused: its
 result is forgotten. A command of an unknown or expired session never runs.
 
+A refusal by the state is a result, too (a lock that is held, a lease that is not there), and stored as class and text.
+Else a copy of the command that comes late would run in another state than the one that the client was told of. What is
+refused before the command is looked at is not stored, and may be asked for again: there is no room, or no session.
+
 The rows of a session are written once for each entry, however many of its commands the entry holds: one for itself,
 and one with the results of them all, or a few where they are large, since a row travels in one message. A row of
 results is deleted when the client has acknowledged the last of them.
@@ -14,7 +18,14 @@ from typing import cast
 
 import msgpack
 
-from isochrone.errors import Indeterminate, InvalidRequest, QueueFull, SessionExpired
+from isochrone.errors import (
+    ERROR_BY_NAME,
+    Indeterminate,
+    InvalidRequest,
+    IsochroneError,
+    QueueFull,
+    SessionExpired,
+)
 from isochrone.ids import NS_PER_MS, Timestamp
 from isochrone.probes import probe
 from isochrone.regions.state.model import (
@@ -44,6 +55,11 @@ KEYSPACE_RESULTS_BYTES_MAX = 512 << 20
 """From so many on in all sessions of a keyspace, each of them is."""
 RESULT_ROW_BYTES_TARGET = 1 << 20
 """When the results in a row have so many bytes, the next ones go into another."""
+REFUSAL_TEXT_CHARS_MAX = 1024
+"""The text of a refusal is cut there, for everyone who is told it."""
+
+_REFUSED = b"\xc1"
+"""Begins a stored refusal: no result begins so, as msgpack never uses it."""
 
 _U64 = struct.Struct(">Q")
 _RESULT_KEY = struct.Struct(">QQ")
@@ -114,6 +130,28 @@ def store_result(context: ApplyContext, command: Command, session: Session, resu
     session.add_result(command.sequence, result)
     context.home.results_bytes += len(result)
     context.used_sessions[command.session].append(command.sequence)
+
+
+def store_refusal(context: ApplyContext, command: Command, session: Session, error: IsochroneError) -> IsochroneError:
+    """Keep why a command was refused for those who ask again; returns the error that they are told, as now."""
+    stored = _REFUSED + pack((type(error).__name__, str(error)[:REFUSAL_TEXT_CHARS_MAX]))
+    store_result(context, command, session, stored)
+    return _stored_refusal(stored)
+
+
+def told_again(stored: bytes) -> bytes:
+    """What a repeated command is answered with. Raises the error with which it was refused."""
+    if stored.startswith(_REFUSED):
+        probe("state.repeated_refusal")
+        raise _stored_refusal(stored)
+    return stored
+
+
+def _stored_refusal(stored: bytes) -> IsochroneError:
+    name, text = msgpack.unpackb(stored[len(_REFUSED) :])
+    error = ERROR_BY_NAME[name](text)
+    error.stored = True
+    return error
 
 
 def close_session(context: ApplyContext, command: Command) -> PackedResult:

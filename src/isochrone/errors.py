@@ -35,7 +35,7 @@
     InvariantViolation            a fault in Isochrone itself; outside the tree, stops the node
 
 An operation that was tried more than once is `Rejected` only if every attempt was; one indeterminate attempt
-makes it `Indeterminate` unless a later one returns the stored result.
+makes it `Indeterminate`, unless a later one returns what its group has stored of it: a result, or a refusal at apply.
 
 `status_of` maps each class to the gRPC status code under which it travels.
 """
@@ -45,6 +45,9 @@ from isochrone.ids import GroupId, NodeId
 
 class IsochroneError(Exception):
     """Root of the errors that a caller may handle."""
+
+    stored = False
+    """Whether a group has stored it as what came of a command in a session: every copy of the command ends with it."""
 
 
 class Rejected(IsochroneError):
@@ -208,6 +211,11 @@ STATUS_BY_ERROR: dict[type[Exception], str] = {
     InvariantViolation: "INTERNAL",
 }
 """gRPC status code (by name) under which each error class travels."""
+
+ERROR_BY_NAME: dict[str, type[IsochroneError]] = {
+    cls.__name__: cls for cls in STATUS_BY_ERROR if issubclass(cls, IsochroneError)
+}
+"""The classes that an error may have that is told or stored by name."""
 
 
 def status_of(error: Exception) -> str:

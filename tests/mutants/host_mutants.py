@@ -14,6 +14,7 @@ MEMORY = "regions/storage/memory.py"
 DIRECTORY = "regions/storage/directory_os.py"
 
 _HOST = "tests/unit/regions/test_host.py::test_"
+_REFUSALS = "tests/unit/regions/state/test_refusals.py::test_"
 _REPLACED = "tests/unit/regions/test_replaced_store.py::test_"
 _MACHINE = "tests/unit/regions/test_machine.py::test_"
 _STATE = "tests/unit/regions/state/test_"
@@ -143,9 +144,32 @@ STATE_MUTANTS = (
     Mutant(
         name="a repeated command runs again",
         file=MACHINE,
-        old="            context.happened.append(Happening.COMMAND_REPEATED)\n            return stored\n",
+        old="            context.happened.append(Happening.COMMAND_REPEATED)\n"
+        "            return sessions.told_again(stored)\n",
         new="            pass\n",
         test=_MACHINE + "a_repeated_sequence_returns_the_stored_result_without_effect",
+    ),
+    Mutant(
+        name="a refusal is not stored",
+        file=MACHINE,
+        old="            raise sessions.store_refusal(context, command, session, error) from None\n",
+        new="            raise error\n",
+        test=_REFUSALS + "a_copy_in_the_same_entry_is_refused_though_the_command_between_lets_it_run",
+    ),
+    Mutant(
+        name="a stored refusal is told like one that is not",
+        file="node/service.py",
+        old="str(error), leader, error.stored)",
+        new="str(error), leader)",
+        test="tests/unit/node/test_service.py::test_a_refusal_that_the_group_has_stored_is_told_as_such_each_time",
+    ),
+    Mutant(
+        name="a stored refusal leaves the outcome open",
+        file="client/attempts.py",
+        old="        if refusal.stored:\n            return error\n",
+        new="",
+        test="tests/unit/client/test_outcomes.py::"
+        "test_a_stored_refusal_is_told_though_an_earlier_attempt_was_not_answered",
     ),
     Mutant(
         name="the result of a command is stored under another session",

@@ -251,13 +251,13 @@ def serve(node: Node, stream: Stream, message: WriteRequest | ReadRequest | Read
         stream.push(WriteAnswer(message.requests, node.name, state.revision, (encode_result(result),)))
 
 
-def refuse(error: str, leader: str | None = None) -> Rule:
-    """Refuse without executing."""
+def refuse(error: str, leader: str | None = None, *, stored: bool = False) -> Rule:
+    """Refuse without executing, or tell a refusal that the group has stored."""
 
     def rule(node: Node, stream: Stream, message: WriteRequest | ReadRequest | ReadsRequest) -> None:
         hint = None if leader is None else NodeId(leader)
         request = message.requests[0] if isinstance(message, WriteRequest) else message.request
-        stream.push(Refusal(request, node.name, error, "as the test wants", hint))
+        stream.push(Refusal(request, node.name, error, "as the test wants", hint, stored))
 
     return rule
 

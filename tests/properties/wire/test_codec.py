@@ -169,7 +169,7 @@ SESSION_MESSAGES = st.lists(
         st.builds(session.ReadsRequest, NUMBERS, NAMES, NAMES, NUMBERS, BOOLS, SOME_BLOBS),
         st.builds(session.Answer, NUMBERS, NAMES, NUMBERS, BLOBS),
         st.builds(session.ReadsAnswer, NUMBERS, NAMES, NUMBERS, st.none() | NUMBERS, SOME_BLOBS, FAILURES),
-        st.builds(session.Refusal, NUMBERS, NAMES, NAMES, NAMES, NAMES_OR_NONE),
+        st.builds(session.Refusal, NUMBERS, NAMES, NAMES, NAMES, NAMES_OR_NONE, st.booleans()),
         st.builds(session.WatchCreate, NUMBERS, NAMES, BLOBS, BLOBS, NUMBERS, BOOLS, BOOLS, BOOLS),
         st.builds(session.WatchCancel, NUMBERS),
         st.builds(session.WatchEvents, WATCHES, NUMBERS, BOOLS, st.lists(BLOBS).map(tuple), st.just(())),

@@ -13,6 +13,7 @@ from isochrone.errors import (
     Indeterminate,
     InvalidRequest,
     IsochroneError,
+    LockHeld,
     NotLeader,
     QueueFull,
     Rejected,
@@ -30,8 +31,8 @@ def call(deadline=100.0):
     return Call(GroupId("g"), deadline)
 
 
-def refusal(request, error, leader=None, node="a"):
-    return Refusal(request, NodeId(node), error, "text", leader)
+def refusal(request, error, leader=None, node="a", stored=False):
+    return Refusal(request, NodeId(node), error, "text", leader, stored)
 
 
 def every_node(_):
@@ -42,8 +43,8 @@ def no_node(_):
     return False
 
 
-def refuse(a_call, request, error, leader=None, now=0.0):
-    return a_call.refused(refusal(request, error, leader), now, random.Random(1))
+def refuse(a_call, request, error, leader=None, now=0.0, stored=False):
+    return a_call.refused(refusal(request, error, leader, stored=stored), now, random.Random(1))
 
 
 def test_a_call_goes_to_the_leader_and_waits_for_the_answer():
@@ -121,6 +122,22 @@ def test_an_open_attempt_forbids_to_call_it_rejected():
     assert isinstance(refuse(a_call, 1, "QueueFull"), QueueFull)
 
 
+def test_a_refusal_that_the_group_has_stored_is_certain_whatever_became_of_other_attempts():
+    a_call = call()
+    a_call.sent(1, A, 0.0, 1.0)
+    a_call.sent(2, A, 0.5, 1.0)
+    a_call.lost(A)
+    a_call.sent(3, B, 0.6, 1.0)
+    a_call.sent(4, B, 0.7, 1.0)
+    assert type(refuse(a_call, 4, "LockHeld", stored=True)) is LockHeld
+
+
+def test_a_stored_refusal_ends_the_call_even_where_another_attempt_would_cure_it():
+    a_call = call()
+    a_call.sent(1, A, 0.0, 1.0)
+    assert type(refuse(a_call, 1, "Unavailable", stored=True)) is Unavailable
+
+
 def test_a_session_that_is_gone_after_another_attempt_leaves_the_outcome_open():
     a_call = call()
     a_call.sent(1, A, 0.0, 1.0)
@@ -157,7 +174,7 @@ def test_a_call_whose_time_is_over_says_what_is_known():
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["refused", "lost", "silence", "news", "late"]),
+        st.sampled_from(["refused", "lost", "silence", "news", "late", "stored"]),
         st.sampled_from(sorted(cls.__name__ for cls in STATUS_BY_ERROR)),
         st.sampled_from([A, B, None]),
         st.booleans(),
@@ -190,7 +207,11 @@ def test_a_call_is_never_called_rejected_when_an_attempt_took_effect(events):
             surely_not = kind in ("refused", "late") and issubclass(cls, Rejected | InvalidRequest | SessionExpired)
             if executes and not surely_not:
                 executed.add(chosen)
-            if kind == "lost":
+            if kind == "stored":
+                if not executed:  # What came of one attempt comes of all.
+                    error = a_call.refused(refusal(chosen, name, leader, waiting.pop(chosen), True), now, rng)
+                    assert error is not None
+            elif kind == "lost":
                 for lost in a_call.lost(waiting[chosen]):
                     del waiting[lost]
             elif kind != "silence" and not (surely_not and chosen in executed):

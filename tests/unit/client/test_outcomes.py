@@ -21,6 +21,7 @@ from isochrone.errors import (
     DeadlineExceeded,
     Indeterminate,
     LeadershipLost,
+    LockHeld,
     QueueFull,
     SessionExpired,
     Unavailable,
@@ -217,6 +218,20 @@ def test_a_sure_refusal_does_not_hide_an_earlier_attempt_that_took_effect():
             with pytest.raises(DeadlineExceeded):
                 await client.put("app/x", "1")
         assert values(cluster) == [b"1"]
+
+    run_scenario(scenario)
+
+
+def test_a_stored_refusal_is_told_though_an_earlier_attempt_was_not_answered():
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            cluster["a"].rules.extend([lose_request, refuse("LockHeld", stored=True)])
+            with pytest.raises(LockHeld):
+                await client.put("app/x", "1")
+            await client.put("app/x", "2")
+        assert [command.sequence for command in cluster["a"].commands()[1:]] == [2, 2, 3]
+        assert cluster["a"].commands()[-1].acknowledged == 2
 
     run_scenario(scenario)
 

@@ -21,7 +21,7 @@ from isochrone.wire.commands import (
     encode_command,
     encode_query,
 )
-from isochrone.wire.kv import KEY_BYTES_MAX, VALUE_BYTES_MAX, Range
+from isochrone.wire.kv import KEY_BYTES_MAX, VALUE_BYTES_MAX, Put, Range
 from isochrone.wire.leases import LeaseGrant, LeaseKeepAlive, LeaseList, LeaseTimeToLive
 from isochrone.wire.locks import LockAcquire, LockQuery, LockWait
 from isochrone.wire.session import (
@@ -146,6 +146,29 @@ def test_commands_that_come_together_are_logged_together_and_answered_each() -> 
         first, third = (decode_result(payload) for payload in answer.payloads)
         assert isinstance(first, SessionResult) and isinstance(third, SessionResult) and first.session < third.session
         assert host.replicas[GROUP].core.status().last == last + 1
+
+    with_service(test)
+
+
+def test_a_refusal_that_the_group_has_stored_is_told_as_such_each_time() -> None:
+    async def test(service: ClientService, cluster: HostCluster) -> None:
+        told = Told()
+        service.received(told, replace(WRITE, requests=(1,), commands=(OPEN,)))
+        await asyncio.sleep(1)
+        (opened,) = told.messages
+        assert isinstance(opened, WriteAnswer)
+        session = decode_result(opened.payloads[0])
+        assert isinstance(session, SessionResult)
+        put = encode_command(Command(session.session, 1, 0, Put(b"k/x", b"1", lease=7)))
+        outside = encode_command(Command(0, 0, 0, Put(b"k/x", b"1", lease=7)))
+        for request in (2, 3):
+            service.received(told, replace(WRITE, requests=(request,), commands=(put,)))
+            await asyncio.sleep(1)
+        service.received(told, replace(WRITE, requests=(4,), commands=(outside,)))
+        await asyncio.sleep(1)
+        refusals = [message for message in told.messages if isinstance(message, Refusal)]
+        assert [(refusal.request, refusal.stored) for refusal in refusals] == [(2, True), (3, True), (4, False)]
+        assert {(refusal.error, refusal.text) for refusal in refusals} == {("LeaseNotFound", refusals[0].text)}
 
     with_service(test)
 

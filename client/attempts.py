@@ -3,7 +3,7 @@
 A call is sent to whoever leads its group, and again when the leader changes, when the connection breaks, or when no
 answer comes for a while: links may lose frames. That is safe for writes because every attempt repeats session and
 sequence. The driver asks `next` what to do now, and reports what happened: `sent`, `refused`, `lost`. An answer
-ends the call and needs no method.
+ends the call and needs no method. Nothing follows an attempt at once: having sent it, the driver waits.
 
 Invariants:
 1. **What is certain.** An attempt is *open* until its outcome is known. A refusal whose class is `Rejected` or
@@ -96,10 +96,10 @@ class Call:
         "_pause_until",
         "_refused_by",
         "_retransmit_at",
-        "_sent",
         "_target",
         "_uncertain",
         "_view",
+        "attempts",
         "deadline",
         "group",
     )
@@ -109,7 +109,8 @@ class Call:
         self.deadline = deadline
         self._open: dict[int, NodeId] = {}
         self._uncertain = False
-        self._sent = 0
+        self.attempts = 0
+        """How many were sent."""
         self._target: int | None = None
         """The latest attempt while its outcome is awaited."""
         self._retransmit_at = 0.0
@@ -131,23 +132,19 @@ class Call:
         """Requests of the attempts whose outcome is not known."""
         return self._open.keys()
 
-    @property
-    def attempts(self) -> int:
-        """How many attempts were sent."""
-        return self._sent
-
     def wants_another(self, now: float) -> bool:
         """Whether the latest attempt has failed, and it is time for one elsewhere."""
-        return self._sent > 0 and now >= (self._pause_until if self._target is None else self._retransmit_at)
+        return self.attempts > 0 and now >= (self._pause_until if self._target is None else self._retransmit_at)
 
     def next(self, now: float, view: LeaderView, ready: Callable[[NodeId], bool]) -> Step:
         """What to do now, given who leads and which nodes can take a request."""
         if now >= self.deadline:
             return Fail(self._out_of_time())
-        if view is not self._view and view != self._view:
+        if view is not self._view:
+            if self._last_refusal is not None and view != self._view:
+                self._refused_by = ()
+                self._hint = None
             self._view = view
-            self._refused_by = ()
-            self._hint = None
         if self._target is not None and now < self._retransmit_at:
             leader = view.leader
             if leader is not None and leader != self._open[self._target] and self._may_ask(leader, ready):
@@ -160,14 +157,18 @@ class Call:
                 return Send(node)
         return Wait(min(self._pause_until, self.deadline) if self._refused_by else self.deadline)
 
-    def sent(self, request: int, node: NodeId, now: float, patience_s: float) -> None:
-        """An attempt has left. Without an answer within `patience_s` (doubled at every further try) it is repeated."""
+    def sent(self, request: int, node: NodeId, now: float, patience_s: float) -> float:
+        """An attempt has left. Without an answer within `patience_s` (doubled at every further try) it is repeated.
+
+        Returns until when to wait, unless something happens.
+        """
         if self._open:
             self._patience_factor *= 2
-        self._sent += 1
+        self.attempts += 1
         self._open[request] = node
         self._target = request
         self._retransmit_at = now + patience_s * self._patience_factor
+        return min(self._retransmit_at, self.deadline)
 
     def refused(self, refusal: Refusal, now: float, rng: random.Random) -> IsochroneError | None:
         """An attempt was refused. Returns the error that ends the call, or None when it goes on."""
@@ -213,7 +214,7 @@ class Call:
 
     def _out_of_time(self) -> IsochroneError:
         error: IsochroneError
-        if self._sent == 0:
+        if self.attempts == 0:
             known = f"{self._view.leader} leads it" if self._view.leader else "no leader is known"
             error = Unavailable(
                 f"group {self.group} could not be reached in the time given ({known}); nothing was sent"
@@ -221,7 +222,7 @@ class Call:
         elif self.settled:
             error = Unavailable(f"group {self.group} refused every attempt; the last time: {self._last_refusal}")
         else:
-            error = DeadlineExceeded(f"no answer from group {self.group} in the time given; {self._sent} attempts sent")
+            error = DeadlineExceeded(f"no answer from group {self.group} in the time given; {self.attempts} attempts sent")
         error.__cause__ = self._last_refusal
         return error
 

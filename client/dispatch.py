@@ -26,7 +26,7 @@ from isochrone.client.gathering import Gathering, WriteCommand
 from isochrone.client.links import Link
 from isochrone.client.routing import Directory, LeaderView, Route
 from isochrone.client.watches import TakenApart, Watcher, take_apart
-from isochrone.errors import Indeterminate, Unavailable
+from isochrone.errors import Indeterminate, IsochroneError, Unavailable
 from isochrone.ids import ClusterId, GroupId, NodeId, ReplicaRole
 from isochrone.wire.session import (
     Answer,
@@ -119,7 +119,6 @@ class Dispatcher:
         """By the number of their present watch."""
         self._watching: dict[Watcher, None] = {}
         """All that are open."""
-        self._calls_count = 0
         self._closed = False
         self.errors: Counter[str] = Counter()
         """Calls that ended with an error, by its class."""
@@ -182,15 +181,16 @@ class Dispatcher:
         group = self._use(group_id)
         pending = _Pending(Call(group_id, deadline), what, self._loop.create_future(), anywhere)
         group.calls[pending] = None
-        self._calls_count += 1
         try:
             self._advance(group, pending)
             response = await pending.future
             if not isinstance(response, expected):
                 raise Indeterminate(f"{response.node} answered what was not asked")
             return response
-        finally:
-            self._forget(group, pending)
+        finally:  # Leave no trace of a call that is over, by whatever way.
+            del group.calls[pending]
+            for request in pending.call.open_requests:
+                del self._pending[request]
 
     # Watches
 
@@ -242,7 +242,7 @@ class Dispatcher:
         for group in self._groups.values():
             for pending in group.calls:
                 if not pending.future.done():
-                    pending.future.set_exception(pending.call.abandoned(reason))
+                    self._fail(pending, pending.call.abandoned(reason))
 
     async def close(self) -> None:
         """End every call under way and every link."""
@@ -260,7 +260,7 @@ class Dispatcher:
     @property
     def busy(self) -> bool:
         """Whether calls or watches are under way."""
-        return self._calls_count > 0 or bool(self._watching)
+        return bool(self._watching) or any(group.calls for group in self._groups.values())
 
     def link_up(self, link: Link, node: NodeId) -> None:
         """Calls that waited for this node may go on."""
@@ -336,7 +336,7 @@ class Dispatcher:
         del self._pending[request]
         error = pending.call.refused(refusal, self._loop.time(), self._rng)
         if error is not None:
-            pending.future.set_exception(error)
+            self._fail(pending, error)
         else:
             self._advance(self._groups[pending.call.group], pending)
 
@@ -415,16 +415,22 @@ class Dispatcher:
             return
         now = self._loop.time()
         view = self._nearest_view(pending, now) if pending.anywhere else group.view
-        step = pending.call.next(now, view, group.ready)
-        while isinstance(step, Send):
-            self._send(pending, step.node, now)
-            step = pending.call.next(now, view, group.ready)
-        match step:
+        match pending.call.next(now, view, group.ready):
+            case Send(node):
+                until = self._send(group, pending, node, now)
             case Wait(until):
-                pending.wait_until = until
-                self._alarm.set(until)
+                pass
             case Fail(error):
-                pending.future.set_exception(error)
+                self._fail(pending, error)
+                return
+        pending.wait_until = until
+        self._alarm.set(until)
+
+    def _fail(self, pending: _Pending, error: IsochroneError) -> None:
+        pending.future.set_exception(error)
+        pending.future.exception()  # Seen, even if the caller is cancelled at this moment.
+        if not isinstance(error, SessionRefused):  # The writer goes on with a new session.
+            self.errors[type(error).__name__] += 1
 
     def _look_at_calls(self, now: float) -> float:
         """The alarm: go on with the calls whose time has come. Returns the first time of those that are left."""
@@ -440,27 +446,19 @@ class Dispatcher:
             pending.node = self.nearest(pending.call.group, pending.node)
         return LeaderView(leader=pending.node)
 
-    def _send(self, pending: _Pending, node: NodeId, now: float) -> None:
+    def _send(self, group: _Group, pending: _Pending, node: NodeId, now: float) -> float:
+        """Send an attempt. Returns until when to wait."""
         call, link = pending.call, self._up[node]
         self.attempts += 1
-        self.retransmissions += not call.settled
+        if call.attempts and not call.settled:
+            self.retransmissions += 1
         request = next(self._requests)
         self._pending[request] = pending
         pending.sent_at = now
-        call.sent(request, node, now, link.round_trip.patience_s)
-        timeout_ms = max(1, int(1000 * (call.deadline - now)))
+        wait_until = call.sent(request, node, now, link.round_trip.patience_s)
+        timeout_ms = int(1000 * (call.deadline - now)) or 1
         if isinstance(pending.what, WriteCommand):
-            self._gathering.add(link, call.group, request, timeout_ms, pending.what, self._calls_count)
+            self._gathering.add(link, call.group, request, timeout_ms, pending.what, len(group.calls))
         else:
             link.send(pending.what(request, timeout_ms))
-
-    def _forget(self, group: _Group, pending: _Pending) -> None:
-        """Leave no trace of a call that is over, by whatever way."""
-        self._calls_count -= 1
-        del group.calls[pending]
-        for request in pending.call.open_requests:
-            del self._pending[request]
-        if pending.future.done() and not pending.future.cancelled():
-            error = pending.future.exception()  # Seen, even if the caller was cancelled at the same moment.
-            if error is not None and not isinstance(error, SessionRefused):  # The writer goes on with a new session.
-                self.errors[type(error).__name__] += 1
+        return wait_until

@@ -56,7 +56,7 @@ class Gathering:
     def add(
         self, link: Link, group: GroupId, request: int, timeout_ms: int, write: WriteCommand, under_way: int
     ) -> None:
-        """Send a command, at the latest when this turn of the loop is over; `under_way` counts the client's calls."""
+        """Send a command, at the latest when this turn of the loop is over; `under_way` counts the group's calls."""
         if not self._batches:
             self._loop.call_soon(self._send_all)
         key = (link, group, write.keyspace, rounded_down(timeout_ms))

@@ -60,15 +60,13 @@ class RoundTrip:
     """Smoothed time from a request to its answer, in seconds."""
 
     smoothed_s: float | None = None
+    patience_s: float = PATIENCE_MIN_S
+    """How long to wait for an answer before sending again."""
 
     def record(self, sample_s: float) -> None:
         """Take a measurement in: an eighth of the weight, as for TCP (RFC 6298)."""
         self.smoothed_s = sample_s if self.smoothed_s is None else 0.875 * self.smoothed_s + 0.125 * sample_s
-
-    @property
-    def patience_s(self) -> float:
-        """How long to wait for an answer before sending again."""
-        return max(PATIENCE_MIN_S, 4 * (self.smoothed_s or 0.0))
+        self.patience_s = max(PATIENCE_MIN_S, 4 * self.smoothed_s)
 
 
 class _Stream:

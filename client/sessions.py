@@ -32,7 +32,9 @@ class Session:
 
     def begin(self) -> int:
         """Give out the next sequence. The session must not be full."""
-        check(not self.full, "a session gives out no sequence while it is full")
+        check(
+            self._last < self.acknowledged + SESSION_IN_FLIGHT_MAX, "a session gives out no sequence while it is full"
+        )
         self._last += 1
         return self._last
 

@@ -11,7 +11,7 @@ effect at most once. A command of session 0 is sent once and never again; it tak
 nothing behind that remembers it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -147,8 +147,6 @@ _FORMS = (
 )
 _BY_TAG = by_tag(_FORMS)
 _BY_CLASS = by_class(_FORMS)
-_SESSION_TAGS = (OPEN_SESSION, CLOSE_SESSION)
-_LEASE_TAGS = frozenset(form.tag for form in LEASE_FORMS)
 _NUMBER_MAX = (1 << 63) - 1
 _QUERIES = (Range, LeaseKeepAlive, LeaseTimeToLive, LeaseList, LockWait, LockQuery)
 
@@ -218,17 +216,23 @@ def decode_result(data: bytes) -> Result:
         InvalidRequest: the bytes are not a result that this release knows.
     """
     try:
-        packed = cast("PackedResult", msgpack.unpackb(data, use_list=False))
-        if packed[0] in _SESSION_TAGS:
-            _, revision, timestamp, session = packed
-            return SessionResult(
-                Revision(cast("int", revision)), Timestamp(cast("int", timestamp)), cast("int", session)
-            )
-        if packed[0] in LOCK_RESULT_TAGS:
-            return unpack_lock_result(packed)
-        return unpack_lease_result(packed) if packed[0] in _LEASE_TAGS else unpack_kv_result(packed)
+        packed: PackedResult = msgpack.unpackb(data, use_list=False)
+        return _RESULTS.get(packed[0], unpack_kv_result)(packed)
     except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
         raise InvalidRequest(f"malformed result of {len(data)} bytes") from error
+
+
+def _unpack_session_result(packed: PackedResult) -> SessionResult:
+    _, revision, timestamp, session = packed
+    return SessionResult(cast("Revision", revision), cast("Timestamp", timestamp), cast("int", session))
+
+
+_RESULTS: Mapping[object, Callable[[PackedResult], Result]] = {
+    **dict.fromkeys((OPEN_SESSION, CLOSE_SESSION), _unpack_session_result),
+    **dict.fromkeys([form.tag for form in LEASE_FORMS], unpack_lease_result),
+    **dict.fromkeys(LOCK_RESULT_TAGS, unpack_lock_result),
+}
+"""What takes results apart, by tag; all others are those of key-value operations."""
 
 
 def encode_query(query: Query) -> bytes:

@@ -222,7 +222,9 @@ class Call:
         elif self.settled:
             error = Unavailable(f"group {self.group} refused every attempt; the last time: {self._last_refusal}")
         else:
-            error = DeadlineExceeded(f"no answer from group {self.group} in the time given; {self.attempts} attempts sent")
+            error = DeadlineExceeded(
+                f"no answer from group {self.group} in the time given; {self.attempts} attempts sent"
+            )
         error.__cause__ = self._last_refusal
         return error
 

@@ -17,7 +17,7 @@ that the call surely had no effect; `Indeterminate` that it may have had. A read
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
@@ -36,16 +36,23 @@ from isochrone.client.listing import list_all
 from isochrone.client.locks import Lock
 from isochrone.client.reads import Reads
 from isochrone.client.recipes import Recipes
-from isochrone.client.results import Executed, Provenance, Queried, ReadResult, Statistics, WriteResult
+from isochrone.client.results import (
+    Executed,
+    Provenance,
+    Queried,
+    ReadResult,
+    Statistics,
+    WriteResult,
+    write_result,
+)
 from isochrone.client.routing import Route
 from isochrone.client.watches import Watcher
-from isochrone.client.writer import Writer
+from isochrone.client.writer import Writer, Written
 from isochrone.errors import InvalidRequest
 from isochrone.ids import GroupId, KeyspaceId, Revision, Timestamp
 from isochrone.wire.commands import (
     Operation,
     Query,
-    Result,
     check_operation,
     check_query,
     decode_result,
@@ -54,16 +61,13 @@ from isochrone.wire.commands import (
 from isochrone.wire.kv import (
     Compare,
     DeleteRange,
-    DeleteResult,
     KvOperation,
     Put,
-    PutResult,
     Range,
     RangeResult,
     Relation,
     Target,
     Txn,
-    TxnResult,
     check_key,
     prefix_end,
 )
@@ -171,12 +175,12 @@ class Client:
                 same keyspace after this call and all older ones had ended.
         """
         key = as_bytes(key)
-        return await self._write(key, Put(key, as_bytes(value)), timeout_s)
+        return write_result(*await self._write(key, Put(key, as_bytes(value)), timeout_s))
 
     async def delete(self, key: bytes | str, *, timeout_s: float | None = None) -> WriteResult:
         """Remove a key; `succeeded` is False if it was absent. Raises as `put` does."""
         key = as_bytes(key)
-        return await self._write(key, DeleteRange(key), timeout_s)
+        return write_result(*await self._write(key, DeleteRange(key), timeout_s))
 
     async def compare_and_set(
         self,
@@ -196,7 +200,7 @@ class Client:
         else:
             compare = Compare(key, Target.VALUE, Relation.EQUAL, value=as_bytes(expected))
         change: KvOperation = DeleteRange(key) if value is None else Put(key, as_bytes(value))
-        return await self._write(key, Txn((compare,), (change,), (Range(key),)), timeout_s)
+        return write_result(*await self._write(key, Txn((compare,), (change,), (Range(key),)), timeout_s))
 
     async def get(self, key: bytes | str, *, timeout_s: float | None = None) -> ReadResult:
         """The state of a key, linearizable: it shows every write that ended before this call began.
@@ -227,17 +231,8 @@ class Client:
 
         Raises as `put` does, and whatever the operation can be refused with.
         """
-        check_operation(operation)
-        deadline = self._deadline(timeout_s)
-        route = self._dispatcher.route(as_bytes(key))
-        written = await self._writer(route).write(route.group, operation, deadline)
-        return Executed(
-            result=written.result,
-            group=written.group,
-            replica=written.replica,
-            session=written.session,
-            sequence=written.sequence,
-        )
+        result, group, replica, session, sequence = await self._write(as_bytes(key), operation, timeout_s)
+        return Executed(result=result, group=group, replica=replica, session=session, sequence=sequence)
 
     async def query(self, key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
         """Ask the leader of the group of `key` any query. Raises as `get` does, and what the query is refused with.
@@ -445,23 +440,11 @@ class Client:
     ) -> None:
         await self.close()
 
-    async def _write(self, key: bytes, operation: Put | DeleteRange | Txn, timeout_s: float | None) -> WriteResult:
+    def _write(self, key: bytes, operation: Operation, timeout_s: float | None) -> Awaitable[Written]:
         check_operation(operation)
         deadline = self._deadline(timeout_s)
         route = self._dispatcher.route(key)
-        written = await self._writer(route).write(route.group, operation, deadline)
-        result = written.result
-        succeeded, previous = _outcome(result)
-        return WriteResult(
-            succeeded=succeeded,
-            previous=previous,
-            revision=result.revision,
-            timestamp=result.timestamp,
-            group=written.group,
-            replica=written.replica,
-            session=written.session,
-            sequence=written.sequence,
-        )
+        return self._writer(route).write(route.group, operation, deadline)
 
     def _writer(self, route: Route) -> Writer:
         writer = self._writers.get(route.keyspace)
@@ -479,21 +462,6 @@ class Client:
             return self._timeout_s
         _check_timeout(timeout_s)
         return timeout_s
-
-
-def _outcome(result: Result) -> tuple[bool, bytes | None]:
-    """Whether a write changed what it was to change, and the value that a failed comparison found."""
-    match result:
-        case PutResult():
-            return True, None
-        case DeleteResult(deleted=deleted):
-            return deleted > 0, None
-        case TxnResult(succeeded=False, results=(RangeResult(items=(item, *_)), *_)):
-            return False, item.value
-        case TxnResult(succeeded=succeeded):
-            return succeeded, None
-        case _:
-            return True, None
 
 
 def _read_request(group: GroupId, keyspace: KeyspaceId, query: bytes, request: int, timeout_ms: int) -> ReadRequest:

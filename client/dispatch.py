@@ -17,7 +17,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 from isochrone.client.alarm import Alarm
 from isochrone.client.attempts import Call, Fail, Send, SessionRefused, Wait
@@ -55,20 +55,27 @@ MakeRequest = Callable[[int, int], ReadRequest | ReadsRequest]
 """Makes a call's request from its number and what is left of the deadline, in milliseconds."""
 
 
-class _Pending:
+class Pending(Generic[R]):
     """A call under way."""
 
-    __slots__ = ("anywhere", "call", "future", "node", "sent_at", "wait_until", "what")
+    __slots__ = ("anywhere", "call", "expected", "future", "node", "sent_at", "wait_until", "what")
 
     def __init__(
-        self, call: Call, what: WriteCommand | MakeRequest, future: asyncio.Future[Response], anywhere: bool
+        self,
+        call: Call,
+        what: WriteCommand | MakeRequest,
+        future: asyncio.Future[R],
+        expected: type[R],
+        anywhere: bool,
     ) -> None:
         self.anywhere = anywhere
         """Any replica may answer; `node` is asked."""
         self.node: NodeId | None = None
         self.call = call
         self.what = what
-        self.future = future
+        self.future: asyncio.Future[R] = future
+        """Its answer."""
+        self.expected: type[R] = expected
         self.wait_until = math.inf
         """When the call must be looked at, whatever happens."""
         self.sent_at = 0.0
@@ -86,7 +93,7 @@ class _Group:
         self.nodes: frozenset[NodeId] = frozenset()
         self.servers: frozenset[NodeId] = frozenset()
         """Nodes that may serve requests: full replicas."""
-        self.calls: dict[_Pending, None] = {}
+        self.calls: dict[Pending[Any], None] = {}
 
     def ready(self, node: NodeId) -> bool:
         """Whether a node can take a request."""
@@ -111,7 +118,7 @@ class Dispatcher:
         self._directory_source: asyncio.Future[Link] = self._loop.create_future()
         self._groups: dict[GroupId, _Group] = {}
         self._used: list[GroupId] = []
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Pending[Any]] = {}
         """Open attempts, by request."""
         self._gathering = Gathering()
         self._alarm = Alarm(self._look_at_calls)
@@ -176,21 +183,35 @@ class Dispatcher:
             InvalidRequest: the request is wrong; no attempt took effect.
             Indeterminate: an attempt may have taken effect.
         """
+        pending = self.begin(group_id, deadline, what, expected, anywhere=anywhere)
+        try:
+            return await pending.future
+        finally:
+            self.end(pending)
+
+    def begin(
+        self,
+        group_id: GroupId,
+        deadline: float,
+        what: WriteCommand | MakeRequest,
+        expected: type[R],
+        *,
+        anywhere: bool = False,
+    ) -> Pending[R]:
+        """Begin what `execute` does. Who begins a call awaits its future, and ends it, however that went."""
         if self._closed:
             raise Unavailable("the client is closed")
         group = self._use(group_id)
-        pending = _Pending(Call(group_id, deadline), what, self._loop.create_future(), anywhere)
+        pending = Pending(Call(group_id, deadline), what, self._loop.create_future(), expected, anywhere)
         group.calls[pending] = None
-        try:
-            self._advance(group, pending)
-            response = await pending.future
-            if not isinstance(response, expected):
-                raise Indeterminate(f"{response.node} answered what was not asked")
-            return response
-        finally:  # Leave no trace of a call that is over, by whatever way.
-            del group.calls[pending]
-            for request in pending.call.open_requests:
-                del self._pending[request]
+        self._advance(group, pending)
+        return pending
+
+    def end(self, pending: Pending[R]) -> None:
+        """Leave no trace of a call that is over, by whatever way."""
+        del self._groups[pending.call.group].calls[pending]
+        for request in pending.call.open_requests:
+            del self._pending[request]
 
     # Watches
 
@@ -326,8 +347,12 @@ class Dispatcher:
 
     def _answered(self, request: int, answer: Response) -> None:
         pending = self._pending.get(request)
-        if pending is not None and not pending.future.done():
+        if pending is None or pending.future.done():
+            return
+        if isinstance(answer, pending.expected):
             pending.future.set_result(answer)
+        else:
+            self._fail(pending, Indeterminate(f"{answer.node} answered what was not asked"))
 
     def _refused(self, request: int, refusal: Refusal) -> None:
         pending = self._pending.get(request)
@@ -409,7 +434,7 @@ class Dispatcher:
         for pending in list(group.calls):
             self._advance(group, pending)
 
-    def _advance(self, group: _Group, pending: _Pending) -> None:
+    def _advance(self, group: _Group, pending: Pending[Any]) -> None:
         """Do what a call wants next, until it wants to wait."""
         if pending.future.done():
             return
@@ -426,7 +451,7 @@ class Dispatcher:
         pending.wait_until = until
         self._alarm.set(until)
 
-    def _fail(self, pending: _Pending, error: IsochroneError) -> None:
+    def _fail(self, pending: Pending[Any], error: IsochroneError) -> None:
         pending.future.set_exception(error)
         pending.future.exception()  # Seen, even if the caller is cancelled at this moment.
         if not isinstance(error, SessionRefused):  # The writer goes on with a new session.
@@ -440,13 +465,13 @@ class Dispatcher:
         waiting = [pending for group in self._groups.values() for pending in group.calls if not pending.future.done()]
         return min((pending.wait_until for pending in waiting), default=math.inf)
 
-    def _nearest_view(self, pending: _Pending, now: float) -> LeaderView:
+    def _nearest_view(self, pending: Pending[Any], now: float) -> LeaderView:
         """For a call that any replica may answer, the one to ask counts as the leader."""
         if pending.node not in self._up or pending.call.wants_another(now):
             pending.node = self.nearest(pending.call.group, pending.node)
         return LeaderView(leader=pending.node)
 
-    def _send(self, group: _Group, pending: _Pending, node: NodeId, now: float) -> float:
+    def _send(self, group: _Group, pending: Pending[Any], node: NodeId, now: float) -> float:
         """Send an attempt. Returns until when to wait."""
         call, link = pending.call, self._up[node]
         self.attempts += 1

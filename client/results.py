@@ -11,7 +11,7 @@ from enum import StrEnum
 from isochrone.ids import GroupId, NodeId, Revision, Timestamp
 from isochrone.records import quickly_made
 from isochrone.wire.commands import Result
-from isochrone.wire.kv import RangeResult
+from isochrone.wire.kv import DeleteResult, PutResult, RangeResult, TxnResult
 
 
 class Provenance(StrEnum):
@@ -83,6 +83,36 @@ class Executed:
     sequence: int
     """Session and sequence under which it took effect once."""
     provenance: Provenance = Provenance.LINEARIZABLE
+
+
+def write_result(result: Result, group: GroupId, replica: NodeId, session: int, sequence: int) -> WriteResult:
+    """What a write did, as its caller is told."""
+    succeeded, previous = _outcome(result)
+    return WriteResult(
+        succeeded=succeeded,
+        previous=previous,
+        revision=result.revision,
+        timestamp=result.timestamp,
+        group=group,
+        replica=replica,
+        session=session,
+        sequence=sequence,
+    )
+
+
+def _outcome(result: Result) -> tuple[bool, bytes | None]:
+    """Whether a write changed what it was to change, and the value that a failed comparison found."""
+    match result:
+        case PutResult():
+            return True, None
+        case DeleteResult(deleted=deleted):
+            return deleted > 0, None
+        case TxnResult(succeeded=False, results=(RangeResult(items=(item, *_)), *_)):
+            return False, item.value
+        case TxnResult(succeeded=succeeded):
+            return succeeded, None
+        case _:
+            return True, None
 
 
 @quickly_made

@@ -15,7 +15,6 @@ import asyncio
 import math
 import random
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import NamedTuple, final
 
 from isochrone.client.attempts import SessionRefused
@@ -32,7 +31,6 @@ from isochrone.errors import (
     Unavailable,
 )
 from isochrone.ids import GroupId, KeyspaceId, NodeId
-from isochrone.records import quickly_made
 from isochrone.wire.commands import (
     CloseSession,
     Command,
@@ -55,25 +53,11 @@ UNDER_WAY_BYTES_MAX = 16 << 20
 _NONCE_BYTES = 8
 
 
-class Place(NamedTuple):
-    """What makes a write take effect once."""
+Place = tuple[Session, int]
+"""A session and a sequence in it: what makes a write take effect once."""
 
-    session: Session
-    sequence: int
-    size_bytes: int
-    """Of the values that the write carries."""
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a write did, where, and its place in the session."""
-
-    result: Result
-    group: GroupId
-    replica: NodeId
-    session: int
-    sequence: int
+Written = tuple[Result, GroupId, NodeId, int, int]
+"""What a write did, the group, the node that answered, session and sequence."""
 
 
 class _Waiter(NamedTuple):
@@ -81,6 +65,7 @@ class _Waiter(NamedTuple):
 
     deadline: float
     size_bytes: int
+    """Of the values that it carries."""
 
 
 @final
@@ -109,19 +94,25 @@ class Writer:
             Indeterminate: may have been applied.
         """
         self._group = group
+        size_bytes = _value_bytes(operation)
         while True:
-            size_bytes = _value_bytes(operation)
             session = self._session_with_place()  # If there is one, nobody waits: `_admit` has run.
             place = self._take(session, size_bytes) if session else await self._wait(_Waiter(deadline, size_bytes))
+            session, sequence = place
             try:
-                return await self._write_at(place, group, operation, deadline)
+                call = self._dispatcher.begin(group, deadline, self._command(place, operation), Answer)
+                try:
+                    answer = await call.future
+                finally:
+                    self._dispatcher.end(call)
+                return decode_result(answer.payload), group, answer.node, session.identity, sequence
             except SessionRefused:
-                self._expire(place.session)
+                self._expire(session)
             except SessionExpired:
-                self._expire(place.session)
+                self._expire(session)
                 raise
             finally:
-                self._leave(place)
+                self._leave(place, size_bytes)
 
     async def close(self, timeout_s: float) -> None:
         """Refuse the writes that wait, and let the group forget the session if it answers in time."""
@@ -134,18 +125,15 @@ class Writer:
         if session is None or session.full:
             return
         try:
-            place = Place(session, session.begin(), 0)
-            await self._write_at(place, self._group, CloseSession(), self._loop.time() + timeout_s)
+            command = self._command((session, session.begin()), CloseSession())
+            await self._dispatcher.execute(self._group, self._loop.time() + timeout_s, command, Answer)
         except (Rejected, Indeterminate, InvalidRequest):
             return  # The session expires by itself.
 
-    async def _write_at(self, place: Place, group: GroupId, operation: Operation, deadline: float) -> Written:
-        session, sequence, _ = place
-        identity = session.identity
-        command = encode_command(Command(identity, sequence, session.acknowledged, operation))
-        write = WriteCommand(self._keyspace, current_trace(), command)
-        answer = await self._dispatcher.execute(group, deadline, write, Answer)
-        return Written(decode_result(answer.payload), group, answer.node, identity, sequence)
+    def _command(self, place: Place, operation: Operation) -> WriteCommand:
+        session, sequence = place
+        command = encode_command(Command(session.identity, sequence, session.acknowledged, operation))
+        return WriteCommand(self._keyspace, current_trace(), command)
 
     # Places
 
@@ -168,7 +156,7 @@ class Writer:
             return await future
         except asyncio.CancelledError:
             if self._waiters.pop(future, None) is None and not future.cancelled() and future.exception() is None:
-                self._leave(future.result())  # The place came at the moment of the cancellation.
+                self._leave(future.result(), waiter.size_bytes)  # The place came at the moment of the cancellation.
             raise
         finally:
             timer.cancel()
@@ -181,11 +169,12 @@ class Writer:
 
     def _take(self, session: Session, size_bytes: int) -> Place:
         self._under_way_bytes += size_bytes
-        return Place(session, session.begin(), size_bytes)
+        return session, session.begin()
 
-    def _leave(self, place: Place) -> None:
-        self._under_way_bytes -= place.size_bytes
-        place.session.end(place.sequence)
+    def _leave(self, place: Place, size_bytes: int) -> None:
+        session, sequence = place
+        self._under_way_bytes -= size_bytes
+        session.end(sequence)
         if self._waiters:
             self._admit()
 

@@ -50,11 +50,15 @@ def refuse(a_call, request, error, leader=None, now=0.0, stored=False):
 def test_a_call_goes_to_the_leader_and_waits_for_the_answer():
     a_call = call()
     assert a_call.next(0.0, A_LEADS, every_node) == Send(A)
-    a_call.sent(1, A, 0.0, 1.0)
-    assert a_call.next(0.0, A_LEADS, every_node) == Wait(1.0)
+    assert a_call.sent(1, A, 0.0, 1.0) == 1.0
+    assert a_call.next(0.5, A_LEADS, every_node) == Wait(1.0)
     assert a_call.next(1.0, A_LEADS, every_node) == Send(A)
-    a_call.sent(2, A, 1.0, 1.0)
+    assert a_call.sent(2, A, 1.0, 1.0) == 3.0
     assert a_call.next(1.0, A_LEADS, every_node) == Wait(3.0)
+
+
+def test_a_call_does_not_wait_for_an_answer_beyond_its_deadline():
+    assert call(deadline=1.5).sent(1, A, 1.0, 1.0) == 1.5
 
 
 def test_a_call_without_a_leader_or_without_a_link_waits_for_news_until_its_deadline():
@@ -186,15 +190,21 @@ EVENTS = st.lists(
 
 @given(EVENTS)
 def test_a_call_is_never_called_rejected_when_an_attempt_took_effect(events):
-    """Nodes that tell the truth, in any order of events: `Rejected` only if no attempt was executed."""
+    """Nodes that tell the truth, in any order of events: `Rejected` only if no attempt was executed.
+
+    Whenever an attempt was sent, there is nothing to do before the time that `sent` names.
+    """
     a_call, rng, now, view = call(deadline=40.0), random.Random(1), 0.0, A_LEADS
     waiting, executed, request, error = {}, set(), 0, None
     end = ("silence", "", None, False, 40.0)
     for kind, name, leader, executes, delay in [*events, end, end]:
-        while isinstance(step := a_call.next(now, view, every_node), Send):
+        step = a_call.next(now, view, every_node)
+        if isinstance(step, Send):
             request += 1
             waiting[request] = step.node
-            a_call.sent(request, step.node, now, 1.0)
+            until = a_call.sent(request, step.node, now, 1.0)
+            step = a_call.next(now, view, every_node)
+            assert step == Wait(until)
         if isinstance(step, Fail):
             error = step.error
             break

@@ -20,6 +20,7 @@ from isochrone.errors import (
     ConnectionLost,
     DeadlineExceeded,
     Indeterminate,
+    InvalidRequest,
     LeadershipLost,
     LockHeld,
     QueueFull,
@@ -27,6 +28,7 @@ from isochrone.errors import (
     Unavailable,
 )
 from isochrone.wire.commands import SESSION_IN_FLIGHT_MAX
+from isochrone.wire.session import ReadsAnswer, WriteAnswer
 
 # Sessions
 
@@ -272,6 +274,41 @@ def test_an_error_that_says_nothing_of_the_effect_is_indeterminate(name):
             cluster["a"].rules.append(refuse(name))
             with pytest.raises(Indeterminate):
                 await client.put("app/x", "1")
+
+    run_scenario(scenario)
+
+
+def test_an_answer_of_another_kind_leaves_the_outcome_open():
+    def answer_as_reads(node, stream, message):
+        stream.push(ReadsAnswer(message.requests[0], node.name, 1, None, (b"",), ()))
+
+    def answer_as_writes(node, stream, message):
+        stream.push(WriteAnswer((message.request,), node.name, 1, (b"",)))
+
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            for rule, call in ((answer_as_reads, client.put("app/x", "1")), (answer_as_writes, client.get("app/x"))):
+                cluster["a"].rules.append(rule)
+                with pytest.raises(Indeterminate, match="a answered what was not asked"):
+                    await call
+            assert client.statistics().errors == {"Indeterminate": 2}
+            await client.put("app/x", "2")
+        last = cluster["a"].commands()[-1]
+        assert (last.sequence, last.acknowledged) == (3, 2)
+
+    run_scenario(scenario)
+
+
+def test_a_write_that_cannot_be_sent_does_not_hold_back_the_mark():
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            with pytest.raises(InvalidRequest, match="64 bits"):
+                await client.kv.put("app/x", "1", lease=1 << 64)
+            await client.put("app/x", "2")
+        last = cluster["a"].commands()[-1]
+        assert (last.sequence, last.acknowledged) == (3, 2)
 
     run_scenario(scenario)
 

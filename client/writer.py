@@ -41,7 +41,7 @@ from isochrone.wire.commands import (
     decode_result,
     encode_command,
 )
-from isochrone.wire.kv import KvOperation, Put, Txn
+from isochrone.wire.kv import value_bytes
 from isochrone.wire.session import Answer
 
 SESSION_TTL_MS = 600_000
@@ -94,7 +94,7 @@ class Writer:
             Indeterminate: may have been applied.
         """
         self._group = group
-        size_bytes = _value_bytes(operation)
+        size_bytes = value_bytes(operation)
         while True:
             session = self._session_with_place()  # If there is one, nobody waits: `_admit` has run.
             place = self._take(session, size_bytes) if session else await self._wait(_Waiter(deadline, size_bytes))
@@ -231,14 +231,3 @@ class Writer:
             del self._waiters[future]
             if not future.done():
                 future.set_exception(error(f"no session of keyspace {self._keyspace!r} could be opened: {text}"))
-
-
-def _value_bytes(operation: Operation | KvOperation) -> int:
-    match operation:
-        case Put():
-            return len(operation.value)
-        case Txn(compares, success, failure):
-            compared = sum(len(compare.value) for compare in compares)
-            return compared + sum(map(_value_bytes, success)) + sum(map(_value_bytes, failure))
-        case _:
-            return 0

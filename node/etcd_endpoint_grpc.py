@@ -23,6 +23,7 @@ from isochrone.node.etcd_snapshot_grpc import SnapshotCalls
 from isochrone.node.etcd_watches_grpc import PATH, watch_method
 from isochrone.regions.host import Host
 from isochrone.topology import Replica, Topology
+from isochrone.wire.budget import Budget
 from isochrone.wire.etcd.answers_grpc import Speaker, numeric_id
 from isochrone.wire.etcd.checks_grpc import REQUEST_BYTES_MAX
 from isochrone.wire.http2.calls import Methods
@@ -72,8 +73,17 @@ class EtcdEndpoint:
         host: Host,
         store_bytes: Callable[[], int],
         connect: Callable[[], Awaitable[Client]],
+        budget: Budget,
     ) -> None:
-        """`store_bytes` tells the size of the node's store; `connect` opens a client of this cluster.
+        """Make an endpoint that does not listen yet.
+
+        Args:
+            config: of the node.
+            topology: of the cluster.
+            host: of the node.
+            store_bytes: tells the size of the node's store.
+            connect: opens a client of this cluster.
+            budget: of what all clients together may make the node keep.
 
         Raises:
             ConfigError: as `served_group`.
@@ -91,7 +101,7 @@ class EtcdEndpoint:
         self._health = HealthCalls(host, [each.id for each in topology.groups])
         services = dict.fromkeys(path.split("/")[1] for path in methods)
         methods = {**methods, **auth_methods(), **self._health.methods(), **reflection_methods(services)}
-        self._server = Http2Server(methods, message_bytes_max=MESSAGE_BYTES_MAX)
+        self._server = Http2Server(methods, message_bytes_max=MESSAGE_BYTES_MAX, budget=budget)
 
     @property
     def refusals(self) -> Mapping[str, int]:

@@ -33,12 +33,14 @@ from isochrone.wire.commands import (
     encode_query,
     encode_result,
 )
-from isochrone.wire.kv import ALL, Range, prefix_end
+from isochrone.wire.kv import ALL, Range, prefix_end, value_bytes
 from isochrone.wire.leases import LeaseKeepAlive, LeaseList, LeaseTimeToLive
 from isochrone.wire.locks import LockQuery, LockWait
 
 UNDER_WAY_MAX = 10_000
 """Most questions that are passed on at a time; beyond, they are refused."""
+UNDER_WAY_BYTES_MAX = 64 << 20
+"""From so many bytes of values in them on, they are refused as well."""
 Told = Callable[[Result | IsochroneError], None]
 _QUERIES = (Range, LeaseKeepAlive, LeaseTimeToLive, LeaseList, LockWait, LockQuery)
 
@@ -63,7 +65,9 @@ class GroupAccess:
         self._prefixes = tuple([prefix for prefix, _ in self._keyspaces])
         self._connect = connect
         self._client: asyncio.Task[Client] | None = None
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._tasks: dict[asyncio.Task[None], int] = {}
+        """Questions that are passed on, with the bytes of values in each."""
+        self._under_way_bytes = 0
         self._closed = False
         self.refusals: Counter[str] = Counter()
         """Questions that were answered with an error, by its class."""
@@ -169,14 +173,19 @@ class GroupAccess:
 
     def pass_on(self, prefix: bytes, question: Operation | Query, timeout_s: float, told: Told) -> None:
         """Ask the leader, which is another node; `told` is called once."""
-        if self._closed or len(self._tasks) >= UNDER_WAY_MAX:
+        full = len(self._tasks) >= UNDER_WAY_MAX or self._under_way_bytes >= UNDER_WAY_BYTES_MAX
+        if self._closed or full:
             text = "the node is stopping" if self._closed else "too much is passed on to the leader already"
             self.refuse(told, Unavailable(text))
             return
         work = self._ask_leader(prefix, question, timeout_s, told)
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks[task] = None
-        task.add_done_callback(self._tasks.pop)
+        self._tasks[task] = value_bytes(question)
+        self._under_way_bytes += self._tasks[task]
+        task.add_done_callback(self._passed_on)
+
+    def _passed_on(self, task: asyncio.Task[None]) -> None:
+        self._under_way_bytes -= self._tasks.pop(task)
 
     async def _ask_leader(self, prefix: bytes, question: Operation | Query, timeout_s: float, told: Told) -> None:
         try:

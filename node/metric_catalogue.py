@@ -69,6 +69,7 @@ COMMIT_SECONDS = _histogram(
 )
 COMMANDS = _counter("isochrone_raft_commands_total", "Commands of clients that were applied, at the leader", "group")
 QUEUED_COMMANDS = _gauge("isochrone_raft_queued_commands", "Commands that wait to be proposed", "group")
+QUEUED_BYTES = _gauge("isochrone_raft_queued_bytes", "Bytes of them", "group")
 
 # ---- locks: at the group's leader
 
@@ -117,6 +118,9 @@ READS = _counter("isochrone_kv_reads_total", "Linearizable queries that came to 
 # ---- the node
 
 ERRORS = _counter("isochrone_errors_total", "Requests that ended with an error, by its class", "api", "error")
+KEPT = _gauge("isochrone_clients_kept_bytes", "Bytes kept for clients: answers not taken, requests not whole")
+KEPT_LIMIT = _gauge("isochrone_clients_kept_limit_bytes", "How much that may be for all of them")
+CUT_OFF = _counter("isochrone_clients_cut_off_total", "Clients cut off since that was too much, and theirs the most")
 LOOP_LAG = _histogram("isochrone_event_loop_lag_seconds", "How late a timer of each second came")
 STORE_SIZE = _gauge("isochrone_store_size_bytes", "What the store's pages take")
 STORE_LIMIT = _gauge("isochrone_store_limit_bytes", "Where the store is full")

@@ -18,6 +18,7 @@ from isochrone.regions.replica import Replica
 from isochrone.regions.state.model import Happening
 from isochrone.topology import Group, Topology
 from isochrone.topology.predict import predicted_commit_ms
+from isochrone.wire.budget import Budget
 from isochrone.wire.locks import LockEnd
 
 
@@ -59,6 +60,7 @@ def _state_readings(replica: Replica, counted: GroupMeasures) -> Iterator[Readin
         (metrics.COMMIT_SECONDS, counted.commit_ns),
         (metrics.COMMANDS, counted.commands),
         (metrics.QUEUED_COMMANDS, replica.queued_commands),
+        (metrics.QUEUED_BYTES, replica.queued_bytes),
         (metrics.LOCKS, len(data.locks.locks)),
         (metrics.TOKEN_REJECTIONS, counted.happened[Happening.TOKEN_REFUSED]),
         (metrics.SESSIONS, sum(len(state.sessions) for state in data.keyspaces.values())),
@@ -98,6 +100,13 @@ def error_readings(refusals: Mapping[str, Mapping[str, int]]) -> Iterator[Readin
     for api, counts in refusals.items():
         for error, count in sorted(counts.items()):
             yield Reading(metrics.ERRORS, (api, error), count)
+
+
+def budget_readings(budget: Budget) -> Iterator[Reading]:
+    """Of what the node keeps for its clients."""
+    yield Reading(metrics.KEPT, (), budget.kept_bytes)
+    yield Reading(metrics.KEPT_LIMIT, (), budget.bytes_max)
+    yield Reading(metrics.CUT_OFF, (), budget.cut_off)
 
 
 def node_readings(

@@ -30,6 +30,7 @@ from isochrone.regions.storage.directory_os import open_store
 from isochrone.regions.storage.store_lmdb import LmdbStore
 from isochrone.topology import ClockSpec, Topology
 from isochrone.wire.admin_grpc import Links
+from isochrone.wire.budget import Budget
 from isochrone.wire.handshake import peer_refusal
 from isochrone.wire.messages import FEATURE_LEVEL, PROTOCOL_VERSION, PeerHello
 from isochrone.wire.operations import Operation
@@ -139,10 +140,13 @@ class Node:
         service.attach(host)
         node_hello = NodeHello(PROTOCOL_VERSION, config.cluster, config.node, config.region, config.zone)
         admin = _Admin()
-        server = NodeServer(node_hello, shaper=shaper, transport=transport, sessions=service, admin=admin)
-        endpoint = _endpoint(config, topology, host, store, shaper)
+        budget = Budget()
+        server = NodeServer(
+            node_hello, shaper=shaper, transport=transport, sessions=service, admin=admin, budget=budget
+        )
+        endpoint = _endpoint(config, topology, host, store, shaper, budget)
         refusals = {"session": service.refusals} | ({"etcd": endpoint.refusals} if endpoint is not None else {})
-        metrics = NodeMetrics(config, topology, host, store, clock, refusals, lambda: node.status().counters)
+        metrics = NodeMetrics(config, topology, host, store, clock, refusals, budget, lambda: node.status().counters)
         node = cls(config, store, shaper, transport, host, server, endpoint, metrics)
         admin.node = node
         return node
@@ -258,7 +262,7 @@ def system_clock(spec: ClockSpec, offset_ms: float) -> SystemClock:
 
 
 def _endpoint(
-    config: NodeConfig, topology: Topology, host: Host, store: LmdbStore, shaper: Shaper
+    config: NodeConfig, topology: Topology, host: Host, store: LmdbStore, shaper: Shaper, budget: Budget
 ) -> EtcdEndpoint | None:
     """The node's endpoint of etcd's API, if it has an address."""
     if config.node not in config.etcd_addresses:
@@ -271,7 +275,7 @@ def _endpoint(
         name=config.node,
         shaper=shaper if config.local else None,
     )
-    return EtcdEndpoint(config, topology, host, lambda: store.size_bytes, connect)
+    return EtcdEndpoint(config, topology, host, lambda: store.size_bytes, connect, budget)
 
 
 def _peer_addresses(config: NodeConfig, topology: Topology) -> dict[NodeId, PeerAddress]:

@@ -9,6 +9,7 @@ from isochrone.node import metric_catalogue as metrics
 from isochrone.node.config import NodeConfig
 from isochrone.node.metric_readings import (
     Reading,
+    budget_readings,
     error_readings,
     node_readings,
     predicted_readings,
@@ -20,6 +21,7 @@ from isochrone.ports import Clock
 from isochrone.regions.host import Host
 from isochrone.regions.storage.store_lmdb import LmdbStore
 from isochrone.topology import Topology
+from isochrone.wire.budget import Budget
 
 
 @final
@@ -34,15 +36,28 @@ class NodeMetrics:
         store: LmdbStore,
         clock: Clock,
         refusals: Mapping[str, Mapping[str, int]],
+        budget: Budget,
         events: Callable[[], Mapping[str, int]],
     ) -> None:
-        """`refusals`: errors by interface and class. `events`: what else the node counts."""
+        """Put together what counts.
+
+        Args:
+            config: of the node.
+            topology: of the cluster.
+            host: of the node.
+            store: of the node.
+            clock: of the node.
+            refusals: errors by interface and class.
+            budget: what clients make the node keep.
+            events: what else the node counts.
+        """
         self._groups = {group.id: group for group in topology.groups}
         self._topology = topology
         self._host = host
         self._store = store
         self._clock = clock
         self._refusals = refusals
+        self._budget = budget
         self._events = events
         self._vitals = Vitals(host.replicas, config.lock_warning_s)
         self.common = {"node": str(config.node), "region": str(config.region)}
@@ -71,6 +86,7 @@ class NodeMetrics:
             yield Reading(metrics.HELD_TOO_LONG, (group,), self._vitals.held_too_long_now(group))
             yield Reading(metrics.HELD_TOO_LONG_TOTAL, (group,), self._vitals.held_too_long[group])
         yield from error_readings(self._refusals)
+        yield from budget_readings(self._budget)
         store = self._store
         yield from node_readings(
             store.size_bytes, store.size_bytes_max, store.commit_ns, self._vitals.loop_lag_ns, self._now()

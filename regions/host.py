@@ -90,6 +90,8 @@ logger = logging.getLogger(__name__)
 
 QUEUED_COMMANDS_MAX = 16_384
 """From so many commands on that wait to be proposed in one group, more are refused with `QueueFull`."""
+QUEUED_BYTES_MAX = 64 << 20
+"""From so many bytes of them on, likewise."""
 WAITING_READS_MAX = 16_384
 """Most queries that wait for their answer in one group; beyond, `QueueFull`."""
 
@@ -217,6 +219,8 @@ class Host:
             replica = self._find(group)
             if replica.queued_commands >= QUEUED_COMMANDS_MAX:
                 raise QueueFull(f"{replica.queued_commands} commands wait in group {group}")
+            if replica.queued_bytes >= QUEUED_BYTES_MAX:
+                raise QueueFull(f"commands of {replica.queued_bytes} bytes wait in group {group}")
         except IsochroneError as error:
             write.fail(error, Revision(0))
             return

@@ -91,6 +91,8 @@ class Replica:
         self._writes: deque[Write] = deque()
         self.queued_commands = 0
         """How many commands wait to be proposed."""
+        self.queued_bytes = 0
+        """How many bytes they have."""
         self._pending: dict[LogIndex, _Pending] = {}
         self.reads = ReplicaReads(group, core, monotonic, lambda: self._service, self.known_leader)
         self._transfer: _Transfer | None = None
@@ -136,6 +138,7 @@ class Replica:
         """Queue commands for the next turn."""
         self._writes.append(write)
         self.queued_commands += len(write.commands)
+        self.queued_bytes += sum(map(len, write.commands))
 
     def has_work(self, now: Nanos) -> bool:
         """Whether anything waits that was not proposed yet, or not answered."""
@@ -235,7 +238,7 @@ class Replica:
 
     def _take_writes(self, now: Nanos) -> deque[Write]:
         writes, self._writes = self._writes, deque()
-        self.queued_commands = 0
+        self.queued_commands = self.queued_bytes = 0
         if not any(write.deadline <= now for write in writes):
             return writes
         late = Unavailable("the deadline passed before the command was proposed; it was not applied")
@@ -398,7 +401,7 @@ class Replica:
         for write in self._writes:
             write.fail(error, self.revision)
         self._writes.clear()
-        self.queued_commands = 0
+        self.queued_commands = self.queued_bytes = 0
         self.reads.fail_all(error)
         if self._service is not None:
             self._service.leave_office(error)

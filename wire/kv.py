@@ -472,3 +472,15 @@ def decimal(value: bytes) -> int | None:
         return None
     number = int(value)
     return number if abs(number) <= NUMBER_MAX else None
+
+
+def value_bytes(operation: object) -> int:
+    """How many bytes of values an operation carries: what makes a command large, if anything does."""
+    match operation:
+        case Put():
+            return len(operation.value)
+        case Txn(compares, success, failure):
+            compared = sum(len(compare.value) for compare in compares)
+            return compared + sum(map(value_bytes, success)) + sum(map(value_bytes, failure))
+        case _:
+            return 0

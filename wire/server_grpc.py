@@ -6,6 +6,7 @@ Today's connections are plain text, on loopback or a private network; TLS belong
 from typing import final
 
 from isochrone.wire.admin_grpc import AdminHandler, AdminService
+from isochrone.wire.budget import Budget
 from isochrone.wire.codec import FRAME_BYTES_MAX
 from isochrone.wire.http2.limits import Limits
 from isochrone.wire.http2.server_os import Http2Server
@@ -31,8 +32,11 @@ class NodeServer:
         transport: GrpcTransport,
         sessions: SessionHandler,
         admin: AdminHandler,
+        budget: Budget | None = None,
     ) -> None:
-        self._sessions = SessionService(node, shaper, sessions)
+        """`budget`: of what all clients together may make us keep; None: one of its own."""
+        budget = budget or Budget()
+        self._sessions = SessionService(node, shaper, sessions, budget)
         self._admin = AdminService(admin)
         methods = {
             PEER_METHOD: transport.method(),
@@ -45,6 +49,7 @@ class NodeServer:
             limits=Limits(stream_window_bytes=STREAM_WINDOW_BYTES),
             connections_max=CONNECTIONS_MAX,
             quiet_s=QUIET_S,
+            budget=budget,
         )
 
     async def start(self, address: str) -> str:

@@ -2,9 +2,10 @@
 
 A client opens the stream with `ClientHello`, the node answers `NodeHello`; after that both speak at will. Answers go
 through an `Outbox`: they batch naturally and are shaped from the node's zone to the client's. A client that stops
-reading is cut off when `SESSION_BYTES_MAX` wait for it. After every few messages of a client the others get their turn;
-meanwhile its stream rests, so that what waits to be handled is bounded by the stream's window.
-Clients say something now and then (`client/links.py`); one that does not is gone, or not one of ours, and is cut off.
+reading is cut off when `SESSION_BYTES_MAX` wait for it, or earlier, when the node keeps too much for all (`budget`).
+After every few messages of a client the others get their turn; meanwhile its stream rests, so that what waits to be
+handled is bounded by the stream's window. Clients say something now and then (`client/links.py`); one that does not is
+gone, or not one of ours, and is cut off.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from functools import partial
 from typing import Protocol, final
 
 from isochrone.ids import ZoneId
+from isochrone.wire.budget import Budget, Share
 from isochrone.wire.codec import MalformedFrame
 from isochrone.wire.handshake import client_refusal
 from isochrone.wire.http2.calls import FAILED_PRECONDITION, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, Call, StreamMethod
@@ -39,6 +41,8 @@ IDLE_TIMEOUT_S = 300.0
 """A session from which nothing came for so long is ended."""
 MESSAGES_AT_A_TIME = 256
 """So many messages of one session are handled before others get their turn."""
+MESSAGE_BYTES = 256
+"""As much a message counts that waits for its turn. There can be many of small ones only."""
 _ABORT_TIMEOUT_S = 1.0
 """So long a client that is cut off has to take the reason; it may have to wait behind what the client has not read."""
 
@@ -47,14 +51,18 @@ _ABORT_TIMEOUT_S = 1.0
 class Session:
     """One connected client."""
 
-    def __init__(self, hello: ClientHello, node: NodeHello, shaper: Shaper) -> None:
+    def __init__(self, hello: ClientHello, node: NodeHello, shaper: Shaper, budget: Budget) -> None:
         self.client = hello.client
+        self._unsent = Share(budget, self._cut_off)
+        self.untaken = Share(budget, self._cut_off)
+        """What the client has said and was not handled yet."""
         self.outbox: Outbox[SessionMessage] = Outbox(
             encode=encode_session_frame,
             size_of=session_message_bytes,
             ship=partial(shaper.submit, ZoneId(node.zone), ZoneId(hello.zone)),
             bytes_max=SESSION_BYTES_MAX,
             overflow=self.overflow,
+            kept=self._unsent.set,
         )
         self.reason = ""
         """Why it was given up: the client reads too slowly, or says nothing."""
@@ -77,6 +85,15 @@ class Session:
     def overflow(self) -> None:
         """Too much waits for the client: end the session."""
         self.give_up(f"reads too slowly: more than {SESSION_BYTES_MAX} bytes wait for it")
+
+    def _cut_off(self) -> None:
+        self.give_up("makes the node keep most, and it keeps too much for all")
+
+    def ended(self) -> None:
+        """The stream is over."""
+        self.outbox.close()
+        self._unsent.end()
+        self.untaken.end()
 
     def give_up(self, reason: str) -> None:
         """End the session soon; nothing more is sent but the reason."""
@@ -104,7 +121,8 @@ class SessionHandler(Protocol):
 class SessionService:
     """Takes session streams for a `SessionHandler`."""
 
-    def __init__(self, node: NodeHello, shaper: Shaper, handler: SessionHandler) -> None:
+    def __init__(self, node: NodeHello, shaper: Shaper, handler: SessionHandler, budget: Budget) -> None:
+        self._budget = budget
         self._node = node
         self._shaper = shaper
         self._handler = handler
@@ -136,7 +154,7 @@ class SessionService:
 
     def opened(self, hello: ClientHello) -> Session:
         """A client has greeted."""
-        session = Session(hello, self._node, self._shaper)
+        session = Session(hello, self._node, self._shaper, self._budget)
         self._open += 1
         self._opened += 1
         session.send(self._node)
@@ -200,6 +218,7 @@ class _SessionStream:
             self._greet(messages)
         elif self._untaken:
             self._untaken.extend(messages)
+            session.untaken.set(MESSAGE_BYTES * len(self._untaken))
         else:
             self._untaken = deque(messages)
             self._take(session)
@@ -238,13 +257,15 @@ class _SessionStream:
                 session.overflow()
             if self._over or session.reason:
                 self._untaken.clear()
-                return
+                break
         if self._untaken:
             self._call.rest()
             self._loop.call_soon(self._go_on)
+        if self._untaken or session.untaken.kept_bytes:
+            session.untaken.set(MESSAGE_BYTES * len(self._untaken))
 
     def _go_on(self) -> None:
-        if self._session is None or self._over:
+        if self._session is None or self._over or self._session.reason:
             return
         self._take(self._session)
         if not self._untaken:
@@ -275,7 +296,7 @@ class _SessionStream:
         self._over = True
         self._untaken.clear()
         if self._session is not None:
-            self._session.outbox.close()
+            self._session.ended()
             self._service.closed(self._session, malformed=malformed)
 
 

@@ -69,6 +69,7 @@ class Outbox(Generic[M]):
         ship: Callable[[Callable[[], None]], None],
         bytes_max: int,
         overflow: Callable[[], None],
+        kept: Callable[[int], None] | None = None,
     ) -> None:
         """Make an empty outbox.
 
@@ -78,7 +79,11 @@ class Outbox(Generic[M]):
             ship: the link: calls what it is given when the frame has passed, or never.
             bytes_max: most bytes that may wait for the stream.
             overflow: called when more wait; it may `drop_oldest` or give the stream up.
+            kept: called with how many bytes wait for the stream when others do than before.
         """
+        self._kept = kept
+        self._kept_bytes = 0
+        """What it was told last."""
         self.bytes_max = bytes_max
         self.bytes_waiting = 0
         self.messages_dropped = 0
@@ -127,12 +132,14 @@ class Outbox(Generic[M]):
         self.messages_dropped += sum(count for _, count in self._frames)
         self._frames.clear()
         self.bytes_waiting = 0
+        self._count()
 
     def open(self, stream: MessageStream) -> None:
         """From now on, until `close`, feed this stream."""
         self._stream = stream
         self._waits = False
         self._write()
+        self._count()
 
     def close(self) -> None:
         """Feed the stream no more; what waits goes on waiting."""
@@ -142,6 +149,7 @@ class Outbox(Generic[M]):
         if stream is self._stream:
             self._waits = False
             self._write()
+            self._count()
 
     def _write(self) -> None:
         """Send what waits, as far as the stream keeps up."""
@@ -190,6 +198,12 @@ class Outbox(Generic[M]):
         self._write()
         if self.bytes_waiting > self.bytes_max:
             self._overflow()
+        self._count()
+
+    def _count(self) -> None:
+        if self._kept is not None and self.bytes_waiting != self._kept_bytes:
+            self._kept_bytes = self.bytes_waiting
+            self._kept(self.bytes_waiting)
 
     def _take(self) -> tuple[bytes, int]:
         """Join the oldest frames, as many as fit into one gRPC message but at least one."""

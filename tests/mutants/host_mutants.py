@@ -32,6 +32,13 @@ HOST_MUTANTS = (
         test=_HOST + "a_write_is_acknowledged_only_when_a_quorum_has_synced_it",
     ),
     Mutant(
+        name="commands that wait are bounded in number alone",
+        file=HOST,
+        old="            if replica.queued_bytes >= QUEUED_BYTES_MAX:\n",
+        new="            if False:\n",
+        test=_HOST + "commands_that_wait_are_bounded_in_number_and_in_bytes",
+    ),
+    Mutant(
         name="a host goes on after a failed sync",
         file=WRITES,
         old="        await self._store.write(write.batch)\n",

@@ -12,6 +12,7 @@ KEEPALIVE = "wire/http2/keepalive.py"
 SESSIONS = "wire/sessions_grpc.py"
 SOCKET = "wire/http2/socket_os.py"
 
+_BUDGET = "tests/integration/wire/test_budget.py::test_"
 _CONNECTION = "tests/unit/wire/test_http2_connection.py::test_"
 _ATTACKS = "tests/unit/wire/test_http2_attacks.py::test_"
 _CALLS = "tests/unit/wire/test_http2_calls.py::test_"
@@ -89,8 +90,8 @@ HTTP2_MUTANTS = (
     Mutant(
         name="answers that are not taken are not bounded",
         file=ENDPOINT,
-        old="        if self._backlog_bytes > self._limits.backlog_bytes and not self.closing:\n",
-        new="        if False:\n",
+        old="            if self._backlog_bytes > self._limits.backlog_bytes:\n",
+        new="            if False:\n",
         test=_CONNECTION + "a_client_that_takes_no_answers_loses_its_connection",
     ),
     Mutant(
@@ -218,5 +219,40 @@ HTTP2_MUTANTS = (
         old="min(MESSAGES_AT_A_TIME, len(self._untaken))",
         new="len(self._untaken)",
         test=_TURNS + "what_is_said_at_once_is_handled_some_at_a_time_and_in_order",
+    ),
+    Mutant(
+        name="what is kept for all clients has no end",
+        file="wire/budget.py",
+        old="        while self.kept_bytes > self.bytes_max:\n",
+        new="        while False:\n",
+        test=_BUDGET + "crowds_that_do_not_read_are_cut_off_as_far_as_needed_and_who_reads_is_served",
+    ),
+    Mutant(
+        name="of all clients any is cut off",
+        file="wire/budget.py",
+        old="            largest = max(self.shares, key=_kept_bytes)\n",
+        new="            largest = next(iter(self.shares))\n",
+        test="tests/unit/wire/test_budget.py::test_who_keeps_most_is_cut_off_first_and_only_as_many_as_needed",
+    ),
+    Mutant(
+        name="what a socket holds is not counted",
+        file="wire/http2/server_os.py",
+        old="        self._share.set(self.connection.count() + held)\n",
+        new="        self._share.set(self.connection.count())\n",
+        test=_BUDGET + "crowds_that_do_not_read_are_cut_off_as_far_as_needed_and_who_reads_is_served",
+    ),
+    Mutant(
+        name="what waits for a session is not counted",
+        file=SESSIONS,
+        old="            kept=self._unsent.set,\n",
+        new="",
+        test=_BUDGET + "crowds_that_do_not_read_are_cut_off_as_far_as_needed_and_who_reads_is_served",
+    ),
+    Mutant(
+        name="what waits for its turn in a session is not counted",
+        file=SESSIONS,
+        old="            session.untaken.set(MESSAGE_BYTES * len(self._untaken))\n        else:",
+        new="        else:",
+        test=_TURNS + "what_waits_for_its_turn_counts_and_the_most_of_it_is_cut_off",
     ),
 )

@@ -1,5 +1,6 @@
 """The client's end of an HTTP/2 connection in memory: says what it is told to, and reads what comes back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hpack import Decoder, Encoder
@@ -44,9 +45,10 @@ class Client:
         *,
         begin: bool = True,
         message_bytes_max: int = MESSAGE_BYTES_MAX,
+        grown: Callable[[], None] | None = None,
     ) -> None:
         self.wakes = 0
-        self.connection = Connection(acceptor(methods, message_bytes_max), self._wake, limits or Limits())
+        self.connection = Connection(acceptor(methods, message_bytes_max), self._wake, limits or Limits(), grown)
         self.greeting = self.read()
         self._encoder, self._decoder = Encoder(), Decoder()
         self._next = 1

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from isochrone.ids import ClusterId, Incarnation, NodeId, RegionId, StoreId, Term, ZoneId
+from isochrone.wire.budget import Budget
 from isochrone.wire.handshake import peer_refusal
 from isochrone.wire.messages import FEATURE_LEVEL, PROTOCOL_VERSION, Envelope, PeerHello
 from isochrone.wire.operations import Operation
@@ -49,9 +50,11 @@ class EchoSessions:
     opened_count: int = 0
     closed_count: int = 0
     received_count: int = 0
+    open: list[Session] = field(default_factory=list)
 
     def opened(self, session: Session) -> None:
         self.opened_count += 1
+        self.open.append(session)
 
     def received(self, session: Session, message: SessionMessage) -> None:
         self.received_count += 1
@@ -61,6 +64,7 @@ class EchoSessions:
 
     def closed(self, session: Session) -> None:
         self.closed_count += 1
+        self.open.remove(session)
 
 
 @dataclass
@@ -120,6 +124,7 @@ async def wire_node(
     address: str = "127.0.0.1:0",
     links: Mapping[tuple[ZoneId, ZoneId], LinkShape] | None = None,
     copies: int = 1,
+    budget: Budget | None = None,
 ) -> AsyncIterator[WireNode]:
     """Run one node whose zone is named like itself. `peers` maps names to addresses."""
     shaper = Shaper(random.Random(hello.node))
@@ -136,7 +141,9 @@ async def wire_node(
     sessions = EchoSessions(hello.node, copies)
     node_hello = NodeHello(PROTOCOL_VERSION, hello.cluster, hello.node, "r", hello.node)
     node = WireNode(hello, address, transport, None, shaper, sessions)  # type: ignore[arg-type]
-    node.server = NodeServer(node_hello, shaper=shaper, transport=transport, sessions=sessions, admin=node)
+    node.server = NodeServer(
+        node_hello, shaper=shaper, transport=transport, sessions=sessions, admin=node, budget=budget
+    )
     try:
         node.address = await node.server.start(address)
         transport.start(node.received.append)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import final
 
 from isochrone.wire.http2 import frames
-from isochrone.wire.http2.endpoint import Consumer, Endpoint, Stream
+from isochrone.wire.http2.endpoint import COUNTED_BYTES, Consumer, Endpoint, Stream
 from isochrone.wire.http2.frames import Code, ProtocolError, frame
 from isochrone.wire.http2.headers import HEADER_LIST_BYTES_MAX, HeaderDecoder, RequestHeaders, http_refusal
 from isochrone.wire.http2.limits import PIECE_BYTES, Limits
@@ -23,13 +23,16 @@ Accept = Callable[["Connection", Stream, RequestHeaders], Consumer | None]
 class Connection(Endpoint):
     """See the module."""
 
-    def __init__(self, accept: Accept, wake: Callable[[], None], limits: Limits) -> None:
-        super().__init__(wake, limits, frames.PREFACE)
+    def __init__(
+        self, accept: Accept, wake: Callable[[], None], limits: Limits, grown: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(wake, limits, frames.PREFACE, grown)
         self._accept = accept
         self._decoder = HeaderDecoder()
         self._abandoned = 0
         self._resets = 0
         self._request_bytes = 0
+        self._request_bytes_noticed = limits.request_bytes if grown is None else COUNTED_BYTES
         self._going_away = False
         self._write(
             frames.settings(
@@ -98,8 +101,16 @@ class Connection(Endpoint):
             ProtocolError: there are too many; to be passed on to `receive`, from which the consumer was called.
         """
         self._request_bytes += more
-        if self._request_bytes > self._limits.request_bytes:
-            raise ProtocolError(Code.ENHANCE_YOUR_CALM, "too much of unfinished requests")
+        if self._request_bytes > self._request_bytes_noticed and more > 0:
+            if self._request_bytes > self._limits.request_bytes:
+                raise ProtocolError(Code.ENHANCE_YOUR_CALM, "too much of unfinished requests")
+            if self._grown is not None:
+                self._grown()
+
+    def count(self) -> int:
+        """See `Endpoint`; bytes of unfinished requests are kept, too."""
+        self._request_bytes_noticed = min(self._request_bytes + COUNTED_BYTES, self._limits.request_bytes)
+        return super().count() + self._request_bytes
 
     # Reading.
 

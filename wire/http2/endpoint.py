@@ -26,6 +26,8 @@ from isochrone.wire.http2.frames import Code, ProtocolError, frame
 from isochrone.wire.http2.headers import HEADER_LIST_BYTES_MAX
 from isochrone.wire.http2.limits import PIECE_BYTES, Limits
 
+COUNTED_BYTES = 16 << 10
+"""What is kept for the other end is counted in steps of so many bytes."""
 DRAINED_BYTES = 1 << 20
 """Whoever rests because much waits for the other end goes on when no more than this does."""
 
@@ -64,9 +66,19 @@ class Stream:
 class Endpoint(ABC):
     """See the module."""
 
-    def __init__(self, wake: Callable[[], None], limits: Limits, preface: bytes) -> None:
-        """`preface`: what the other end begins with, before its first frame."""
+    def __init__(
+        self, wake: Callable[[], None], limits: Limits, preface: bytes, grown: Callable[[], None] | None = None
+    ) -> None:
+        """Begin.
+
+        Args:
+            wake: called when there is output to be taken.
+            limits: of what the other end may make us keep.
+            preface: what the other end begins with, before its first frame.
+            grown: called when more is kept for the other end by a step than when it was last counted; see `count`.
+        """
         self._wake = wake
+        self._grown = grown
         self._limits = limits
         self._preface = preface
         self._streams: dict[int, Stream] = {}
@@ -83,6 +95,8 @@ class Endpoint(ABC):
         self._stream_send_window = frames.WINDOW_DEFAULT
         self._credit = 0
         self._backlog_bytes = 0
+        self._backlog_bytes_noticed = limits.backlog_bytes if grown is None else COUNTED_BYTES
+        """Beyond that something is to be done about it."""
         self._when_drained: list[Callable[[], None]] = []
         self._before_output: list[Callable[[], None]] = []
         self._output: list[bytes] = []
@@ -175,6 +189,11 @@ class Endpoint(ABC):
     @property
     def backlog_bytes(self) -> int:
         """About how much waits for the other end."""
+        return self._backlog_bytes
+
+    def count(self) -> int:
+        """How many bytes are kept for the other end; by a step more than that, and `grown` is called."""
+        self._backlog_bytes_noticed = min(self._backlog_bytes + COUNTED_BYTES, self._limits.backlog_bytes)
         return self._backlog_bytes
 
     def lost(self) -> None:
@@ -391,8 +410,11 @@ class Endpoint(ABC):
         return size <= stream.send_window and size <= self._send_window and size <= frames.FRAME_BYTES_MAX
 
     def _check_backlog(self) -> None:
-        if self._backlog_bytes > self._limits.backlog_bytes and not self.closing:
-            self._end(ProtocolError(Code.ENHANCE_YOUR_CALM, "what is sent is not taken"))
+        if self._backlog_bytes > self._backlog_bytes_noticed and not self.closing:
+            if self._backlog_bytes > self._limits.backlog_bytes:
+                self._end(ProtocolError(Code.ENHANCE_YOUR_CALM, "what is sent is not taken"))
+            elif self._grown is not None:
+                self._grown()
 
     def _advance_blocked(self) -> None:
         for _ in range(len(self._blocked)):

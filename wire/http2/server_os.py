@@ -1,16 +1,20 @@
 """Listens for clients of gRPC, and gives each a `Connection`."""
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable
 from typing import cast, final
 
 from isochrone.errors import Unavailable
+from isochrone.wire.budget import Budget, Share
 from isochrone.wire.http2.calls import Methods, acceptor
 from isochrone.wire.http2.connection import Accept, Connection
 from isochrone.wire.http2.limits import Limits
 from isochrone.wire.http2.socket_os import Socket
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
 """Clients that may wait to be accepted."""
@@ -20,6 +24,8 @@ GREETING_TIMEOUT_S = 10.0
 """Whoever has not said by then that it speaks HTTP/2 is cut off."""
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 60, 10, 6
 """A client that is gone without a word is noticed by the system: asked after so long, so often, and then given up."""
+WRITE_BUFFER_BYTES = 16 << 10
+"""A socket that holds more than that takes no more to write, and counts as one that makes us keep it."""
 
 
 @final
@@ -35,6 +41,7 @@ class Http2Server:
         connections_max: int = CONNECTIONS_MAX,
         greeting_timeout_s: float = GREETING_TIMEOUT_S,
         quiet_s: float | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Make a server that does not listen yet.
 
@@ -46,7 +53,9 @@ class Http2Server:
             greeting_timeout_s: who does not speak HTTP/2 by then is cut off.
             quiet_s: clients of whom nothing is heard for so long are pinged, and cut off after as long again; None:
                 only the system looks after them.
+            budget: of what all clients together may make us keep; None: one of its own.
         """
+        self._budget = budget or Budget()
         self._accept = acceptor(methods, message_bytes_max)
         self._quiet_s = quiet_s
         self._limits = limits or Limits()
@@ -86,7 +95,13 @@ class Http2Server:
 
     def _connected(self) -> "_Socket":
         return _Socket(
-            self._accept, self._limits, self._sockets, self._connections_max, self._greeting_timeout_s, self._quiet_s
+            self._accept,
+            self._limits,
+            self._sockets,
+            self._connections_max,
+            self._greeting_timeout_s,
+            self._quiet_s,
+            self._budget,
         )
 
 
@@ -102,8 +117,10 @@ class _Socket(Socket):
         connections_max: int,
         greeting_timeout_s: float,
         quiet_s: float | None,
+        budget: Budget,
     ) -> None:
         super().__init__(lambda wake: self._speak(accept, wake, limits), quiet_s)
+        self._share = Share(budget, self._cut_off)
         self._connections_max = connections_max
         self._greeting_timeout_s = greeting_timeout_s
         self._greeting: asyncio.TimerHandle | None = None
@@ -111,7 +128,7 @@ class _Socket(Socket):
         self._idle: asyncio.Future[None] | None = None
 
     def _speak(self, accept: Accept, wake: Callable[[], None], limits: Limits) -> Connection:
-        self.connection = Connection(accept, wake, limits)
+        self.connection = Connection(accept, wake, limits, self._count)
         return self.connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -123,6 +140,7 @@ class _Socket(Socket):
         _keep_alive(transport.get_extra_info("socket"))
         self._greeting = self._loop.call_later(self._greeting_timeout_s, self._expect_greeting)
         super().connection_made(transport)
+        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(WRITE_BUFFER_BYTES)
 
     def connection_lost(self, error: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -130,7 +148,13 @@ class _Socket(Socket):
         if self._greeting is not None:
             self._greeting.cancel()
         super().connection_lost(error)
+        self._share.end()
         self._tell_idle()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        super().pause_writing()
+        self._count()
 
     async def idle(self) -> None:
         """Return when no call is under way."""
@@ -144,7 +168,18 @@ class _Socket(Socket):
 
     def _flush(self) -> None:
         super()._flush()
+        if self._share.kept_bytes:
+            self._count()
         self._tell_idle()
+
+    def _count(self) -> None:
+        """Tell what is kept for the client: with what its socket holds, if it is paused; else that is little."""
+        held = self._transport.get_write_buffer_size() if self._transport and self._paused else 0
+        self._share.set(self.connection.count() + held)
+
+    def _cut_off(self) -> None:
+        logger.warning("cutting a client off: too much is kept for all of them, and most for this one")
+        self.abort()
 
     def _tell_idle(self) -> None:
         if self._idle is not None and not self._idle.done() and self.connection.is_idle:

@@ -38,6 +38,10 @@ STEADY = {
     "isochrone_clock_uncertainty_seconds",
     "isochrone_store_limit_bytes",
     "isochrone_raft_queued_commands",
+    "isochrone_raft_queued_bytes",
+    "isochrone_clients_kept_bytes",
+    "isochrone_clients_kept_limit_bytes",
+    "isochrone_clients_cut_off_total",
     "isochrone_raft_has_leader",
     "isochrone_watch_behind",
 }

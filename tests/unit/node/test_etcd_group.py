@@ -1,5 +1,6 @@
 """Which keys and which group an endpoint of etcd's API speaks for."""
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -7,15 +8,17 @@ from typing import Any, cast
 import pytest
 from small_topology import write_topology
 
+from isochrone.client import Client
+from isochrone.errors import Unavailable
 from isochrone.ids import GroupId, KeyspaceId, NodeId, RegionId
 from isochrone.node.config import ConfigError
 from isochrone.node.etcd_calls_grpc import outside
 from isochrone.node.etcd_endpoint_grpc import served_group, speaking_for
-from isochrone.node.etcd_group import GroupAccess
+from isochrone.node.etcd_group import UNDER_WAY_BYTES_MAX, GroupAccess
 from isochrone.regions.host import Host
 from isochrone.topology import load_topology
 from isochrone.wire.etcd.errors import Status
-from isochrone.wire.kv import ALL
+from isochrone.wire.kv import ALL, Put, Txn
 
 SHIPPED = Path(__file__).parents[3] / "deploy" / "topologies"
 
@@ -57,6 +60,36 @@ def test_what_lies_outside_is_refused_with_the_reason() -> None:
     assert outside(access, b"foo") == Status("PERMISSION_DENIED", text)
     found = outside(access, b"foo", b"fop")
     assert found is not None and "all from 'foo' to 'fop' lies outside group g" in found.text
+
+
+def test_what_is_passed_on_is_bounded_in_bytes() -> None:
+    async def main() -> None:
+        opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+
+        async def connect() -> Client:
+            return await opened
+
+        keyspaces = [(b"us/", KeyspaceId("us"))]
+        access = GroupAccess(
+            cast("Host", SimpleNamespace(replicas={})), NodeId("a-1"), GroupId("g"), keyspaces, connect
+        )
+        told: list[object] = []
+        put = Put(b"us/a", bytes(1 << 20))
+        puts = UNDER_WAY_BYTES_MAX >> 20
+        for _ in range(puts + 2):
+            access.pass_on(b"us/", Txn(success=(put,)), 1.0, told.append)
+        assert [type(each) for each in told] == [Unavailable] * 2
+        await asyncio.sleep(0)
+        opened.set_exception(Unavailable("nobody is there"))
+        await asyncio.gather(*access._tasks)
+        await asyncio.sleep(0)
+        assert len(told) == puts + 2
+        access.pass_on(b"us/", put, 1.0, told.append)
+        assert len(told) == puts + 2, "there is room again"
+        await access.close()
+        assert "nobody is there" in str(told[-1])
+
+    asyncio.run(main())
 
 
 def test_an_endpoint_speaks_for_its_regions_group_unless_told_otherwise(tmp_path: Path) -> None:

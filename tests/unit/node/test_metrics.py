@@ -11,9 +11,10 @@ from isochrone.histograms import Histogram
 from isochrone.ids import NS_PER_S, NodeId
 from isochrone.node import metric_catalogue as metrics
 from isochrone.node.metric_catalogue import CATALOGUE, Kind
-from isochrone.node.metric_readings import Reading, node_readings, predicted_readings
+from isochrone.node.metric_readings import Reading, budget_readings, node_readings, predicted_readings
 from isochrone.node.metrics_os import prometheus_text
 from isochrone.topology import load_topology
+from isochrone.wire.budget import Budget, Share
 
 ROOT = Path(__file__).parents[3]
 UNITS = ("_seconds", "_bytes", "_total")
@@ -104,6 +105,20 @@ def test_readings_of_one_metric_stand_together_in_the_order_of_the_catalogue() -
         ("isochrone_lease_open", "gauge"),
     ]
     assert [[sample.labels["group"] for sample in each.samples] for each in families] == [["a", "b"]] * 2
+
+
+def test_what_is_kept_for_clients_is_told_beside_its_limit_and_those_cut_off() -> None:
+    budget = Budget(100)
+    shares = [Share(budget, lambda: None) for _ in range(2)]
+    shares[0].set(40)
+    shares[1].set(70)
+    text = text_of(*budget_readings(budget))
+    told = {each.name: [sample.value for sample in each.samples] for each in text_string_to_metric_families(text)}
+    assert told == {
+        "isochrone_clients_kept_bytes": [40],
+        "isochrone_clients_kept_limit_bytes": [100],
+        "isochrone_clients_cut_off": [1],
+    }
 
 
 def test_a_clock_without_a_bound_is_infinitely_uncertain() -> None:

@@ -22,7 +22,7 @@ from isochrone.errors import (
     Unavailable,
 )
 from isochrone.ids import Incarnation, LogIndex, Nanos, NodeId, ReplicaRole, Revision, StoreId, Term
-from isochrone.regions.host import WAITING_READS_MAX
+from isochrone.regions.host import QUEUED_BYTES_MAX, QUEUED_COMMANDS_MAX, WAITING_READS_MAX
 from isochrone.regions.requests import Outcome, alone
 from isochrone.wire.commands import Command, encode_command, encode_query
 from isochrone.wire.kv import Put, Range
@@ -281,6 +281,29 @@ def test_reads_that_cannot_be_confirmed_are_bounded() -> None:
         await asyncio.sleep(3)
         assert len(errors) == WAITING_READS_MAX + 1
         assert {type(error) for error in errors[1:]} == {NotLeader}
+
+    in_cluster(test)
+
+
+@pytest.mark.parametrize(("count", "size_bytes"), [(QUEUED_COMMANDS_MAX, 1), (QUEUED_BYTES_MAX >> 20, 1 << 20)])
+def test_commands_that_wait_are_bounded_in_number_and_in_bytes(count: int, size_bytes: int) -> None:
+    async def test(cluster: HostCluster) -> None:
+        host = cluster.processes[NodeId("a")].host
+        assert host is not None and cluster.leader() == "a"
+        ends: list[tuple[type[object], int]] = []
+
+        def ended(outcomes: Sequence[object], _: Revision) -> None:
+            ends.append((type(outcomes[0]), len(outcomes)))
+
+        half = [bytes(size_bytes)] * (count // 2)
+        for _ in range(3):
+            host.write(GROUP, KEYSPACE, half, b"", Nanos(10**9), ended)
+        assert ends == [(QueueFull, len(half))]
+        await asyncio.sleep(3)
+        assert len(ends) == 3
+        host.write(GROUP, KEYSPACE, half[:1], b"", Nanos(10**9), ended)
+        await asyncio.sleep(1)
+        assert ends[3] == (InvalidRequest, 1), "there is room again, and it is no command"
 
     in_cluster(test)
 

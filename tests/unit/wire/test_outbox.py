@@ -49,7 +49,11 @@ def immediately(deliver: Callable[[], None]) -> None:
 
 
 def outbox(
-    *, ship: Callable[[Callable[[], None]], None] = immediately, bytes_max: int = 1 << 40, overflows: list[int]
+    *,
+    ship: Callable[[Callable[[], None]], None] = immediately,
+    bytes_max: int = 1 << 40,
+    overflows: list[int],
+    kept: Callable[[int], None] | None = None,
 ) -> Outbox[bytes]:
     box: Outbox[bytes] = Outbox(
         encode=lambda messages: b"[" + b"".join(messages) + b"]",
@@ -57,6 +61,7 @@ def outbox(
         ship=ship,
         bytes_max=bytes_max,
         overflow=lambda: overflows.append(box.bytes_waiting),
+        kept=kept,
     )
     return box
 
@@ -192,6 +197,27 @@ def test_a_stream_that_was_left_is_fed_no_more_and_the_next_gets_what_waits() ->
         box.open(later)
         stream.take()
         assert (stream.written, later.written) == ([b"[a]"], [b"[b]"])
+
+    run_with_stream(scenario)
+
+
+def test_what_waits_is_told_whenever_it_is_another_amount() -> None:
+    async def scenario(stream: Stream) -> None:
+        kept: list[int] = []
+        box = outbox(overflows=[], kept=kept.append)
+        box.open(stream)
+        box.put([b"a"])
+        await turns()
+        assert kept == [], "it went at once"
+        for message in (b"b", b"c"):
+            box.put([message])
+            await turns()
+        stream.take()
+        assert kept == [3, 6, 0]
+        box.put([b"d"])
+        await turns()
+        box.clear()
+        assert kept == [3, 6, 0, 3, 0]
 
     run_with_stream(scenario)
 

@@ -10,12 +10,13 @@ from virtual_time import run_virtual
 from wire_nodes import EchoSessions
 
 from isochrone.ids import ClusterId, GroupId, KeyspaceId, NodeId
+from isochrone.wire.budget import Budget
 from isochrone.wire.http2 import frames
 from isochrone.wire.http2.frames import Code
 from isochrone.wire.http2.limits import Limits
 from isochrone.wire.messages import PROTOCOL_VERSION
 from isochrone.wire.session import ClientHello, NodeHello, WriteRequest, encode_session_frame
-from isochrone.wire.sessions_grpc import MESSAGES_AT_A_TIME, SessionService
+from isochrone.wire.sessions_grpc import MESSAGE_BYTES, MESSAGES_AT_A_TIME, SessionService
 from isochrone.wire.shaper_os import Shaper
 from isochrone.wire.streams_grpc import SESSION_METHOD
 
@@ -33,9 +34,9 @@ def requests(count: int, command: bytes = b"command") -> bytes:
 class Talker:
     """A session in memory."""
 
-    def __init__(self, copies: int = 1) -> None:
+    def __init__(self, copies: int = 1, budget: Budget | None = None) -> None:
         self.sessions = EchoSessions(NODE.node, copies)
-        service = SessionService(NODE, Shaper(random.Random(1)), self.sessions)
+        service = SessionService(NODE, Shaper(random.Random(1)), self.sessions, budget or Budget())
         limits = Limits(stream_window_bytes=WINDOW_BYTES)
         self.client = Client({SESSION_METHOD: service.method()}, limits, message_bytes_max=1 << 20)
         self.stream = self.client.open(SESSION_METHOD)
@@ -85,6 +86,23 @@ def test_a_client_whose_turn_is_over_may_send_its_window_and_no_more() -> None:
             talker.say(requests(50))
         assert talker.client.refusal()[0] == Code.FLOW_CONTROL_ERROR
         assert talker.sessions.closed_count == 1
+
+    run(scenario())
+
+
+def test_what_waits_for_its_turn_counts_and_the_most_of_it_is_cut_off() -> None:
+    async def scenario() -> None:
+        budget = Budget(2 * COUNT * MESSAGE_BYTES)
+        few, many = Talker(budget=budget), Talker(budget=budget)
+        few.say(requests(MESSAGES_AT_A_TIME + 1))
+        assert budget.kept_bytes == MESSAGE_BYTES
+        many.say(requests(COUNT) + requests(COUNT) + requests(COUNT))
+        await asyncio.sleep(0)
+        assert budget.cut_off == many.sessions.closed_count == 1
+        await asyncio.sleep(0)
+        assert budget.kept_bytes == 0
+        assert few.sessions.closed_count == 0 and few.sessions.received_count == MESSAGES_AT_A_TIME + 1
+        assert many.sessions.received_count == MESSAGES_AT_A_TIME
 
     run(scenario())
 

@@ -87,7 +87,10 @@ async def main(directory: Path) -> None:
         async def write(count: int = count) -> int:
             nonlocal last
             first, last = last + 1, last + count
-            await store.write(batch_of(first, count))
+            durable = asyncio.get_running_loop().create_future()
+            store.write(batch_of(first, count), durable.set_result)
+            if error := await durable:
+                raise error
             return count
 
         raw = sync_rate(directory, count * len(make(1).encoded))

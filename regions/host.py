@@ -141,7 +141,7 @@ class Host:
         """Groups of which a replica is being made."""
         self._turns = Turns(clock, self._take_turn)
         self._reads = StoreReads(store, self.replicas, self._loader.new_machine, self._spawn, self._turns.wake)
-        self._writes = StoreWrites(store, self._spawn, self._turns.wake)
+        self._writes = StoreWrites(store, self._turns.take, self._fail)
         self.administration = Administration(self._find, self._intake, clock.monotonic, self._mark)
         self._turn = Turn()
         self._stopping = False
@@ -180,6 +180,7 @@ class Host:
         for task in tuple(self._tasks):
             if task is not asyncio.current_task():
                 await asyncio.gather(task, return_exceptions=True)
+        await self._writes.idle.wait()
         self._turns.end()
         self._refuse_everything("the node is stopping")
         if self._failure is not None and not self._failure.done():
@@ -418,8 +419,8 @@ class Host:
             self._begin_write()
 
     def _take_finished(self, now: Nanos) -> None:
-        while self._writes.finished:
-            write = self._writes.finished.popleft()
+        write, self._writes.finished = self._writes.finished, None
+        if write is not None:
             self._intake.persisted(write.batch.incarnations)
             self._sleepers.restarted(write.batch.incarnations, now)
             self._end_write(write.releases, now)

@@ -5,8 +5,8 @@ longer: those that come from applying entries ride along with the next log write
 the log, so they are not worth a sync of their own until they are many.
 """
 
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from isochrone.ids import Incarnation, NodeId
@@ -28,18 +28,21 @@ class Written:
 class StoreWrites:
     """The writes of one host. At most one is under way."""
 
-    def __init__(
-        self, store: Store, spawn: Callable[[Coroutine[None, None, None]], None], wake: Callable[[], None]
-    ) -> None:
-        """`spawn` runs a task whose failure ends the host; `wake` asks for a turn, to take what has `finished`."""
+    def __init__(self, store: Store, ended: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+        """`ended` is called when there is something `finished` to take, `failed` if the store cannot go on."""
         self._store = store
-        self._spawn = spawn
-        self._wake = wake
+        self._tell_ended = ended
+        self._tell_failed = failed
         self._rows: list[Row] = []
         """Those that wait, in the order in which they were made; a later one replaces an earlier one of its key."""
+        self._write: Written | None = None
+        """The one under way, or the last one."""
         self.under_way = False
-        self.finished: deque[Written] = deque()
-        """Writes that have ended and were not taken yet, in order."""
+        self.idle = asyncio.Event()
+        """Set while no write is under way."""
+        self.idle.set()
+        self.finished: Written | None = None
+        """The write that has ended and was not taken yet."""
 
     def keep_rows(self, turn: Turn) -> None:
         """Take over the rows of a turn. Those of groups whose state was replaced are void."""
@@ -58,11 +61,16 @@ class StoreWrites:
         """Write what the turn and its predecessors want written, and the incarnations in `fresh`."""
         batch = WriteBatch(tuple(turn.logs), tuple(self._rows), turn.applied, fresh)
         self._rows = []
+        self._write = Written(batch, turn.releases)
         self.under_way = True
-        self._spawn(self._write(Written(batch, turn.releases)))
+        self.idle.clear()
+        self._store.write(batch, self._ended)
 
-    async def _write(self, write: Written) -> None:
-        await self._store.write(write.batch)
+    def _ended(self, error: Exception | None) -> None:
         self.under_way = False
-        self.finished.append(write)
-        self._wake()
+        self.idle.set()
+        if error is None:
+            self.finished = self._write
+            self._tell_ended()
+        else:
+            self._tell_failed(error)

@@ -23,6 +23,7 @@ class Turns:
         self._turn = turn
         self._loop: asyncio.AbstractEventLoop | None = None
         self._due = False
+        self._running = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = Nanos(0)
 
@@ -41,11 +42,24 @@ class Turns:
         """Have a turn as soon as what runs now has ended."""
         if not self._due and self._loop is not None:
             self._due = True
-            self._loop.call_soon(self._run)
+            self._loop.call_soon(self._run_due)
+
+    def take(self) -> None:
+        """Have a turn before this returns, in the place of one that is due; from within a turn, as soon as possible."""
+        if self._running:
+            self.wake()
+        elif self._loop is not None:
+            self._run()
+
+    def _run_due(self) -> None:
+        if self._due:
+            self._run()
 
     def _run(self) -> None:
         self._due = False
+        self._running = True
         at = self._turn()
+        self._running = False
         if at == AT_ONCE:
             self.wake()
         elif at is not None:

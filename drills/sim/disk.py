@@ -16,7 +16,7 @@ from typing import Self
 
 from isochrone.errors import StorageError
 from isochrone.ids import GroupId, LogIndex
-from isochrone.ports import Row, SnapshotReader, StoredGroup, StoreIdentity, WriteBatch
+from isochrone.ports import Row, SnapshotReader, StoredGroup, StoreIdentity, WriteBatch, WriteDone
 from isochrone.regions.storage.memory import MemoryStore
 from isochrone.wire.messages import Configuration, Entry
 
@@ -143,17 +143,16 @@ class SimStore(MemoryStore):
         self._sync_end_s = 0.0
         self._gated = False
 
-    async def write(self, batch: WriteBatch) -> None:
+    def write(self, batch: WriteBatch, done: WriteDone) -> None:
         """See the port."""
         if self.hangs_once_lost and self._disk.store is not self:
-            await asyncio.get_running_loop().create_future()
-        self._check_usable()
-        if not self._gated:
+            return
+        if self._unusable is None and not self._gated:
             loop = asyncio.get_running_loop()
             self._sync_end_s = max(self._sync_end_s, loop.time()) + self._disk.sync_s()
             loop.call_at(self._sync_end_s, self._disk.synced, self)
         self._held = True
-        await super().write(batch)
+        super().write(batch, done)
 
     async def read_entries(self, group: GroupId, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[Entry, ...]:
         """See the port."""
@@ -198,16 +197,17 @@ class SimStore(MemoryStore):
         """The rows of a group that are durable."""
         return self._image.rows_of(group)
 
-    def _commit(self, batch: WriteBatch) -> None:
+    def _commit(self, batch: WriteBatch) -> Exception | None:
         failing, self._disk.failing = self._disk.failing, None
         if failing is not None:
             self._disk.failed = True
-            if failing.kept:
-                super()._commit(batch)
+            if failing.kept and super()._commit(batch) is None:
                 self._told(batch)
             self.fail_next()
-        super()._commit(batch)
-        self._told(batch)
+        error = super()._commit(batch)
+        if error is None:
+            self._told(batch)
+        return error
 
     def _told(self, batch: WriteBatch) -> None:
         if self._disk.committed is not None:

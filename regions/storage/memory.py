@@ -2,7 +2,7 @@
 
 It can hold writes back, so that a test sees that nothing is acknowledged before it is durable; refuse a write as a
 full store does, or fail it as a broken disk does; and crash, which loses any suffix of the batches not yet durable.
-Everything happens in the caller's thread, and without `hold` no call suspends.
+Everything happens in the caller's thread; without `hold` no call suspends, and a write has ended when `write` returns.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Self
 
 from isochrone.errors import InvariantViolation, StorageError
 from isochrone.ids import GroupId, Incarnation, KeyspaceId, LogIndex, NodeId
-from isochrone.ports import LogWrite, Row, SnapshotReader, StoredGroup, StoreIdentity, WriteBatch
+from isochrone.ports import LogWrite, Row, SnapshotReader, StoredGroup, StoreIdentity, WriteBatch, WriteDone
 from isochrone.regions.storage.log_bounds import (
     ChunkEffect,
     advance,
@@ -96,16 +96,7 @@ class _Image:
 @dataclass(slots=True)
 class _Pending:
     batch: WriteBatch
-    durable: asyncio.Future[None]
-
-
-def _settle(durable: asyncio.Future[None], error: Exception | None) -> None:
-    if durable.done():  # the caller was cancelled
-        return
-    if error is None:
-        durable.set_result(None)
-    else:
-        durable.set_exception(error)
+    done: WriteDone
 
 
 class _CopiedSnapshot:
@@ -219,19 +210,21 @@ class MemoryStore:
         self._check_usable()
         return _CopiedSnapshot(self._group(group), self._image.rows_of(group), self._check_usable)
 
-    async def write(self, batch: WriteBatch) -> None:
+    def write(self, batch: WriteBatch, done: WriteDone) -> None:
         """Make a batch durable, at once unless writes are held back."""
-        self._check_usable()
-        if self._held:
-            pending = _Pending(batch, asyncio.get_running_loop().create_future())
-            self._pending.append(pending)
-            await pending.durable
+        if self._unusable is not None:
+            done(StorageError(self._unusable))
+        elif self._held or self._pending:
+            self._pending.append(_Pending(batch, done))
         else:
-            self._commit(batch)
+            done(self._commit(batch))
 
     async def create_group(self, group: GroupId, configuration: Configuration) -> None:
         """Make an empty replica of a group, after what is held back."""
-        await self.write(WriteBatch())
+        before: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.write(WriteBatch(), before.set_result)
+        if (error := await before) is not None:
+            raise error
         if check_creation(self._image.groups, group, configuration):
             self._image.groups = dict(sorted({**self._image.groups, group: empty_group(configuration)}.items()))
             self._image.entries[group] = {}
@@ -250,19 +243,16 @@ class MemoryStore:
         """Make the first `count` writes held back durable, in order; None: all, and hold back no more."""
         if count is None:
             self._held = False
-        released = self._pending[:count]
-        del self._pending[:count]
-        while released:
-            durable = released[0].durable
-            try:
-                self._commit(released.pop(0).batch)
-            except (StorageError, InvariantViolation) as error:
-                _settle(durable, error)
-                for later in (*released, *self._pending):
-                    _settle(later.durable, StorageError(f"an earlier write was refused or failed: {error}"))
-                self._pending = []
-                return
-            _settle(durable, None)
+        while self._pending and count != 0:
+            pending = self._pending.pop(0)
+            error = self._commit(pending.batch)
+            others: list[_Pending] = []
+            if error is not None:
+                others, self._pending = self._pending, []
+            pending.done(error)
+            for each in others:
+                each.done(StorageError(f"an earlier write was refused or failed: {error}"))
+            count = None if count is None else count - 1
 
     def refuse_next(self) -> None:
         """Let the next commit be refused, as by a store that is full. The store stays usable."""
@@ -273,11 +263,12 @@ class MemoryStore:
         self._next_commit = _Outcome.FAILED
 
     def crash(self, keep: int = 0) -> Self:
-        """Lose power: of the writes held back only the first `keep` survive. Returns the store as opened again."""
+        """Lose power: of the writes held back only the first `keep` survive, and nobody is told of their end.
+
+        Returns the store as opened again.
+        """
         identity = replace(self._identity, incarnation=Incarnation(self._identity.incarnation + 1))
         survivors = self._pending[:keep]
-        for pending in self._pending:
-            pending.durable.cancel()
         self._pending = []
         self._unusable = "the process that had this store open has crashed"
         for pending in survivors:
@@ -290,17 +281,22 @@ class MemoryStore:
         """Open again what was closed or has failed."""
         return self.crash()
 
-    def _commit(self, batch: WriteBatch) -> None:
+    def _commit(self, batch: WriteBatch) -> Exception | None:
+        """Make a batch durable; why it is not, if that fails."""
         outcome, self._next_commit = self._next_commit, _Outcome.DURABLE
         match outcome:
             case _Outcome.REFUSED:
-                raise StorageError("the store is full")
+                return StorageError("the store is full")
             case _Outcome.FAILED:
                 self._unusable = "an earlier commit failed: the disk is broken"
-                raise StorageError("commit failed: the disk is broken")
+                return StorageError("commit failed: the disk is broken")
             case _Outcome.DURABLE:
-                self._image.apply(batch)
+                try:
+                    self._image.apply(batch)
+                except InvariantViolation as violation:
+                    return violation
                 self._commits += 1
+                return None
 
     def _group(self, group: GroupId) -> StoredGroup:
         try:

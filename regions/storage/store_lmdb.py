@@ -1,10 +1,10 @@
 """The durable store of a node: one LMDB environment and the one thread that touches it.
 
-**Theory of operation.** Calls put requests into a queue and await a future. The thread takes whatever has gathered
-while its previous commit was being synced: neighbouring writes are joined into one transaction and so one sync, in
-the order of the calls; reads run between commits. Results go back to the loop in one `call_soon_threadsafe` for each
-commit. Nothing is acknowledged before `commit()` has returned; LMDB then has synced the data pages and has written
-the meta page through a descriptor opened with `O_DSYNC`.
+**Theory of operation.** Calls put requests into a queue. The thread takes whatever has gathered while its previous
+commit was being synced: neighbouring writes are joined into one transaction and so one sync, in the order of the
+calls; reads run between commits. Results go back to the loop in one `call_soon_threadsafe` for each commit. Nothing is
+acknowledged before `commit()` has returned; LMDB then has synced the data pages and has written the meta page through a
+descriptor opened with `O_DSYNC`.
 
 **Failure.** There are two kinds. A write that is *refused* (the map is full; the batch breaks a rule of `log_bounds`)
 was never part of a commit, and every write called before its caller could know of it is refused too, so that nothing
@@ -31,7 +31,7 @@ import lmdb
 from isochrone.errors import InvariantViolation, StorageError
 from isochrone.histograms import Histogram
 from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId
-from isochrone.ports import Row, SnapshotReader, StoredGroup, StoreIdentity, WriteBatch
+from isochrone.ports import Row, SnapshotReader, StoredGroup, StoreIdentity, WriteBatch, WriteDone
 from isochrone.regions.storage import image_lmdb
 from isochrone.regions.storage.image_lmdb import Image, Transaction
 from isochrone.regions.storage.log_bounds import advance, check_creation, configuration_at, term_at
@@ -56,7 +56,7 @@ class _Write:
     batch: WriteBatch
     refusals: int
     """How many refusals the caller could know of."""
-    done: asyncio.Future[None]
+    done: WriteDone
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,8 @@ class _Close:
 
 
 _Request = _Write | _Read | _Creation | _Close
-_Outcome = tuple[asyncio.Future[None] | asyncio.Future[object], object, Exception | None]
+_Outcome = Callable[[], None]
+"""Tells whoever has asked, in the loop."""
 
 
 class _Reader:
@@ -122,6 +123,8 @@ class LmdbStore:
         self._release = release
         self._commit = commit
         self._incarnations = dict(image.incarnations)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one that calls come from."""
         self._requests: SimpleQueue[_Request] = SimpleQueue()
         self._refusals = 0
         """Refusals so far; belongs to the thread."""
@@ -192,20 +195,23 @@ class LmdbStore:
     def close_snapshot(self, snapshot: Snapshot) -> None:
         """Nobody reads it any more. Harmless when the store is closed."""
         if not self._closed:
-            done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+            done: asyncio.Future[object] = self._running_loop().create_future()
             self._requests.put(_Read(lambda: image_lmdb.close_snapshot(self._image, snapshot), done))
 
-    async def write(self, batch: WriteBatch) -> None:
-        """Make a batch durable. A caller that is cancelled does not undo the write."""
-        self._check_usable()
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def write(self, batch: WriteBatch, done: WriteDone) -> None:
+        """Make a batch durable."""
+        try:
+            self._check_usable()
+        except StorageError as error:
+            done(error)
+            return
+        self._running_loop()
         self._requests.put(_Write(batch, self._refusals_told, done))
-        await done
 
     async def create_group(self, group: GroupId, configuration: Configuration) -> None:
         """Make an empty replica of a group, in a commit of its own."""
         self._check_usable()
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = self._running_loop().create_future()
         self._requests.put(_Creation(group, configuration, done))
         await done
 
@@ -214,16 +220,21 @@ class LmdbStore:
         if self._closed:
             return
         self._closed = True
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = self._running_loop().create_future()
         self._requests.put(_Close(done))
         await done
         self._thread.join()  # it has nothing left to do
 
     async def _read(self, function: Callable[[], _T]) -> _T:
         self._check_usable()
-        done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[_T] = self._running_loop().create_future()
         self._requests.put(_Read(function, done))  # type: ignore[arg-type]  # a future of the function's own type
         return await done
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -261,20 +272,20 @@ class LmdbStore:
 
     def _answer(self, request: _Read) -> _Outcome:
         if self._failure is not None:
-            return request.done, None, StorageError(f"the store has failed: {self._failure}")
+            return partial(_settle, request.done, None, StorageError(f"the store has failed: {self._failure}"))
         try:
-            return request.done, request.function(), None
+            return partial(_settle, request.done, request.function(), None)
         except StorageError as error:
-            return request.done, None, error
+            return partial(_settle, request.done, None, error)
         except Exception as error:
             failure = StorageError(f"cannot read the store: {error}")
             failure.__cause__ = error
-            return request.done, None, failure
+            return partial(_settle, request.done, None, failure)
 
     def _create(self, request: _Creation) -> _Outcome:
         group, configuration = request.group, request.configuration
         if self._failure is not None:
-            return request.done, None, StorageError(f"the store has failed: {self._failure}")
+            return partial(_settle, request.done, None, StorageError(f"the store has failed: {self._failure}"))
         try:
             if check_creation(self._image.groups, group, configuration):
                 if len(self._image.numbers) >= image_lmdb.GROUPS_MAX:
@@ -286,13 +297,13 @@ class LmdbStore:
                 image_lmdb.add_group(self._image, group, configuration)
                 self._commits += 1
         except StorageError as refusal:
-            return request.done, None, refusal
+            return partial(_settle, request.done, None, refusal)
         except Exception as error:
             self._failure = f"commit failed: {error}"
             failure = StorageError(self._failure)
             failure.__cause__ = error
-            return request.done, None, failure
-        return request.done, None, None
+            return partial(_settle, request.done, None, failure)
+        return partial(_settle, request.done, None, None)
 
     def _write_all(self, writes: list[_Write]) -> None:
         """Commit writes in order, joined, and tell their callers."""
@@ -343,7 +354,7 @@ class LmdbStore:
         image_lmdb.note_changes(self._image, groups)
         self._commits += 1
         self.commit_ns.record(monotonic_ns() - begun)
-        self._tell([(write.done, None, None) for write in writes])
+        self._tell([partial(write.done, None) for write in writes])
         return True
 
     def _try_commit(self, put: Callable[[Transaction], None]) -> bool:
@@ -370,29 +381,31 @@ class LmdbStore:
     def _reject(self, writes: list[_Write], error: Exception) -> None:
         """Tell the first caller `error`, and the others that they came after it."""
         followers = StorageError(f"an earlier write was refused or has failed: {error}")
-        outcomes: list[_Outcome] = [
-            (write.done, None, followers if position else error) for position, write in enumerate(writes)
-        ]
-        self._tell(outcomes)
+        self._tell([partial(write.done, followers if position else error) for position, write in enumerate(writes)])
 
     def _shut(self, request: _Close) -> None:
         try:
             self._image.environment.close()
         finally:
             self._release()
-        self._tell([(request.done, None, None)])
+        self._tell([partial(_settle, request.done, None, None)])
 
     def _tell(self, outcomes: list[_Outcome]) -> None:
         if outcomes:
-            outcomes[0][0].get_loop().call_soon_threadsafe(self._deliver, outcomes, self._refusals)
+            assert self._loop is not None, "whoever asks notes the loop"
+            self._loop.call_soon_threadsafe(self._deliver, outcomes, self._refusals)
 
     def _deliver(self, outcomes: list[_Outcome], refusals: int) -> None:
-        """In the loop: hand results to the callers that still wait."""
+        """In the loop: hand results to those who asked."""
         self._refusals_told = refusals
-        for future, result, error in outcomes:
-            if future.done():  # the caller was cancelled
-                continue
-            if error is None:
-                future.set_result(result)  # type: ignore[arg-type]  # each request's own type
-            else:
-                future.set_exception(error)
+        for tell in outcomes:
+            tell()
+
+
+def _settle(future: asyncio.Future[_T], result: _T, error: Exception | None) -> None:
+    if future.done():  # the caller was cancelled
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

@@ -224,21 +224,25 @@ def first_incarnation(replacements: int) -> Incarnation:
     return Incarnation(replacements << _STARTS_BITS)
 
 
+WriteDone = Callable[[Exception | None], None]
+"""Takes the end of a write: None if it is durable, or why it is not."""
+
+
 class Store(Protocol):
     """Durable logs and state of all groups of one node.
 
     Atomicity: a batch is visible after a crash as a whole or not at all.
     Order: batches become durable in the order in which `write` was called; one batch may not overtake another.
-    Durability: when `write` returns, the batch survives loss of power. Nothing before that is promised.
-    Reads see every batch whose `write` has returned.
-    Refusals: a full store is noticed before the commit, raises `StorageError` and leaves the store as it was. So
+    Durability: when a write's `done` is called with None, the batch survives loss of power. Nothing before that is
+    promised.
+    Reads see every batch whose `done` was called.
+    Refusals: a full store is noticed before the commit, is a `StorageError` and leaves the store as it was. So
     does a batch that breaks a rule of the log (a hole, a falling term, …), as `InvariantViolation`: the caller's
     fault. Every write called before the refusal was told is refused with it.
-    Errors: any other failed write is fatal: it raises `StorageError`, and so does every later call; the batch may
-    or may not be there after a restart. A failed sync is never tried again. Corrupt data is a `StorageError` that
+    Errors: any other failed write is fatal: it is a `StorageError`, as is every later call; the batch may or may
+    not be there after a restart. A failed sync is never tried again. Corrupt data is a `StorageError` that
     says where; it is never repaired.
     Configurations: those of the entries held are known without reading the log (`StoredGroup.configurations`).
-    Cancellation: a caller that gives up waiting does not undo its write.
     At the start: `commit` is at least `applied`, and the log has no hole.
     """
 
@@ -269,8 +273,12 @@ class Store(Protocol):
     async def open_snapshot(self, group: GroupId) -> SnapshotReader:
         """Begin to read a group's state as of its `applied` now. Costs nothing in proportion to the state's size."""
 
-    async def write(self, batch: WriteBatch) -> None:
-        """Make a batch durable. See the class for what is promised."""
+    def write(self, batch: WriteBatch, done: WriteDone) -> None:
+        """Make a batch durable; never blocks, never raises. See the class for what is promised.
+
+        `done` is called once, in the loop's thread and perhaps before this returns; it must not raise. It is told the
+        error, or None. What a store refuses when it is called may be told before what still waits.
+        """
 
     async def create_group(self, group: GroupId, configuration: Configuration) -> None:
         """Make an empty replica of a group; durable when this returns. Nothing happens if the same one is held.

@@ -41,9 +41,8 @@ HOST_MUTANTS = (
     Mutant(
         name="a host goes on after a failed sync",
         file=WRITES,
-        old="        await self._store.write(write.batch)\n",
-        new="        from isochrone.errors import StorageError\n        try:\n"
-        "            await self._store.write(write.batch)\n        except StorageError:\n            pass\n",
+        old="            self._tell_failed(error)\n",
+        new="            self.finished = self._write\n            self._tell_ended()\n",
         test=_HOST + "a_failed_sync_ends_the_host_and_tells_everyone",
     ),
     Mutant(

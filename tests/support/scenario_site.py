@@ -162,3 +162,9 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
         result: T = done.value
         return result
     raise AssertionError("a call to a memory store has suspended")
+
+
+def must_succeed(error: Exception | None) -> None:
+    """Takes the end of a write to a memory store, before `write` returns."""
+    if error is not None:
+        raise error

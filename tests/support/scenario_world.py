@@ -27,6 +27,7 @@ from scenario_site import (
     Site,
     finish,
     log_of_terms,
+    must_succeed,
     store_identity,
 )
 from scenario_snapshots import batch_of, state_on_disk, take_snapshots
@@ -150,13 +151,13 @@ class World:
         """A bootstrapped store whose owner has met its peers, so that traces need not begin with that."""
         store = MemoryStore(store_identity(member), {GROUP: self.configuration})
         peers = {node: Incarnation(1) for node in self.sites if node != member.node}
-        finish(store.write(WriteBatch(incarnations=peers)))
+        store.write(WriteBatch(incarnations=peers), must_succeed)
         return store.reopen()
 
     def prepare_disk(self, site: Site, terms: list[int], term: int, vote: NodeId | None, commit: int) -> None:
         """Let a node that never ran find a log with entries of these terms. Equal index and term is the same entry."""
         hard_state = HardState(Term(max(term, *terms, 0)), vote, LogIndex(commit))
-        finish(site.store.write(WriteBatch((LogWrite(GROUP, hard_state, log_of_terms(terms)),))))
+        site.store.write(WriteBatch((LogWrite(GROUP, hard_state, log_of_terms(terms)),)), must_succeed)
 
     def start(self, site: Site) -> None:
         """Start a node from what its disk holds."""
@@ -187,7 +188,7 @@ class World:
     def stop(self, site: Site, *, keep: int = 0) -> None:
         """The process ends at once; of the writes that wait, the first `keep` still reach the disk."""
         for pending in [pending for pending in site.pending if pending.stores][:keep]:
-            finish(site.store.write(pending.batch))
+            site.store.write(pending.batch, must_succeed)
         site.core = None
         site.pending.clear()
         site.snapshots.clear()
@@ -305,7 +306,7 @@ class World:
         pending = site.pending.popleft()
         self.note(f"{site.name}: {outcome} {pending.text()}")
         with self._ends_host(site):
-            finish(site.store.write(pending.batch))
+            site.store.write(pending.batch, must_succeed)
             self._end_write(site, pending)
             while site.pending and not site.pending[0].stores:
                 self._end_write(site, site.pending.popleft())

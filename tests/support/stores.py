@@ -71,6 +71,14 @@ def row(key: bytes, value: bytes | None, *, group: GroupId = G, keyspace: str = 
     return Row(group, KeyspaceId(keyspace), table, key, value)
 
 
+async def make_durable(store: Store, batch: WriteBatch) -> None:
+    """Write, and return when it is durable. Raises what the store says."""
+    end: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    store.write(batch, lambda error: end.done() or end.set_result(error))
+    if (error := await end) is not None:
+        raise error
+
+
 class Rig(Protocol):
     """A store and its disk."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import RIGS, G, entry, hard_state, row
+from stores import RIGS, G, entry, hard_state, make_durable, row
 
 from isochrone.ids import LogIndex
 from isochrone.ports import LogWrite, Store, WriteBatch
@@ -108,7 +108,7 @@ def test_a_store_holds_what_the_model_says(name: str, plan: list[Step]) -> None:
         store, model = rig.open(), Model()
         writes: list[asyncio.Task[None]] = []
         for step in plan:
-            writes.append(asyncio.create_task(store.write(model.batch(step))))
+            writes.append(asyncio.create_task(make_durable(store, model.batch(step))))
             if step.waits or step.reopens:
                 await asyncio.gather(*writes)
                 writes.clear()

@@ -7,7 +7,7 @@ from typing import Any
 
 import google_crc32c
 import pytest
-from stores import CONFIGURATION, KEYSPACE, NODE, G, H, Rig, append, entries, hard_state, row
+from stores import CONFIGURATION, KEYSPACE, NODE, G, H, Rig, append, entries, hard_state, make_durable, row
 
 from isochrone.errors import InvariantViolation, StorageError
 from isochrone.ids import LogIndex, Term, Timestamp
@@ -61,7 +61,7 @@ async def a_store_with_state(store: Store) -> None:
     """Ten entries of term 1, applied up to 6, with two rows."""
     rows = (row(b"a", b"old", table=1), row(b"gone", b"old", table=1))
     write = LogWrite(G, hard_state(1, None, 6), entries(1, 10))
-    await store.write(WriteBatch(logs=(write,), rows=rows, applied={G: LogIndex(6)}))
+    await make_durable(store, WriteBatch(logs=(write,), rows=rows, applied={G: LogIndex(6)}))
 
 
 def test_chunks_take_effect_with_the_last_one_only(rig: Rig) -> None:
@@ -70,7 +70,7 @@ def test_chunks_take_effect_with_the_last_one_only(rig: Rig) -> None:
         before = await store.load(G)
         chunks = chunks_of(PIECES)
         for chunk in chunks[:-1]:
-            await store.write(staging(chunk))
+            await make_durable(store, staging(chunk))
             store = await rig.reopen(store)  # whatever is durable of it is only staged
             bounds = await store.load(G)
             assert bounds.staged is not None
@@ -78,7 +78,7 @@ def test_chunks_take_effect_with_the_last_one_only(rig: Rig) -> None:
             assert bounds.staged.checksum == chunk.checksum
             assert replace(bounds, staged=None, generations=0) == replace(before, generations=0)
             assert await held_rows(store) == {b"a": b"old", b"gone": b"old"}
-        await store.write(staging(chunks[-1]))
+        await make_durable(store, staging(chunks[-1]))
         for _ in range(2):
             bounds = await store.load(G)
             assert bounds.staged is None
@@ -88,7 +88,7 @@ def test_chunks_take_effect_with_the_last_one_only(rig: Rig) -> None:
             assert (bounds.base_timestamp, bounds.hard_state.commit) == (777, 20)
             assert await held_rows(store) == {key: value for piece in PIECES for key, value in piece}
             store = await rig.reopen(store)
-        await store.write(WriteBatch(logs=append(21, 22, term=9).logs, rows=(row(b"a", b"6", table=1),)))
+        await make_durable(store, WriteBatch(logs=append(21, 22, term=9).logs, rows=(row(b"a", b"6", table=1),)))
         store = await rig.reopen(store)
         assert (await held_rows(store))[b"a"] == b"6"
         assert len(await store.read_entries(G, LogIndex(21), LogIndex(22), 1 << 20)) == 2
@@ -103,7 +103,7 @@ def test_the_log_above_a_snapshot_is_kept_only_after_the_very_same_entry(rig: Ri
     async def scenario(store: Store) -> Store:
         await a_store_with_state(store)
         for chunk in chunks_of(PIECES, index=8, term=term):
-            await store.write(staging(chunk))
+            await make_durable(store, staging(chunk))
         store = await rig.reopen(store)
         bounds = await store.load(G)
         assert (bounds.truncated_index, bounds.truncated_term, bounds.applied) == (8, term, 8)
@@ -121,15 +121,15 @@ def test_the_log_above_a_snapshot_is_kept_only_after_the_very_same_entry(rig: Ri
 
 def test_a_snapshot_for_a_witness_moves_its_log_and_nothing_else(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
-        await store.write(append(1, 5))
+        await make_durable(store, append(1, 5))
         name = SnapshotId(Term(9), 1, LogIndex(20), Term(2))
         chunk = SnapshotChunk(name, OTHER, Timestamp(777), False, 0, b"", 0, True)
-        await store.write(staging(chunk))
+        await make_durable(store, staging(chunk))
         store = await rig.reopen(store)
         bounds = await store.load(G)
         assert (bounds.truncated_index, bounds.last_index, bounds.applied) == (20, 20, 0)
         assert (bounds.configuration, bounds.base_timestamp) == (OTHER, 777)
-        await store.write(append(21, 30, term=9))
+        await make_durable(store, append(21, 30, term=9))
         return store
 
     run(rig, scenario)
@@ -138,11 +138,11 @@ def test_a_snapshot_for_a_witness_moves_its_log_and_nothing_else(rig: Rig) -> No
 def test_another_attempt_starts_over_and_leaves_nothing_of_the_one_before(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
         await a_store_with_state(store)
-        await store.write(staging(chunks_of(PIECES)[0]))
+        await make_durable(store, staging(chunks_of(PIECES)[0]))
         again = chunks_of([[(b"n", b"new")], [(b"o", b"new")]], attempt=2)
-        await store.write(staging(again[0]))
+        await make_durable(store, staging(again[0]))
         store = await rig.reopen(store)
-        await store.write(staging(again[1]))
+        await make_durable(store, staging(again[1]))
         assert await held_rows(store) == {b"n": b"new", b"o": b"new"}
         return store
 
@@ -153,12 +153,12 @@ def test_what_is_staged_can_be_given_up(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
         await a_store_with_state(store)
         first = chunks_of(PIECES)[0]
-        await store.write(staging(first))
-        await store.write(WriteBatch(logs=(LogWrite(G, discard_staged=True),)))
+        await make_durable(store, staging(first))
+        await make_durable(store, WriteBatch(logs=(LogWrite(G, discard_staged=True),)))
         store = await rig.reopen(store)
         assert (await store.load(G)).staged is None
         with pytest.raises(InvariantViolation, match="does not follow"):
-            await store.write(staging(chunks_of(PIECES)[1]))
+            await make_durable(store, staging(chunks_of(PIECES)[1]))
         assert await held_rows(store) == {b"a": b"old", b"gone": b"old"}
         return store
 
@@ -183,13 +183,13 @@ def test_a_chunk_that_does_not_fit_is_refused_and_changes_nothing(rig: Rig, name
 
     async def scenario(store: Store) -> Store:
         await a_store_with_state(store)
-        await store.write(staging(FIRST))
+        await make_durable(store, staging(FIRST))
         before = await store.load(G)
         with pytest.raises(InvariantViolation, match=message):
-            await store.write(batch)
+            await make_durable(store, batch)
         assert await store.load(G) == before
-        await store.write(staging(SECOND))
-        await store.write(staging(THIRD))
+        await make_durable(store, staging(SECOND))
+        await make_durable(store, staging(THIRD))
         store = await rig.reopen(store)
         assert len(await held_rows(store)) == 5
         return store
@@ -203,7 +203,7 @@ def test_rows_and_chunks_of_one_group_in_neighbouring_batches_keep_apart(rig: Ri
     async def scenario(store: Store) -> Store:
         await a_store_with_state(store)
         rig.hold(store)
-        held = asyncio.create_task(store.write(WriteBatch(rows=(row(b"held", b""),))))
+        held = asyncio.create_task(make_durable(store, WriteBatch(rows=(row(b"held", b""),))))
         await rig.held(store)
         batches = [
             staging(FIRST),
@@ -216,7 +216,7 @@ def test_rows_and_chunks_of_one_group_in_neighbouring_batches_keep_apart(rig: Ri
                 logs=append(21, 21, term=9).logs, rows=(row(b"b", b"newer", table=1),), applied={G: LogIndex(21)}
             ),
         ]
-        writes = [asyncio.create_task(store.write(batch)) for batch in batches]
+        writes = [asyncio.create_task(make_durable(store, batch)) for batch in batches]
         await asyncio.sleep(0)
         rig.release(store)
         await asyncio.gather(held, *writes)
@@ -248,9 +248,9 @@ async def read_all(store: Store, bytes_max: int, between: Callable[[int], Corout
 
 def test_a_snapshot_is_read_as_of_one_moment_whatever_is_written_meanwhile(rig: Rig) -> None:
     async def scenario(store: Store) -> None:
-        await store.write(append(1, 9))
+        await make_durable(store, append(1, 9))
         rows = tuple(row(b"%03d" % n, b"%d" % n) for n in range(0, 100, 2))
-        await store.write(WriteBatch(rows=(*rows, row(b"other", b"", group=H)), applied={G: LogIndex(7)}))
+        await make_durable(store, WriteBatch(rows=(*rows, row(b"other", b"", group=H)), applied={G: LogIndex(7)}))
         reader = await store.open_snapshot(G)
         assert (reader.index, reader.index_term, reader.configuration) == (7, 1, (await store.load(G)).configuration)
         reader.close()
@@ -258,7 +258,7 @@ def test_a_snapshot_is_read_as_of_one_moment_whatever_is_written_meanwhile(rig: 
         async def write(number: int) -> None:
             changes = [row(b"%03d" % n, None if n % 4 else b"changed%d" % number) for n in range(0, 100, 6)]
             added = [row(b"%03d" % (2 * number + 1 + n), b"added") for n in range(0, 60, 10)]
-            await store.write(WriteBatch(rows=(*changes, *added), applied={G: LogIndex(8)}))
+            await make_durable(store, WriteBatch(rows=(*changes, *added), applied={G: LogIndex(8)}))
 
         pieces = await read_all(store, 60, write)
         assert len(pieces) > 10
@@ -287,10 +287,10 @@ def test_rows_come_in_order_however_long_their_keys_are(rig: Rig) -> None:
         stem = b"k" * 500
         keys = [stem + b"%d" % n + b"x" * length for n in range(12) for length in (0, 40)]
         rows = tuple(row(key, b"%d" % n) for n, key in enumerate([b"a", *keys, b"z"]))
-        await store.write(WriteBatch(rows=rows))
+        await make_durable(store, WriteBatch(rows=rows))
 
         async def change(number: int) -> None:
-            await store.write(WriteBatch(rows=(row(keys[number % len(keys)], b"changed"),)))
+            await make_durable(store, WriteBatch(rows=(row(keys[number % len(keys)], b"changed"),)))
 
         pieces = await read_all(store, 600, change)
         found = [(key, value) for piece in pieces for _, _, key, value in decode_rows(piece)]
@@ -301,7 +301,7 @@ def test_rows_come_in_order_however_long_their_keys_are(rig: Rig) -> None:
 
 def test_a_piece_holds_at_least_one_row(rig: Rig) -> None:
     async def scenario(store: Store) -> None:
-        await store.write(WriteBatch(rows=(row(b"a", bytes(100)), row(b"b", bytes(100)))))
+        await make_durable(store, WriteBatch(rows=(row(b"a", bytes(100)), row(b"b", bytes(100)))))
 
         async def nothing(_number: int) -> None:
             pass
@@ -323,7 +323,7 @@ def test_what_is_read_can_be_installed_elsewhere(rig: Rig) -> None:
             for space in ("", "k")
             for t in (0, 255)
         )
-        await store.write(WriteBatch(logs=append(1, 3).logs, rows=rows, applied={G: LogIndex(3)}))
+        await make_durable(store, WriteBatch(logs=append(1, 3).logs, rows=rows, applied={G: LogIndex(3)}))
         reader = await store.open_snapshot(G)
         name = SnapshotId(Term(9), 1, reader.index, reader.index_term)
         position = checksum = 0
@@ -335,7 +335,7 @@ def test_what_is_read_can_be_installed_elsewhere(rig: Rig) -> None:
             checksum = int(google_crc32c.extend(checksum, data))
             chunk = SnapshotChunk(name, reader.configuration, Timestamp(5), True, position, data, checksum, last)
             state = hard_state(9, NODE, reader.index) if last else None
-            await store.write(WriteBatch(logs=(LogWrite(H, state, chunk=chunk),)))
+            await make_durable(store, WriteBatch(logs=(LogWrite(H, state, chunk=chunk),)))
             position += len(data)
         reader.close()
         store = await rig.reopen(store)
@@ -353,7 +353,7 @@ def test_a_snapshot_whose_group_is_replaced_cannot_be_read_on(rig: Rig) -> None:
         part = await reader.read(1)
         assert part is not None and not part[1]
         for chunk in chunks_of(PIECES):
-            await store.write(staging(chunk))
+            await make_durable(store, staging(chunk))
         found = await reader.read(1 << 20)
         # Either the store remembers what was there, or it says that it does not.
         assert found is None or [key for _, _, key, _ in decode_rows(found[0])] == [b"gone"]

@@ -6,7 +6,23 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from stores import CLUSTER, CONFIGURATION, GROUPS, NODE, PEER, STORE, G, H, Rig, append, entries, entry, hard_state, row
+from stores import (
+    CLUSTER,
+    CONFIGURATION,
+    GROUPS,
+    NODE,
+    PEER,
+    STORE,
+    G,
+    H,
+    Rig,
+    append,
+    entries,
+    entry,
+    hard_state,
+    make_durable,
+    row,
+)
 
 from isochrone.errors import InvariantViolation, StorageError
 from isochrone.ids import GroupId, Incarnation, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp
@@ -62,7 +78,7 @@ def test_everything_survives_a_reopening(rig: Rig) -> None:
             applied={G: LogIndex(2)},
             incarnations={PEER: Incarnation(7)},
         )
-        await store.write(batch)
+        await make_durable(store, batch)
         assert store.incarnations == {}, "as stored when the store was opened"
         before = await store.load(G)
         store = await rig.reopen(store)
@@ -83,7 +99,7 @@ def test_everything_survives_a_reopening(rig: Rig) -> None:
 def test_entries_keep_their_encoded_bytes(rig: Rig) -> None:
     async def scenario(store: Store) -> None:
         original = entry(1, data=bytes(range(256)) * 40)
-        await store.write(WriteBatch(logs=(LogWrite(G, entries=(original,)),)))
+        await make_durable(store, WriteBatch(logs=(LogWrite(G, entries=(original,)),)))
         (found,) = await store.read_entries(G, LogIndex(1), LogIndex(1), 1)
         assert found.encoded == original.encoded
 
@@ -94,7 +110,7 @@ def test_writes_called_together_take_effect_in_the_order_of_the_calls(rig: Rig) 
     async def scenario(store: Store) -> None:
         batches = [append(index, index) for index in range(1, 201)]
         batches += [WriteBatch(rows=(row(b"k", b"%d" % number),)) for number in range(50)]
-        await asyncio.gather(*(store.write(batch) for batch in batches))
+        await asyncio.gather(*(make_durable(store, batch) for batch in batches))
         assert await held_indexes(store) == [(index, 1) for index in range(1, 201)]
         assert [item.value for item in await store.read_rows(G)] == [b"49"]
 
@@ -103,9 +119,9 @@ def test_writes_called_together_take_effect_in_the_order_of_the_calls(rig: Rig) 
 
 def test_entries_replace_everything_from_the_first_one_on(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
-        await store.write(append(1, 9, term=1))
-        await store.write(append(1, 9, group=H))
-        await store.write(append(4, 5, term=3))
+        await make_durable(store, append(1, 9, term=1))
+        await make_durable(store, append(1, 9, group=H))
+        await make_durable(store, append(4, 5, term=3))
         expected = [(1, 1), (2, 1), (3, 1), (4, 3), (5, 3)]
         assert await held_indexes(store) == expected
         store = await rig.reopen(store)
@@ -121,8 +137,8 @@ def test_entries_replace_everything_from_the_first_one_on(rig: Rig) -> None:
 
 def test_a_whole_log_can_be_replaced(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
-        await store.write(append(1, 9, term=1))
-        await store.write(append(1, 2, term=2))
+        await make_durable(store, append(1, 9, term=1))
+        await make_durable(store, append(1, 2, term=2))
         store = await rig.reopen(store)
         assert await held_indexes(store) == [(1, 2), (2, 2)]
         assert (await store.load(G)).term_runs == (TermRun(LogIndex(1), Term(2)),)
@@ -159,7 +175,7 @@ def test_configurations_move_with_the_log(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
         async def write(*new: Entry, truncate_to: int | None = None) -> None:
             bound = None if truncate_to is None else LogIndex(truncate_to)
-            await store.write(WriteBatch(logs=(LogWrite(G, entries=new, truncate_to=bound),)))
+            await make_durable(store, WriteBatch(logs=(LogWrite(G, entries=new, truncate_to=bound),)))
 
         base, one, two, three = GROUPS[G], group_of("a"), group_of("a", "b"), group_of("a", "b", "c")
         assert await configurations(store) == (base, [], base)
@@ -188,7 +204,7 @@ def test_a_group_is_made_on_a_store_that_is_open(rig: Rig) -> None:
         new = GroupId("f")
         await store.create_group(new, CONFIGURATION)
         assert store.groups == (new, G, H)
-        await store.write(append(1, 3, group=new))
+        await make_durable(store, append(1, 3, group=new))
         await store.create_group(new, CONFIGURATION)
         assert await held_indexes(store, new) == [(1, 1), (2, 1), (3, 1)], "made again"
         store = await rig.reopen(store)
@@ -198,7 +214,7 @@ def test_a_group_is_made_on_a_store_that_is_open(rig: Rig) -> None:
         for group in (new, H):
             with pytest.raises(StorageError, match="another configuration"):
                 await store.create_group(group, group_of("a"))
-        await store.write(append(4, 4, group=new))
+        await make_durable(store, append(4, 4, group=new))
         return store
 
     run(rig, scenario)
@@ -210,7 +226,7 @@ def test_a_group_that_is_made_survives_at_once_and_one_that_cannot_be_leaves_the
         with pytest.raises(StorageError):
             await store.create_group(GroupId("f"), CONFIGURATION)
         with pytest.raises(StorageError):
-            await store.write(append(1, 1))
+            await make_durable(store, append(1, 1))
         store = await rig.reopen(store)
         assert store.groups == (G, H)
         await store.create_group(GroupId("f"), CONFIGURATION)
@@ -222,9 +238,9 @@ def test_a_group_that_is_made_survives_at_once_and_one_that_cannot_be_leaves_the
 
 def test_truncation_drops_a_prefix_and_keeps_its_last_index_and_term(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
-        await store.write(append(1, 3, term=1))
-        await store.write(append(4, 9, term=2))
-        await store.write(WriteBatch(logs=(LogWrite(G, truncate_to=LogIndex(5)),)))
+        await make_durable(store, append(1, 3, term=1))
+        await make_durable(store, append(4, 9, term=2))
+        await make_durable(store, WriteBatch(logs=(LogWrite(G, truncate_to=LogIndex(5)),)))
         store = await rig.reopen(store)
         bounds = await store.load(G)
         assert (bounds.truncated_index, bounds.truncated_term, bounds.last_index) == (5, 2, 9)
@@ -232,7 +248,7 @@ def test_truncation_drops_a_prefix_and_keeps_its_last_index_and_term(rig: Rig) -
         assert await held_indexes(store) == [(index, 2) for index in range(6, 10)]
         with pytest.raises(StorageError, match="5"):
             await store.read_entries(G, LogIndex(5), LogIndex(9), MANY)
-        await store.write(WriteBatch(logs=(LogWrite(G, truncate_to=LogIndex(2)),)))
+        await make_durable(store, WriteBatch(logs=(LogWrite(G, truncate_to=LogIndex(2)),)))
         assert await store.load(G) == bounds, "a truncation further back changes nothing"
         return store
 
@@ -243,8 +259,8 @@ def test_loading_tells_the_sizes_of_the_entries_held(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
         assert list((await store.load(G)).entry_bytes) == []
         made = tuple(entry(index, data=bytes(10 * index)) for index in range(1, 6))
-        await store.write(WriteBatch(logs=(LogWrite(G, entries=made),)))
-        await store.write(WriteBatch(logs=(LogWrite(G, entries=(entry(5, 2, b""),), truncate_to=LogIndex(2)),)))
+        await make_durable(store, WriteBatch(logs=(LogWrite(G, entries=made),)))
+        await make_durable(store, WriteBatch(logs=(LogWrite(G, entries=(entry(5, 2, b""),), truncate_to=LogIndex(2)),)))
         store = await rig.reopen(store)
         sizes = [len(made[2].encoded), len(made[3].encoded), len(entry(5, 2, b"").encoded)]
         assert list((await store.load(G)).entry_bytes) == sizes
@@ -255,12 +271,12 @@ def test_loading_tells_the_sizes_of_the_entries_held(rig: Rig) -> None:
 
 def test_a_log_truncated_to_its_end_goes_on_from_there(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
-        await store.write(append(1, 4, term=2))
-        await store.write(WriteBatch(logs=(LogWrite(G, truncate_to=LogIndex(4)),)))
+        await make_durable(store, append(1, 4, term=2))
+        await make_durable(store, WriteBatch(logs=(LogWrite(G, truncate_to=LogIndex(4)),)))
         store = await rig.reopen(store)
         bounds = await store.load(G)
         assert (bounds.truncated_index, bounds.truncated_term, bounds.last_index, bounds.term_runs) == (4, 2, 4, ())
-        await store.write(append(5, 6, term=2))
+        await make_durable(store, append(5, 6, term=2))
         store = await rig.reopen(store)
         assert await held_indexes(store) == [(5, 2), (6, 2)]
         assert (await store.load(G)).term_runs == (TermRun(LogIndex(5), Term(2)),)
@@ -271,8 +287,8 @@ def test_a_log_truncated_to_its_end_goes_on_from_there(rig: Rig) -> None:
 
 def test_one_write_may_append_and_truncate(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
-        await store.write(append(1, 4))
-        await store.write(WriteBatch(logs=(LogWrite(G, hard_state(1, None, 6), entries(5, 7), LogIndex(6)),)))
+        await make_durable(store, append(1, 4))
+        await make_durable(store, WriteBatch(logs=(LogWrite(G, hard_state(1, None, 6), entries(5, 7), LogIndex(6)),)))
         store = await rig.reopen(store)
         assert await held_indexes(store) == [(7, 1)]
         assert (await store.load(G)).hard_state.commit == 6
@@ -314,12 +330,12 @@ def test_a_breach_of_the_rules_is_the_callers_fault_and_changes_nothing(rig: Rig
 
     async def scenario(store: Store) -> Store:
         first = LogWrite(G, hard_state(2, NODE, 2), (*entries(1, 3, 1), entry(4, 2)), LogIndex(1))
-        await store.write(WriteBatch(logs=(first,), applied={G: LogIndex(2)}))
+        await make_durable(store, WriteBatch(logs=(first,), applied={G: LogIndex(2)}))
         before = await store.load(G)
         with pytest.raises(InvariantViolation, match=message):
-            await store.write(batch)
+            await make_durable(store, batch)
         assert await store.load(G) == before
-        await store.write(append(5, 5, term=2))
+        await make_durable(store, append(5, 5, term=2))
         store = await rig.reopen(store)
         assert [index for index, _ in await held_indexes(store)] == [2, 3, 4, 5]
         assert list(await store.read_rows(G)) == []
@@ -330,7 +346,7 @@ def test_a_breach_of_the_rules_is_the_callers_fault_and_changes_nothing(rig: Rig
 
 def test_a_read_is_cut_by_bytes_but_never_empty(rig: Rig) -> None:
     async def scenario(store: Store) -> None:
-        await store.write(append(1, 9))
+        await make_durable(store, append(1, 9))
         size = len(entry(1).encoded)
 
         async def count(first: int, last: int, bytes_max: int) -> int:
@@ -366,7 +382,7 @@ def test_rows_are_ordered_by_keyspace_table_and_key(rig: Rig) -> None:
 
     async def scenario(store: Store) -> Store:
         rows = [row(key, b"%d" % n, keyspace=keyspace, table=table) for n, (keyspace, table, key) in enumerate(keys)]
-        await store.write(WriteBatch(rows=(row(b"other", b"", group=H), *reversed(rows))))
+        await make_durable(store, WriteBatch(rows=(row(b"other", b"", group=H), *reversed(rows))))
         store = await rig.reopen(store)
         assert list(await store.read_rows(G)) == rows
         return store
@@ -379,8 +395,8 @@ def test_rows_are_replaced_and_deleted_in_order(rig: Rig) -> None:
 
     async def scenario(store: Store) -> Store:
         first = (row(b"a", b"1"), row(b"b", b"1"), row(b"a", None), row(b"c", b"1"), row(b"c", b"2"), row(b"d", None))
-        await store.write(WriteBatch(rows=(*first, row(long_key, b"1"))))
-        await store.write(WriteBatch(rows=(row(b"b", None), row(b"b", b""), row(long_key, None))))
+        await make_durable(store, WriteBatch(rows=(*first, row(long_key, b"1"))))
+        await make_durable(store, WriteBatch(rows=(row(b"b", None), row(b"b", b""), row(long_key, None))))
         store = await rig.reopen(store)
         assert [(item.key, item.value) for item in await store.read_rows(G)] == [(b"b", b""), (b"c", b"2")]
         return store
@@ -391,7 +407,7 @@ def test_rows_are_replaced_and_deleted_in_order(rig: Rig) -> None:
 def test_a_reopened_store_knows_that_what_was_applied_was_committed(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
         write = LogWrite(G, hard_state(1, NODE, 1), entries(1, 5))
-        await store.write(WriteBatch(logs=(write,), applied={G: LogIndex(4)}))
+        await make_durable(store, WriteBatch(logs=(write,), applied={G: LogIndex(4)}))
         store = await rig.reopen(store)
         assert (await store.load(G)).hard_state == hard_state(1, NODE, 4)
         return store
@@ -401,8 +417,8 @@ def test_a_reopened_store_knows_that_what_was_applied_was_committed(rig: Rig) ->
 
 def test_a_reopened_store_keeps_peers_incarnations_it_is_not_told_again(rig: Rig) -> None:
     async def scenario(store: Store) -> Store:
-        await store.write(WriteBatch(incarnations={PEER: Incarnation(3), NODE: Incarnation(1)}))
-        await store.write(WriteBatch(incarnations={PEER: Incarnation(4)}))
+        await make_durable(store, WriteBatch(incarnations={PEER: Incarnation(3), NODE: Incarnation(1)}))
+        await make_durable(store, WriteBatch(incarnations={PEER: Incarnation(4)}))
         store = await rig.reopen(store)
         assert store.incarnations == {PEER: 4, NODE: 1}
         return store

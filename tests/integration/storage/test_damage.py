@@ -9,7 +9,21 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from stores import CLUSTER, GROUPS, KEYSPACE, NODE, STORE, CommitGate, G, H, append, entry, hard_state, row
+from stores import (
+    CLUSTER,
+    GROUPS,
+    KEYSPACE,
+    NODE,
+    STORE,
+    CommitGate,
+    G,
+    H,
+    append,
+    entry,
+    hard_state,
+    make_durable,
+    row,
+)
 
 from isochrone.errors import StorageError
 from isochrone.ids import LogIndex
@@ -31,7 +45,7 @@ def path(tmp_path: Path) -> Path:
     async def fill() -> None:
         store = reopened(path)
         write = LogWrite(G, hard_state(1, NODE, 3), append(1, 9).logs[0].entries)
-        await store.write(WriteBatch(logs=(write,), rows=(row(b"k", b"value"),), applied={G: LogIndex(2)}))
+        await make_durable(store, WriteBatch(logs=(write,), rows=(row(b"k", b"value"),), applied={G: LogIndex(2)}))
         await store.close()
 
     asyncio.run(fill())
@@ -170,15 +184,15 @@ def test_the_map_grows_and_then_refuses(path: Path) -> None:
 
     async def main() -> None:
         store = reopened(path, map_bytes_max=2 * MAP_BYTES_FIRST)
-        await store.write(rows(b"a", 80))
+        await make_durable(store, rows(b"a", 80))
         assert (path / DATA_FILE).stat().st_size == 2 * MAP_BYTES_FIRST
         with pytest.raises(StorageError, match=f"full: its map has {2 * MAP_BYTES_FIRST} bytes"):
-            await store.write(rows(b"b", 60))
+            await make_durable(store, rows(b"b", 60))
         assert len(await store.read_rows(G)) == 81
-        await store.write(WriteBatch(rows=tuple(row(b"a%d" % n, None) for n in range(80))))
+        await make_durable(store, WriteBatch(rows=tuple(row(b"a%d" % n, None) for n in range(80))))
         await store.close()
         store = reopened(path, map_bytes_max=2 * MAP_BYTES_FIRST)
-        await store.write(rows(b"c", 40))
+        await make_durable(store, rows(b"c", 40))
         assert len(await store.read_rows(G)) == 41
         await store.close()
 
@@ -196,11 +210,11 @@ def test_a_commit_is_never_tried_again(path: Path, error: Exception) -> None:
         before = store.commits
         gate.next_error = error
         with pytest.raises(StorageError, match="commit failed") as caught:
-            await store.write(append(10, 10))
+            await make_durable(store, append(10, 10))
         assert caught.value.__cause__ is error
         gate.arrived.clear()
         with pytest.raises(StorageError, match="has failed"):
-            await store.write(append(10, 10))
+            await make_durable(store, append(10, 10))
         await store.close()
         assert not gate.arrived.is_set()
         assert store.commits == before
@@ -216,11 +230,11 @@ def test_a_write_that_the_system_refuses_is_fatal_and_leaves_nothing_behind(path
         resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))  # beyond the first MiB of a file, writes now fail
         try:
             with pytest.raises(StorageError, match="commit failed: mdb_txn_commit"):
-                await store.write(WriteBatch(logs=append(10, 10).logs, rows=(row(b"big", bytes(2 * MIB)),)))
+                await make_durable(store, WriteBatch(logs=append(10, 10).logs, rows=(row(b"big", bytes(2 * MIB)),)))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         with pytest.raises(StorageError, match="has failed"):
-            await store.write(append(10, 10))
+            await make_durable(store, append(10, 10))
         await store.close()
         store = reopened(path)
         assert (await store.load(G)).last_index == 9
@@ -243,9 +257,9 @@ def test_writes_that_gather_behind_a_commit_share_the_next_one(path: Path) -> No
     async def main() -> None:
         store = open_store(path, CLUSTER, NODE, STORE, commit=gate)
         gate.passage.clear()
-        first = asyncio.create_task(store.write(append(10, 10)))
+        first = asyncio.create_task(make_durable(store, append(10, 10)))
         await asyncio.to_thread(gate.arrived.wait)
-        others = [asyncio.create_task(store.write(append(index, index))) for index in range(11, 61)]
+        others = [asyncio.create_task(make_durable(store, append(index, index))) for index in range(11, 61)]
         await asyncio.sleep(0)
         gate.passage.set()
         await asyncio.gather(first, *others)

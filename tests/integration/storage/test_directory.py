@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stores import CLUSTER, GROUPS, NODE, STORE, G, append
+from stores import CLUSTER, GROUPS, NODE, STORE, G, append, make_durable
 
 from isochrone.errors import StorageError
 from isochrone.ids import ClusterId, LogIndex, NodeId, StoreId
@@ -135,7 +135,7 @@ def test_renaming_a_directory_is_no_move(path: Path, tmp_path: Path) -> None:
 def test_a_store_outlives_its_process_lock_file(path: Path) -> None:
     async def main() -> None:
         store = open_store(path, CLUSTER, NODE, STORE)
-        await store.write(append(1, 3))
+        await make_durable(store, append(1, 3))
         await store.close()
         (path / "lock").unlink()
         store = open_store(path, CLUSTER, NODE, STORE)

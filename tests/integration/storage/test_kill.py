@@ -20,7 +20,7 @@ from pathlib import Path
 from isochrone.ids import LogIndex
 from isochrone.ports import LogWrite, WriteBatch
 from isochrone.regions.storage.directory_os import open_store
-from stores import CLUSTER, G, NODE, STORE, entry, hard_state, row
+from stores import CLUSTER, G, NODE, STORE, entry, hard_state, make_durable, row
 
 async def main():
     store = open_store(Path(sys.argv[1]), CLUSTER, NODE, STORE)
@@ -33,7 +33,7 @@ async def main():
             rows=(row(b"last", b"%d" % index), row(b"%d" % index, bytes(500))),
             applied={{G: LogIndex(index)}},
         )
-        await store.write(batch)
+        await make_durable(store, batch)
         os.write(1, b"%d\\n" % index)
         gate.release()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import google_crc32c
 import lmdb
 import pytest
-from stores import CLUSTER, GROUPS, KEYSPACE, NODE, STORE, G, append, hard_state, row
+from stores import CLUSTER, GROUPS, KEYSPACE, NODE, STORE, G, append, hard_state, make_durable, row
 
 from isochrone.errors import StorageError
 from isochrone.ids import LogIndex, Term, Timestamp
@@ -56,15 +56,15 @@ def test_rows_of_the_old_state_go_in_bounded_steps_also_after_a_restart(path: Pa
     async def main() -> None:
         store = opened(path)
         old = tuple(row(b"%05d" % number, b"old", table=1) for number in range(count))
-        await store.write(WriteBatch(logs=append(1, 3).logs, rows=old, applied={G: LogIndex(3)}))
-        await store.write(whole(9))
+        await make_durable(store, WriteBatch(logs=append(1, 3).logs, rows=old, applied={G: LogIndex(3)}))
+        await make_durable(store, whole(9))
         assert [item.key for item in await store.read_rows(G)] == [b"new"]
-        await store.write(append(10, 10))
+        await make_durable(store, append(10, 10))
         await store.close()
         assert generations(path) == {0: count - SWEPT_ROWS_MAX, 1: 1}
         store = opened(path)
         for index in range(11, 15):
-            await store.write(append(index, index))
+            await make_durable(store, append(index, index))
         assert [item.key for item in await store.read_rows(G)] == [b"new"]
         await store.close()
         assert generations(path) == {1: 1}
@@ -75,11 +75,11 @@ def test_rows_of_the_old_state_go_in_bounded_steps_also_after_a_restart(path: Pa
 def test_what_was_staged_for_nothing_goes_too(path: Path) -> None:
     async def main() -> None:
         store = opened(path)
-        await store.write(whole(9, last=False))
-        await store.write(whole(9, last=False, attempt=2))
-        await store.write(WriteBatch(logs=(LogWrite(G, discard_staged=True),)))
+        await make_durable(store, whole(9, last=False))
+        await make_durable(store, whole(9, last=False, attempt=2))
+        await make_durable(store, WriteBatch(logs=(LogWrite(G, discard_staged=True),)))
         for index in range(1, 5):
-            await store.write(append(index, index))
+            await make_durable(store, append(index, index))
         await store.close()
         assert generations(path) == {}
 
@@ -92,14 +92,14 @@ def test_a_snapshot_that_would_have_to_remember_too_much_is_lost(path: Path, mon
     async def main() -> None:
         store = opened(path)
         rows = tuple(row(b"%05d" % number, b"old", table=1) for number in range(200))
-        await store.write(WriteBatch(rows=rows))
+        await make_durable(store, WriteBatch(rows=rows))
         reader, patient = await store.open_snapshot(G), await store.open_snapshot(G)
         assert await reader.read(100) is not None
         while (part := await patient.read(100)) is not None and not part[1]:
             pass
         assert part is not None, "what was read already need not be remembered"
         changes = tuple(row(b"%05d" % number, bytes(100), table=1) for number in range(200))
-        await store.write(WriteBatch(rows=changes))
+        await make_durable(store, WriteBatch(rows=changes))
         assert await reader.read(100) is None
         again = await store.open_snapshot(G)
         assert await again.read(100) is not None
@@ -113,7 +113,7 @@ def test_a_snapshot_that_would_have_to_remember_too_much_is_lost(path: Path, mon
 def test_a_damaged_row_is_named_when_a_snapshot_reads_it(path: Path) -> None:
     async def fill() -> None:
         store = opened(path)
-        await store.write(WriteBatch(rows=(row(b"a", b"1"), row(b"b", b"2"))))
+        await make_durable(store, WriteBatch(rows=(row(b"a", b"1"), row(b"b", b"2"))))
         await store.close()
 
     async def read() -> None:

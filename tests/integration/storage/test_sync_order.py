@@ -19,13 +19,13 @@ WRITER = f"""
 import asyncio, os, sys
 from pathlib import Path
 from isochrone.regions.storage.directory_os import open_store
-from stores import CLUSTER, NODE, STORE, append
+from stores import CLUSTER, NODE, STORE, append, make_durable
 
 async def main():
     store = open_store(Path(sys.argv[1]), CLUSTER, NODE, STORE)
     for index in range(1, {WRITES} + 1):
         os.write(1, b"begin %d\\n" % index)
-        await store.write(append(index, index))
+        await make_durable(store, append(index, index))
         os.write(1, b"acknowledged %d\\n" % index)
     await store.close()
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from host_cluster import CLUSTER, GROUP, HostCluster, Process, VirtualClock
+from stores import make_durable
 from virtual_time import run_virtual
 
 from isochrone.clocks.hlc import HybridLogicalClock
@@ -200,7 +201,7 @@ def test_a_node_restarts_while_its_log_names_the_store_that_it_had_before() -> N
         data = encode_configuration(cluster.configuration)
         kind = EntryKind.CONFIGURATION
         named = make_entry(index=LogIndex(1), term=Term(1), kind=kind, timestamp=Timestamp(1), data=data)
-        await store.write(WriteBatch((LogWrite(GROUP, HardState(Term(1), None, LogIndex(0)), (named,)),)))
+        await make_durable(store, WriteBatch((LogWrite(GROUP, HardState(Term(1), None, LogIndex(0)), (named,)),)))
         cluster.processes[C] = Process(store, VirtualClock())
         await cluster.start("c")
         assert {member.node: member.store for member in members_at(cluster, "c")}[C] == "s-c"

@@ -27,6 +27,7 @@ from isochrone.wire.budget import Budget
 from isochrone.wire.etcd.answers_grpc import Speaker, numeric_id
 from isochrone.wire.etcd.checks_grpc import REQUEST_BYTES_MAX
 from isochrone.wire.http2.calls import Methods
+from isochrone.wire.http2.departures_os import Departures
 from isochrone.wire.http2.server_os import Http2Server
 
 MESSAGE_BYTES_MAX = REQUEST_BYTES_MAX + (512 << 10)
@@ -74,6 +75,7 @@ class EtcdEndpoint:
         store_bytes: Callable[[], int],
         connect: Callable[[], Awaitable[Client]],
         budget: Budget,
+        departures: Departures,
     ) -> None:
         """Make an endpoint that does not listen yet.
 
@@ -84,6 +86,7 @@ class EtcdEndpoint:
             store_bytes: tells the size of the node's store.
             connect: opens a client of this cluster.
             budget: of what all clients together may make the node keep.
+            departures: decide when answers leave.
 
         Raises:
             ConfigError: as `served_group`.
@@ -101,7 +104,7 @@ class EtcdEndpoint:
         self._health = HealthCalls(host, [each.id for each in topology.groups])
         services = dict.fromkeys(path.split("/")[1] for path in methods)
         methods = {**methods, **auth_methods(), **self._health.methods(), **reflection_methods(services)}
-        self._server = Http2Server(methods, message_bytes_max=MESSAGE_BYTES_MAX, budget=budget)
+        self._server = Http2Server(methods, message_bytes_max=MESSAGE_BYTES_MAX, budget=budget, departures=departures)
 
     @property
     def refusals(self) -> Mapping[str, int]:

@@ -32,6 +32,7 @@ from isochrone.topology import ClockSpec, Topology
 from isochrone.wire.admin_grpc import Links
 from isochrone.wire.budget import Budget
 from isochrone.wire.handshake import peer_refusal
+from isochrone.wire.http2.departures_os import Departures
 from isochrone.wire.messages import FEATURE_LEVEL, PROTOCOL_VERSION, PeerHello
 from isochrone.wire.operations import Operation
 from isochrone.wire.peers_grpc import GrpcTransport, PeerAddress
@@ -105,7 +106,7 @@ class Node:
     @classmethod
     def _compose(cls, config: NodeConfig, topology: Topology, clock: SystemClock, store: LmdbStore) -> Self:
         rng = random.Random(config.seed)
-        shaper = Shaper(rng)
+        shaper, departures = Shaper(rng), Departures()
         if config.local:
             shaper.set_links(topology.links() | load_links(config.links_file))
         hello = PeerHello(
@@ -118,6 +119,7 @@ class Node:
             shaper=shaper,
             accept=lambda peer: peer_refusal(hello, peer, host.stores, host.incarnations),
             rng=rng,
+            departures=departures,
         )
         endpoint: EtcdEndpoint | None = None
 
@@ -136,15 +138,22 @@ class Node:
             rng=rng,
             offset_max_ns=round(topology.clock.offset_max_ms * NS_PER_MS),
             leader_changed=leader_changed,
+            together=departures.together,
         )
         service.attach(host)
         node_hello = NodeHello(PROTOCOL_VERSION, config.cluster, config.node, config.region, config.zone)
         admin = _Admin()
         budget = Budget()
         server = NodeServer(
-            node_hello, shaper=shaper, transport=transport, sessions=service, admin=admin, budget=budget
+            node_hello,
+            shaper=shaper,
+            transport=transport,
+            sessions=service,
+            admin=admin,
+            budget=budget,
+            departures=departures,
         )
-        endpoint = _endpoint(config, topology, host, store, shaper, budget)
+        endpoint = _endpoint(config, topology, host, store, shaper, budget, departures)
         refusals = {"session": service.refusals} | ({"etcd": endpoint.refusals} if endpoint is not None else {})
         metrics = NodeMetrics(config, topology, host, store, clock, refusals, budget, lambda: node.status().counters)
         node = cls(config, store, shaper, transport, host, server, endpoint, metrics)
@@ -262,7 +271,13 @@ def system_clock(spec: ClockSpec, offset_ms: float) -> SystemClock:
 
 
 def _endpoint(
-    config: NodeConfig, topology: Topology, host: Host, store: LmdbStore, shaper: Shaper, budget: Budget
+    config: NodeConfig,
+    topology: Topology,
+    host: Host,
+    store: LmdbStore,
+    shaper: Shaper,
+    budget: Budget,
+    departures: Departures,
 ) -> EtcdEndpoint | None:
     """The node's endpoint of etcd's API, if it has an address."""
     if config.node not in config.etcd_addresses:
@@ -275,7 +290,7 @@ def _endpoint(
         name=config.node,
         shaper=shaper if config.local else None,
     )
-    return EtcdEndpoint(config, topology, host, lambda: store.size_bytes, connect, budget)
+    return EtcdEndpoint(config, topology, host, lambda: store.size_bytes, connect, budget, departures)
 
 
 def _peer_addresses(config: NodeConfig, topology: Topology) -> dict[NodeId, PeerAddress]:

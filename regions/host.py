@@ -96,6 +96,10 @@ WAITING_READS_MAX = 16_384
 """Most queries that wait for their answer in one group; beyond, `QueueFull`."""
 
 
+def _simply(turn: Callable[[], None]) -> None:
+    turn()
+
+
 class Host:
     """All groups of one node. Create it, `start` it, and await `closed`; everything runs in one event loop."""
 
@@ -111,6 +115,7 @@ class Host:
         offset_max_ns: int,
         leader_changed: Callable[[GroupId, Term, NodeId | None], None],
         region_lease: RegionLease = always_serves,
+        together: Callable[[Callable[[], None]], None] = _simply,
     ) -> None:
         """Take the ports; nothing starts yet.
 
@@ -124,6 +129,7 @@ class Host:
             offset_max_ns: how far ahead of this node's clock an entry's timestamp may be.
             leader_changed: called when a group's leader changes, None while nobody that clients can use leads.
             region_lease: whether this node may serve a keyspace now.
+            together: has a turn, and lets what it sends leave at its end.
         """
         self._store = store
         self._transport = transport
@@ -139,6 +145,7 @@ class Host:
         self._sleepers = Sleepers(store.identity.node, self.replicas, self._mark)
         self._joining: dict[GroupId, None] = {}
         """Groups of which a replica is being made."""
+        self._together = together
         self._turns = Turns(clock, self._take_turn)
         self._reads = StoreReads(store, self.replicas, self._loader.new_machine, self._spawn, self._turns.wake)
         self._writes = StoreWrites(store, self._turns.take, self._fail)
@@ -378,7 +385,10 @@ class Host:
         if self._stopping:
             return None
         try:
-            self._one_turn()
+            self._together(self._one_turn)
+            if not self._writes.under_way:
+                # After what others wait for has left: the store's thread competes for the interpreter.
+                self._begin_write()
         except Exception as error:  # Whatever it is: what the turn left behind cannot be trusted.
             self._fail(error)
             return None
@@ -415,8 +425,6 @@ class Host:
             self._reads.start(turn)
         if turn.rows or turn.replaced:
             self._writes.keep_rows(turn)
-        if not self._writes.under_way:
-            self._begin_write()
 
     def _take_finished(self, now: Nanos) -> None:
         write, self._writes.finished = self._writes.finished, None

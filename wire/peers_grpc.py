@@ -37,6 +37,7 @@ from isochrone.wire.codec import (
 from isochrone.wire.entries import CorruptEntry
 from isochrone.wire.http2.calls import ABORTED, FAILED_PRECONDITION, INVALID_ARGUMENT, UNAVAILABLE, Call, StreamMethod
 from isochrone.wire.http2.client_os import CallFailed, open_stream
+from isochrone.wire.http2.departures_os import Departures
 from isochrone.wire.http2.limits import Limits
 from isochrone.wire.messages import AppendRequest, Envelope, GroupMessage, PeerHello, PeerMessage
 from isochrone.wire.shaper_os import Shaper
@@ -89,6 +90,7 @@ class GrpcTransport:
         shaper: Shaper,
         accept: Callable[[PeerHello], str | None],
         rng: random.Random,
+        departures: Departures | None = None,
     ) -> None:
         """Make a transport, in a running loop.
 
@@ -100,10 +102,12 @@ class GrpcTransport:
             accept: decides whether a peer may be heard: None, or the reason why not (`wire.handshake`). It is asked
                 about incoming streams, and about who answered an outgoing one.
             rng: source of the jitter of reconnections.
+            departures: decide when messages leave; None: in the next turn of the loop.
         """
         self._hello = hello
         self._accept = accept
         self._rng = rng
+        self._departures = departures
         self._receive: Callable[[Envelope], None] | None = None
         self._incoming: dict[NodeId, object] = {}
         """The newest stream of each sender."""
@@ -203,6 +207,7 @@ class GrpcTransport:
                     limits=Limits(stream_window_bytes=STREAM_WINDOW_BYTES),
                     message_bytes_max=FRAME_BYTES_MAX,
                     quiet_s=QUIET_S,
+                    departures=self._departures,
                 )
         except TimeoutError:
             return f"no answer within {HANDSHAKE_TIMEOUT_S:g} s"

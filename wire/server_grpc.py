@@ -8,6 +8,7 @@ from typing import final
 from isochrone.wire.admin_grpc import AdminHandler, AdminService
 from isochrone.wire.budget import Budget
 from isochrone.wire.codec import FRAME_BYTES_MAX
+from isochrone.wire.http2.departures_os import Departures
 from isochrone.wire.http2.limits import Limits
 from isochrone.wire.http2.server_os import Http2Server
 from isochrone.wire.peers_grpc import GrpcTransport
@@ -33,8 +34,13 @@ class NodeServer:
         sessions: SessionHandler,
         admin: AdminHandler,
         budget: Budget | None = None,
+        departures: Departures | None = None,
     ) -> None:
-        """`budget`: of what all clients together may make us keep; None: one of its own."""
+        """Make a server that does not listen yet.
+
+        `budget`: of what all clients together may make us keep; None: one of its own. `departures` decide when what is
+        sent leaves; None: in the next turn of the loop.
+        """
         budget = budget or Budget()
         self._sessions = SessionService(node, shaper, sessions, budget)
         self._admin = AdminService(admin)
@@ -50,6 +56,7 @@ class NodeServer:
             connections_max=CONNECTIONS_MAX,
             quiet_s=QUIET_S,
             budget=budget,
+            departures=departures,
         )
 
     async def start(self, address: str) -> str:

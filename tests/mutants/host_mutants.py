@@ -18,6 +18,7 @@ _REFUSALS = "tests/unit/regions/state/test_refusals.py::test_"
 _REPLACED = "tests/unit/regions/test_replaced_store.py::test_"
 _MACHINE = "tests/unit/regions/test_machine.py::test_"
 _STATE = "tests/unit/regions/state/test_"
+_TURNS = "tests/unit/regions/test_turns.py::test_"
 _CONTRACT = "tests/contract/storage/test_store.py::test_"
 _DAMAGE = "tests/integration/storage/test_damage.py::test_"
 _DIRECTORY = "tests/integration/storage/test_directory.py::test_"
@@ -44,6 +45,20 @@ HOST_MUTANTS = (
         old="            self._tell_failed(error)\n",
         new="            self.finished = self._write\n            self._tell_ended()\n",
         test=_HOST + "a_failed_sync_ends_the_host_and_tells_everyone",
+    ),
+    Mutant(
+        name="what hangs on a write leaves a turn of the loop late",
+        file=HOST,
+        old="StoreWrites(store, self._turns.take, self._fail)",
+        new="StoreWrites(store, self._turns.wake, self._fail)",
+        test=_TURNS + "what_hangs_on_a_write_leaves_when_it_has_ended_and_not_a_turn_of_the_loop_later",
+    ),
+    Mutant(
+        name="a host stops with a write under way",
+        file=HOST,
+        old="        await self._writes.idle.wait()\n",
+        new="",
+        test=_TURNS + "a_host_stops_after_the_write_under_way",
     ),
     Mutant(
         name="a host goes on after a violated invariant",

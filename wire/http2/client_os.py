@@ -7,6 +7,7 @@ from typing import final
 
 from isochrone.wire.http2.calls import CANCELLED, UNAVAILABLE
 from isochrone.wire.http2.client import CallEnd, ClientConnection
+from isochrone.wire.http2.departures_os import Departures
 from isochrone.wire.http2.limits import Limits
 from isochrone.wire.http2.socket_os import Socket
 
@@ -36,9 +37,12 @@ class ClientStream(Socket):
         limits: Limits,
         message_bytes_max: int,
         quiet_s: float,
+        departures: Departures | None = None,
     ) -> None:
         super().__init__(
-            lambda wake: self._speak(authority, path, wake, limits=limits, message_bytes_max=message_bytes_max), quiet_s
+            lambda wake: self._speak(authority, path, wake, limits=limits, message_bytes_max=message_bytes_max),
+            quiet_s,
+            departures,
         )
         self.first: asyncio.Future[bytes] = self._loop.create_future()
         """The server's first message. Raises `CallFailed` if there is none."""
@@ -120,6 +124,7 @@ async def open_stream(
     limits: Limits,
     message_bytes_max: int,
     quiet_s: float,
+    departures: Departures | None = None,
 ) -> tuple[ClientStream, bytes]:
     """Open a call, send the first message, and wait for the first one that comes back.
 
@@ -136,6 +141,7 @@ async def open_stream(
         limits: of what the server may make us keep.
         message_bytes_max: of one message of the server.
         quiet_s: when nothing comes for so long, the server is pinged, and lost after as long again.
+        departures: decide when what was sent leaves; None: in the next turn of the loop.
 
     Raises:
         CallFailed: nobody listens there, or the call ended before anything came.
@@ -143,7 +149,14 @@ async def open_stream(
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
     stream = ClientStream(
-        address, path, received, ended, limits=limits, message_bytes_max=message_bytes_max, quiet_s=quiet_s
+        address,
+        path,
+        received,
+        ended,
+        limits=limits,
+        message_bytes_max=message_bytes_max,
+        quiet_s=quiet_s,
+        departures=departures,
     )
     stream.send(greeting)
     try:

@@ -11,6 +11,7 @@ from isochrone.errors import Unavailable
 from isochrone.wire.budget import Budget, Share
 from isochrone.wire.http2.calls import Methods, acceptor
 from isochrone.wire.http2.connection import Accept, Connection
+from isochrone.wire.http2.departures_os import Departures
 from isochrone.wire.http2.limits import Limits
 from isochrone.wire.http2.socket_os import Socket
 
@@ -42,6 +43,7 @@ class Http2Server:
         greeting_timeout_s: float = GREETING_TIMEOUT_S,
         quiet_s: float | None = None,
         budget: Budget | None = None,
+        departures: Departures | None = None,
     ) -> None:
         """Make a server that does not listen yet.
 
@@ -54,10 +56,12 @@ class Http2Server:
             quiet_s: clients of whom nothing is heard for so long are pinged, and cut off after as long again; None:
                 only the system looks after them.
             budget: of what all clients together may make us keep; None: one of its own.
+            departures: decide when answers leave; None: in the next turn of the loop.
         """
         self._budget = budget or Budget()
         self._accept = acceptor(methods, message_bytes_max)
         self._quiet_s = quiet_s
+        self._departures = departures
         self._limits = limits or Limits()
         self._connections_max = connections_max
         self._greeting_timeout_s = greeting_timeout_s
@@ -102,6 +106,7 @@ class Http2Server:
             self._greeting_timeout_s,
             self._quiet_s,
             self._budget,
+            self._departures,
         )
 
 
@@ -118,8 +123,9 @@ class _Socket(Socket):
         greeting_timeout_s: float,
         quiet_s: float | None,
         budget: Budget,
+        departures: Departures | None,
     ) -> None:
-        super().__init__(lambda wake: self._speak(accept, wake, limits), quiet_s)
+        super().__init__(lambda wake: self._speak(accept, wake, limits), quiet_s, departures)
         self._share = Share(budget, self._cut_off)
         self._connections_max = connections_max
         self._greeting_timeout_s = greeting_timeout_s

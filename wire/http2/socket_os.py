@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+from isochrone.wire.http2.departures_os import Departures
 from isochrone.wire.http2.endpoint import Endpoint
 from isochrone.wire.http2.keepalive import Keepalive
 
@@ -16,14 +17,21 @@ from isochrone.wire.http2.keepalive import Keepalive
 class Socket(asyncio.Protocol):
     """One connected socket; made in the loop's thread, as all of its methods are called there."""
 
-    def __init__(self, speak: Callable[[Callable[[], None]], Endpoint], quiet_s: float | None) -> None:
+    def __init__(
+        self,
+        speak: Callable[[Callable[[], None]], Endpoint],
+        quiet_s: float | None,
+        departures: Departures | None,
+    ) -> None:
         """Make a socket that is not connected yet.
 
         Args:
             speak: makes the end of the connection, given whom to wake when it has something to send.
             quiet_s: see `Keepalive`; None: only the system looks after the other end.
+            departures: decide when what has gathered leaves; None: in the next turn of the loop.
         """
         self._loop = asyncio.get_running_loop()
+        self._flush_soon = (departures or Departures()).soon
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._scheduled = True
@@ -107,7 +115,7 @@ class Socket(asyncio.Protocol):
     def _wake(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            self._flush_soon(self._flush)
 
     def _flush(self) -> None:
         self._endpoint.gather()

@@ -14,10 +14,9 @@ from operator import attrgetter
 
 import msgpack
 
-from isochrone.errors import InvalidRequest, IsochroneError, QueueFull, StorageError
+from isochrone.errors import InvalidRequest, IsochroneError, StorageError
 from isochrone.ids import GroupId, KeyspaceId, Revision, Timestamp
 from isochrone.ports import Row
-from isochrone.probes import probe
 from isochrone.records import quickly_made
 from isochrone.regions.state import kv, leases, locks, sessions
 from isochrone.regions.state.model import (
@@ -37,17 +36,8 @@ from isochrone.regions.state.model import (
     LockMoment,
     LockNotice,
 )
-from isochrone.wire.commands import (
-    CloseSession,
-    Command,
-    OpenSession,
-    Query,
-    check_operation,
-    check_query,
-    decode_batch,
-    decode_command,
-    encode_result,
-)
+from isochrone.regions.state.running import run_commands
+from isochrone.wire.commands import Query, check_query, decode_batch
 from isochrone.wire.kv import PackedResult, Range
 from isochrone.wire.leases import CompactByRule, LeaseList, LeaseTimeToLive, LockTick, decode_housekeeping
 from isochrone.wire.locks import LockQuery
@@ -57,9 +47,6 @@ from isochrone.wire.records import record_is_live, record_key, record_lease
 
 SCRUB_RECORDS_MAX = 500
 """About how many records an entry looks at to forget what is superseded, in each keyspace."""
-ENTRY_RESULTS_BYTES_MAX = 64 << 20
-"""When the results of an entry's commands have so many bytes, the next ones are refused: all are in memory at once, on
-every replica."""
 
 _NO_KEYSPACE = KeyspaceId("")
 _place = attrgetter("keyspace", "table")
@@ -147,19 +134,7 @@ class GroupState:
             context = ApplyContext(self.data, entry.term, self.data.keyspace(entry.keyspace))
         except InvalidRequest as error:
             return Applied((error,) * len(commands), ())
-        outcomes: list[bytes | IsochroneError] = []
-        left_bytes = ENTRY_RESULTS_BYTES_MAX
-        for position, data in enumerate(commands):
-            context.begin(Timestamp(entry.timestamp + position))
-            try:
-                if left_bytes <= 0:
-                    raise QueueFull("the commands applied together have too many bytes of results already")
-                result = self._run(decode_command(data), context)
-            except IsochroneError as error:
-                outcomes.append(error)
-            else:
-                outcomes.append(result)
-                left_bytes -= len(result)
+        outcomes = run_commands(context, self._handlers, commands, entry.timestamp)
         sessions.write_session_rows(context)
         return self._applied(context, outcomes)
 
@@ -210,37 +185,6 @@ class GroupState:
                 return locks.answer_query(self.data, query)
             case _:
                 raise InvalidRequest(f"{type(query).__name__} is no question about the state")
-
-    def _run(self, command: Command, context: ApplyContext) -> bytes:
-        operation = command.operation
-        if isinstance(operation, OpenSession):
-            check_operation(operation)
-            return encode_result(sessions.open_session(context, operation))
-        if not command.session:
-            return self._handle(command, context)
-        session = sessions.live_session(context, command)
-        sessions.acknowledge(context, command, session)
-        stored = session.results.get(command.sequence)
-        if stored is not None:
-            probe("state.repeated_command")
-            context.happened.append(Happening.COMMAND_REPEATED)
-            return sessions.told_again(stored)
-        sessions.check_room(context, command, session)
-        if isinstance(operation, CloseSession):
-            return encode_result(sessions.close_session(context, command))
-        try:
-            result = self._handle(command, context)
-        except IsochroneError as error:
-            raise sessions.store_refusal(context, command, session, error) from None
-        sessions.store_result(context, command, session, result)
-        return result
-
-    def _handle(self, command: Command, context: ApplyContext) -> bytes:
-        check_operation(command.operation)
-        handler = self._handlers.get(type(command.operation))
-        if handler is None:
-            raise InvalidRequest(f"no command family handles {type(command.operation).__name__}")
-        return encode_result(handler(context, command.operation))
 
     def _scrub(self, context: ApplyContext) -> None:
         compacted = self.data.compacted

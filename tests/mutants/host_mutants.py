@@ -7,6 +7,7 @@ WRITES = "regions/store_writes.py"
 INTAKE = "regions/intake.py"
 REPLICA = "regions/replica.py"
 MACHINE = "regions/state/machine.py"
+RUNNING = "regions/state/running.py"
 SESSIONS = "regions/state/sessions.py"
 BOUNDS = "regions/storage/log_bounds.py"
 LMDB = "regions/storage/store_lmdb.py"
@@ -164,17 +165,16 @@ HOST_MUTANTS = (
 STATE_MUTANTS = (
     Mutant(
         name="a repeated command runs again",
-        file=MACHINE,
-        old="            context.happened.append(Happening.COMMAND_REPEATED)\n"
-        "            return sessions.told_again(stored)\n",
-        new="            pass\n",
+        file=RUNNING,
+        old="        context.happened.append(Happening.COMMAND_REPEATED)\n        return sessions.told_again(stored)\n",
+        new="        pass\n",
         test=_MACHINE + "a_repeated_sequence_returns_the_stored_result_without_effect",
     ),
     Mutant(
         name="a refusal is not stored",
-        file=MACHINE,
-        old="            raise sessions.store_refusal(context, command, session, error) from None\n",
-        new="            raise error\n",
+        file=RUNNING,
+        old="        raise sessions.store_refusal(context, command, session, error) from None\n",
+        new="        raise error\n",
         test=_REFUSALS + "a_copy_in_the_same_entry_is_refused_though_the_command_between_lets_it_run",
     ),
     Mutant(

@@ -155,7 +155,7 @@ def test_no_row_of_results_outgrows_a_piece_of_a_snapshot(monkeypatch: pytest.Mo
 
 
 def test_the_results_of_an_entry_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isochrone.regions.state.machine.ENTRY_RESULTS_BYTES_MAX", 2_000)
+    monkeypatch.setattr("isochrone.regions.state.running.ENTRY_RESULTS_BYTES_MAX", 2_000)
     machine = StateLog()
     session = machine.session()
     machine.run(session, 1, Put(b"k/x", bytes(1_500)))

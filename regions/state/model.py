@@ -10,9 +10,10 @@ A command of one keyspace may touch keys of others in the same group: `GroupData
 import heapq
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import repeat
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import GroupId, KeyspaceId, Revision, Term, Timestamp
@@ -57,18 +58,16 @@ class Session:
         self.results[sequence] = result
         self.results_bytes += len(result)
 
-    def acknowledge(self, mark: int) -> int:
-        """Forget the results up to a mark above the present one; returns how many bytes they had.
+    def forget_results(self, first: int) -> int:
+        """Forget the results from a sequence on up to `acknowledged`; returns how many bytes they had.
 
         Their rows stay until `superfluous_rows` tells them.
         """
-        results, forgotten_bytes = self.results, 0
-        gap = range(self.acknowledged + 1, mark + 1)
-        # Whatever number a client names, the work stays within what is stored.
-        for sequence in gap if len(gap) <= len(results) + 1 else list(results):
-            if sequence <= mark and (result := results.pop(sequence, None)) is not None:
-                forgotten_bytes += len(result)
-        self.acknowledged = mark
+        results, mark = self.results, self.acknowledged
+        gone: Sequence[int] = range(first, mark + 1)
+        if len(gone) > len(results) + 1:  # Whatever number a client names, the work stays within what is stored.
+            gone = [sequence for sequence in results if sequence <= mark]
+        forgotten_bytes = sum(map(len, map(results.pop, gone, repeat(b""))))
         self.results_bytes -= forgotten_bytes
         return forgotten_bytes
 
@@ -88,6 +87,17 @@ class Session:
     def expired(self, now: Timestamp) -> bool:
         """Whether the session was unused for longer than its time to live."""
         return now > self.expires_after
+
+
+@dataclass(slots=True)
+class SessionUse:
+    """What the commands of one entry do in one session."""
+
+    session: Session
+    forgotten: int
+    """Results up to this sequence are forgotten. Those above it up to the mark are when the entry ends, all at once."""
+    results: dict[int, bytes] = field(default_factory=dict)
+    """Of the commands that ran."""
 
 
 @dataclass(slots=True)
@@ -302,8 +312,8 @@ class ApplyContext:
         self.lock_notices: list[LockNotice] = []
         self.lock_moments: list[LockMoment] = []
         self.happened: list[Happening] = []
-        self.used_sessions: dict[int, list[int]] = {}
-        """Sessions of `home` whose rows are to be written when the entry is done, and the sequences that ran."""
+        self.used_sessions: dict[int, SessionUse] = {}
+        """Sessions of `home` whose rows are to be written when the entry is done."""
         self._placed = 0
 
     def begin(self, timestamp: Timestamp) -> None:

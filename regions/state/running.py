@@ -46,21 +46,18 @@ def _run(command: Command, context: ApplyContext, handlers: Handlers) -> bytes:
         return encode_result(sessions.open_session(context, operation))
     if not command.session:
         return _handle(command, context, handlers)
-    session = sessions.live_session(context, command)
-    sessions.acknowledge(context, command, session)
-    stored = session.results.get(command.sequence)
+    use, stored = sessions.admit(context, command)
     if stored is not None:
         probe("state.repeated_command")
         context.happened.append(Happening.COMMAND_REPEATED)
         return sessions.told_again(stored)
-    sessions.check_room(context, command, session)
     if isinstance(operation, CloseSession):
         return encode_result(sessions.close_session(context, command))
     try:
         result = _handle(command, context, handlers)
     except IsochroneError as error:
-        raise sessions.store_refusal(context, command, session, error) from None
-    sessions.store_result(context, command, session, result)
+        raise sessions.store_refusal(context, command, use, error) from None
+    sessions.store_result(context, command, use, result)
     return result
 
 

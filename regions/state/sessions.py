@@ -8,6 +8,9 @@ A refusal by the state is a result, too (a lock that is held, a lease that is no
 Else a copy of the command that comes late would run in another state than the one that the client was told of. What is
 refused before the command is looked at is not stored, and may be asked for again: there is no room, or no session.
 
+Each command moves the mark at once. The results that this frees are forgotten when the entry ends, or when their bytes
+would keep a command from running: nobody can tell the difference, but many together cost less.
+
 The rows of a session are written once for each entry, however many of its commands the entry holds: one for itself,
 and one with the results of them all, or a few where they are large, since a row travels in one message. A row of
 results is deleted when the client has acknowledged the last of them.
@@ -35,6 +38,7 @@ from isochrone.regions.state.model import (
     Happening,
     KeyspaceState,
     Session,
+    SessionUse,
 )
 from isochrone.wire.commands import (
     CLOSE_SESSION,
@@ -73,41 +77,53 @@ def open_session(context: ApplyContext, operation: OpenSession) -> PackedResult:
         raise QueueFull(f"keyspace {state.keyspace!r} has {SESSIONS_MAX} sessions")
     # A timestamp is unique within the log, and stays so when the keyspace moves: the target starts above it.
     number = int(context.timestamp)
-    state.add_session(number, Session(operation.ttl_ms * NS_PER_MS, context.timestamp))
-    context.used_sessions[number] = []
+    session = Session(operation.ttl_ms * NS_PER_MS, context.timestamp)
+    state.add_session(number, session)
+    context.used_sessions[number] = SessionUse(session, 0)
     return (OPEN_SESSION, context.data.revision, context.timestamp, number)
 
 
-def live_session(context: ApplyContext, command: Command) -> Session:
-    """The command's session. Raises what keeps the command from running there."""
+def admit(context: ApplyContext, command: Command) -> tuple[SessionUse, bytes | None]:
+    """The command's session, and the command's result if it ran before. Raises what keeps the command from running.
+
+    Notes that the session was used, and what the client has acknowledged with the command.
+    """
+    use = context.used_sessions.get(command.session)
+    # One that was used by an earlier command of the entry lives: they are nanoseconds apart.
+    session = use.session if use is not None else _live_session(context, command.session)
+    sequence, acknowledged = command.sequence, command.acknowledged
+    if sequence <= session.acknowledged:
+        probe("state.sequence_below_the_mark")
+        raise Indeterminate(f"sequence {sequence} was acknowledged; its result is forgotten")
+    if acknowledged >= sequence:
+        raise InvalidRequest("a command cannot acknowledge its own sequence")
+    if use is None:
+        use = context.used_sessions[command.session] = SessionUse(session, session.acknowledged)
+    if acknowledged > session.acknowledged:
+        session.acknowledged = acknowledged
+    session.last_used = context.timestamp
+    stored = session.results.get(sequence)
+    if stored is None:
+        _check_room(context, command, use)
+    return use, stored
+
+
+def _live_session(context: ApplyContext, number: int) -> Session:
     state = context.home
-    session = state.sessions.get(command.session)
+    session = state.sessions.get(number)
     if session is not None and session.expired(context.timestamp):
         probe("state.session_expired")
         context.happened.append(Happening.SESSION_EXPIRED)
-        _forget_session(state, command.session, context)
+        _forget_session(state, number, context)
         session = None
     if session is None:
-        raise SessionExpired(f"session {command.session} of keyspace {state.keyspace!r} is unknown or has expired")
-    if command.sequence <= session.acknowledged:
-        probe("state.sequence_below_the_mark")
-        raise Indeterminate(f"sequence {command.sequence} was acknowledged; its result is forgotten")
+        raise SessionExpired(f"session {number} of keyspace {state.keyspace!r} is unknown or has expired")
     return session
 
 
-def acknowledge(context: ApplyContext, command: Command, session: Session) -> None:
-    """Forget the results that the client needs no more, and note that the session was used."""
-    if command.acknowledged >= command.sequence:
-        raise InvalidRequest("a command cannot acknowledge its own sequence")
-    if command.acknowledged > session.acknowledged:
-        context.home.results_bytes -= session.acknowledge(command.acknowledged)
-    session.last_used = context.timestamp
-    if command.session not in context.used_sessions:
-        context.used_sessions[command.session] = []
-
-
-def check_room(context: ApplyContext, command: Command, session: Session) -> None:
+def _check_room(context: ApplyContext, command: Command, use: SessionUse) -> None:
     """Raise `QueueFull` if the session may not have another result."""
+    session, state = use.session, context.home
     if command.sequence > session.acknowledged + SESSION_IN_FLIGHT_MAX:
         # One far ahead would keep all rows of results that follow it.
         probe("state.sequence_too_far_ahead")
@@ -116,8 +132,18 @@ def check_room(context: ApplyContext, command: Command, session: Session) -> Non
             f"{command.session} has acknowledged, {session.acknowledged}"
         )
     if session.results_bytes >= RESULTS_BYTES_MAX:
-        raise QueueFull(f"session {command.session} has {session.results_bytes} bytes of unacknowledged results")
+        _forget_results(state, use)
+        if session.results_bytes >= RESULTS_BYTES_MAX:
+            raise QueueFull(f"session {command.session} has {session.results_bytes} bytes of unacknowledged results")
+    if state.results_bytes >= KEYSPACE_RESULTS_BYTES_MAX:
+        _make_room(context)
+
+
+def _make_room(context: ApplyContext) -> None:
+    """Forget all results of the keyspace that nobody needs. Raises `QueueFull` if the others are too many."""
     state = context.home
+    for use in context.used_sessions.values():
+        _forget_results(state, use)
     if state.results_bytes >= KEYSPACE_RESULTS_BYTES_MAX:
         _forget_expired(context)
     if state.results_bytes >= KEYSPACE_RESULTS_BYTES_MAX:
@@ -125,17 +151,24 @@ def check_room(context: ApplyContext, command: Command, session: Session) -> Non
         raise QueueFull(f"keyspace {state.keyspace!r} has {state.results_bytes} bytes of unacknowledged results")
 
 
-def store_result(context: ApplyContext, command: Command, session: Session, result: bytes) -> None:
+def _forget_results(state: KeyspaceState, use: SessionUse) -> None:
+    """Forget what the session's client has acknowledged."""
+    if use.forgotten < use.session.acknowledged:
+        state.results_bytes -= use.session.forget_results(use.forgotten + 1)
+        use.forgotten = use.session.acknowledged
+
+
+def store_result(context: ApplyContext, command: Command, use: SessionUse, result: bytes) -> None:
     """Keep a command's result for those who ask again."""
-    session.add_result(command.sequence, result)
+    use.results[command.sequence] = result
+    use.session.add_result(command.sequence, result)
     context.home.results_bytes += len(result)
-    context.used_sessions[command.session].append(command.sequence)
 
 
-def store_refusal(context: ApplyContext, command: Command, session: Session, error: IsochroneError) -> IsochroneError:
+def store_refusal(context: ApplyContext, command: Command, use: SessionUse, error: IsochroneError) -> IsochroneError:
     """Keep why a command was refused for those who ask again; returns the error that they are told, as now."""
     stored = _REFUSED + pack((type(error).__name__, str(error)[:REFUSAL_TEXT_CHARS_MAX]))
-    store_result(context, command, session, stored)
+    store_result(context, command, use, stored)
     return _stored_refusal(stored)
 
 
@@ -178,13 +211,14 @@ def _forget_session(state: KeyspaceState, number: int, context: ApplyContext) ->
 def write_session_rows(context: ApplyContext) -> None:
     """The rows of the sessions that the entry's commands used; at the end of the entry."""
     keyspace = context.home.keyspace
-    for number, sequences in context.used_sessions.items():
-        session = context.home.sessions[number]
+    for number, use in context.used_sessions.items():
+        session = use.session
+        _forget_results(context.home, use)
         context.rows[keyspace, TABLE_SESSIONS, session_row_key(number)] = encode_session_row(session)
         for timestamp in session.superfluous_rows():
             context.rows[keyspace, TABLE_RESULTS, result_row_key(number, timestamp)] = None
         # A later command of the same entry may have acknowledged an earlier one.
-        kept = {sequence: session.results[sequence] for sequence in sequences if sequence > session.acknowledged}
+        kept = {sequence: result for sequence, result in use.results.items() if sequence > session.acknowledged}
         pieces = _pieces(kept)
         # Each command had a timestamp, and a piece has one command at least: the last timestamps are enough for all.
         for at, results in enumerate(pieces, context.timestamp - len(pieces) + 1):

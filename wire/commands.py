@@ -24,6 +24,7 @@ from isochrone.wire.forms import Form, by_class, by_tag
 from isochrone.wire.kv import (
     KEY_BYTES_MAX,
     KV_FORMS,
+    PUT,
     TXN,
     VALUE_BYTES_MAX,
     Compact,
@@ -36,8 +37,10 @@ from isochrone.wire.kv import (
     Range,
     Txn,
     check_kv,
+    check_put,
     pack_txn,
     unpack_kv_result,
+    unpack_put,
     unpack_txn,
 )
 from isochrone.wire.leases import (
@@ -178,7 +181,8 @@ def decode_command(data: bytes) -> Command:
             and 0 <= acknowledged <= _NUMBER_MAX
         ):
             raise InvalidRequest("session, sequence and acknowledged mark must be integers of 63 bits")
-        return Command(session, sequence, acknowledged, _operation(tag, fields[5:]))
+        operation = unpack_put(fields[5:]) if tag == PUT else _operation(tag, fields[5:])
+        return Command(session, sequence, acknowledged, operation)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise InvalidRequest(f"malformed command of {len(data)} bytes") from error
 
@@ -267,7 +271,7 @@ def check_operation(operation: Operation) -> None:
     """Raise `InvalidRequest` for an operation that no state could accept."""
     match operation:
         case Put():  # first, as most are
-            check_kv(operation)
+            check_put(operation)
         case OpenSession(_, ttl_ms):
             if not 1_000 <= ttl_ms <= 86_400_000:
                 raise InvalidRequest(f"session ttl is {ttl_ms} ms; allowed are 1000 to 86400000")

@@ -244,8 +244,9 @@ PUT, DELETE, INCREMENT, RANGE, TXN, COMPACT = range(10, 16)
 """Tags of operations and of their results. Tags are never given a second meaning."""
 
 _COMPARE = Form(0, Compare, bytes, Target, Relation, int, bytes, bytes)
+_PUT = Form(PUT, Put, bytes, bytes, int, bool, bool, bool)
 KV_FORMS = (
-    Form(PUT, Put, bytes, bytes, int, bool, bool, bool),
+    _PUT,
     Form(DELETE, DeleteRange, bytes, bytes, bool),
     Form(INCREMENT, Increment, bytes, int),
     Form(RANGE, Range, bytes, bytes, int, int, int, SortOrder, SortTarget, bool, bool, int, int, int, int, required=2),
@@ -268,6 +269,23 @@ def pack_txn(txn: Txn) -> tuple[object, ...]:
 
 def _pack(operation: KvOperation) -> tuple[object, ...]:
     return pack_txn(operation) if isinstance(operation, Txn) else _BY_CLASS[type(operation)].pack(operation)
+
+
+def unpack_put(values: tuple[object, ...]) -> Put:
+    """Back from the fields of a put, as its form does it, but for less, since most commands are puts."""
+    if len(values) == 6:
+        key, value, lease, prev_kv, ignore_value, ignore_lease = values
+        if (
+            type(key) is bytes
+            and type(value) is bytes
+            and type(lease) is int
+            and type(prev_kv) is bool
+            and type(ignore_value) is bool
+            and type(ignore_lease) is bool
+            and -NUMBER_MAX - 1 <= lease <= NUMBER_MAX
+        ):
+            return Put(key, value, lease, prev_kv, ignore_value, ignore_lease)
+    return cast("Put", _PUT.unpack(values))
 
 
 def unpack_txn(values: tuple[object, ...]) -> Txn:
@@ -296,7 +314,9 @@ def _unpack(item: tuple[object, ...], depth: int, room: list[int]) -> KvOperatio
     tag, *values = item
     if tag == TXN:
         return _unpack_txn(tuple(values), depth + 1, room)
-    if tag not in (PUT, DELETE, INCREMENT, RANGE):
+    if tag == PUT:
+        return unpack_put(tuple(values))
+    if tag not in (DELETE, INCREMENT, RANGE):
         raise InvalidRequest(f"operation {tag!r} cannot be part of a transaction")
     return cast("KvOperation", _BY_TAG[tag].unpack(tuple(values)))
 
@@ -346,16 +366,7 @@ def check_kv(operation: KvOperation | Compact) -> None:
     """Raise `InvalidRequest` for an operation that no state could accept."""
     match operation:
         case Put():
-            check_key(operation.key)
-            if len(operation.value) > VALUE_BYTES_MAX:
-                text = f"value has {len(operation.value)} bytes; at most {VALUE_BYTES_MAX} are allowed"
-                raise InvalidRequest(text)
-            if operation.ignore_value and operation.value:
-                raise InvalidRequest("value is provided")
-            if operation.ignore_lease and operation.lease:
-                raise InvalidRequest("lease is provided")
-            if operation.lease < 0:
-                raise LeaseNotFound("requested lease not found")
+            check_put(operation)
         case DeleteRange(key, range_end):
             check_range(key, range_end)
         case Increment(key):
@@ -371,6 +382,20 @@ def check_kv(operation: KvOperation | Compact) -> None:
         case Compact(revision):
             if revision < 0:
                 raise InvalidRequest(f"revision {revision} is negative")
+
+
+def check_put(put: Put) -> None:
+    """Raise an error for a put that no state could accept."""
+    if not 1 <= len(put.key) <= KEY_BYTES_MAX:
+        check_key(put.key)
+    if len(put.value) > VALUE_BYTES_MAX:
+        raise InvalidRequest(f"value has {len(put.value)} bytes; at most {VALUE_BYTES_MAX} are allowed")
+    if put.ignore_value and put.value:
+        raise InvalidRequest("value is provided")
+    if put.ignore_lease and put.lease:
+        raise InvalidRequest("lease is provided")
+    if put.lease < 0:
+        raise LeaseNotFound("requested lease not found")
 
 
 def check_key(key: bytes) -> None:

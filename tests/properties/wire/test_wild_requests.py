@@ -2,6 +2,7 @@
 
 import random
 import tracemalloc
+from collections.abc import Callable
 
 import msgpack
 import pytest
@@ -14,6 +15,7 @@ from isochrone.ids import GroupId, NodeId, ReplicaRole, StoreId
 from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello
 from isochrone.wire.commands import COMMAND_BYTES_MAX, decode_command, decode_query, encode_command, encode_query
 from isochrone.wire.entries import CorruptEntry
+from isochrone.wire.kv import KV_FORMS, PUT, unpack_put
 from isochrone.wire.messages import Configuration, Member
 from isochrone.wire.operations import (
     AddReplica,
@@ -55,6 +57,28 @@ def test_commands_and_queries(seed: int) -> None:
             except InvalidRequest:
                 continue
             assert decode(encode(found)) == found  # type: ignore[operator]
+
+
+PUTS = [(b"k/a", b"1", 3, False, False, False), (b"k/a", b"", -1, True, True, True)]
+ODD_FIELDS = [None, True, False, 0, 1, (1 << 63) - 1, 1 << 63, -(1 << 63), -(1 << 63) - 1, 1.0, b"", b"v", "v", {}]
+
+
+@pytest.mark.parametrize("fields", PUTS)
+@pytest.mark.parametrize("odd", ODD_FIELDS, ids=repr)
+def test_a_put_is_taken_apart_as_its_form_says(fields: tuple[object, ...], odd: object) -> None:
+    """Replicas of two releases must agree on what is a command."""
+    (form,) = [each for each in KV_FORMS if each.tag == PUT]
+    said = [(*fields[:place], odd, *fields[place + 1 :]) for place in range(len(fields))]
+    for values in (*said, fields, fields[:-1], (*fields, odd), ()):
+        assert _told(unpack_put, values) == _told(form.unpack, values)
+
+
+def _told(unpack: Callable[[tuple[object, ...]], object], values: tuple[object, ...]) -> str:
+    """What fields are, with the types of all, or why they are nothing."""
+    try:
+        return repr(unpack(values))
+    except InvalidRequest as error:
+        return f"refused: {error}"
 
 
 @given(st.binary(max_size=60))

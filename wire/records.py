@@ -21,13 +21,14 @@ _U64 = struct.Struct(">Q")
 _LINEAGE = struct.Struct(">QQ8xQ")
 _LINEAGE_AT = 13
 _KEY_AT = _HEAD.size
-_LIVE_AT = 12
 _TIMESTAMP_AT = 29
 _LEASE_AT = 37
 _NO_LEASE = bytes(8)
 RECORD_HEAD_BYTES = _HEAD.size
 ORDER_BYTES = 12
 """So many first bytes of a record order it among all others."""
+LIVE_AT = 12
+"""Where a record has 1 if it sets its key, and 0 if not: for code that looks at very many; else `record_is_live`."""
 
 
 @quickly_made
@@ -49,7 +50,7 @@ class KeyValue:
 
 
 def set_record(
-    key: bytes, value: bytes, *, revision: int, place: int, created: int, version: int, timestamp: int, lease: int
+    key: bytes, value: bytes, revision: int, place: int, created: int, version: int, timestamp: int, lease: int
 ) -> bytes:
     """The record of a key that was set."""
     return _HEAD.pack(revision, place, 1, created, version, timestamp, lease, len(key)) + key + value
@@ -62,7 +63,7 @@ def tombstone_record(key: bytes, *, revision: int, place: int, timestamp: int) -
 
 def record_is_live(record: bytes) -> bool:
     """Whether the record sets its key."""
-    return record[_LIVE_AT] == 1
+    return record[LIVE_AT] == 1
 
 
 def record_key(record: bytes) -> bytes:

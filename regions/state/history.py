@@ -17,11 +17,11 @@ does not.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 from isochrone.ids import Revision
 from isochrone.regions.state.sorted_keys import SortedKeys
 from isochrone.wire.records import (
+    LIVE_AT,
     ORDER_BYTES,
     record_is_live,
     record_key,
@@ -91,20 +91,17 @@ class History:
         if held is None:
             self._versions[key] = record
             self._order.add(key)
-            self._dead += not record_is_live(record)
+            self._dead += 1 - record[LIVE_AT]
         else:
             self._supersede(key, held, record)
         self.log.append(record)
 
     def _supersede(self, key: bytes, held: bytes | list[bytes], record: bytes) -> None:
         """Put the next version of a key behind those that it has."""
-        if type(held) is list:
-            self._dead += record_is_live(held[-1]) - record_is_live(record)
-            held.append(record)
-        else:
-            first = cast("bytes", held)
-            self._dead += record_is_live(first) - record_is_live(record)
-            self._versions[key] = [first, record]
+        if isinstance(held, bytes):
+            self._versions[key] = held = [held]
+        self._dead += held[-1][LIVE_AT] - record[LIVE_AT]
+        held.append(record)
 
     # ---- reading
 
@@ -114,7 +111,7 @@ class History:
         if held is None:
             return None
         record = held if isinstance(held, bytes) else held[-1]
-        return record if record_is_live(record) else None
+        return record if record[LIVE_AT] else None
 
     def at(self, key: bytes, revision: int) -> bytes | None:
         """The key as it was at a revision; None if it was absent. The revision must not be compacted."""

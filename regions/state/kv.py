@@ -198,16 +198,15 @@ def check_present(data: GroupData, operation: Put) -> None:
 
 def run_put(context: ApplyContext, operation: Put) -> PackedResult:
     """Set the key."""
-    data = context.data
-    state = data.keyspace_of(operation.key)
-    held = state.history.current(operation.key)
-    value, lease = operation.value, operation.lease
+    key, value, lease = operation.key, operation.value, operation.lease
+    state = context.keyspace_of(key)
+    held = state.history.current(key)
     if held is not None and operation.ignore_value:
         value = record_value(held)
     if held is not None and operation.ignore_lease:
         lease = record_lease(held)
-    set_key(context, state, operation.key, value, lease, held)
-    return (PUT, data.revision, context.timestamp, held if operation.prev_kv else None)
+    set_key(context, state, key, value, lease, held)
+    return (PUT, context.data.revision, context.timestamp, held if operation.prev_kv else None)
 
 
 def check_delete(data: GroupData, operation: DeleteRange) -> None:
@@ -254,19 +253,10 @@ def set_key(
 ) -> None:
     """Write the next version of a key; `held` is the present one."""
     revision, place = context.place()
-    created, version, lease_before = record_lineage(held) if held is not None else (int(revision), 0, 0)
+    created, version, lease_before = record_lineage(held) if held is not None else (revision, 0, 0)
     if lease != lease_before:
         context.data.attach(key, lease_before, lease)
-    record = set_record(
-        key,
-        value,
-        revision=revision,
-        place=place,
-        created=created,
-        version=version + 1,
-        timestamp=context.timestamp,
-        lease=lease,
-    )
+    record = set_record(key, value, revision, place, created, version + 1, context.timestamp, lease)
     _write(context, state, key, record)
 
 

@@ -323,10 +323,16 @@ class ApplyContext:
 
     def place(self) -> tuple[Revision, int]:
         """Revision of the command under way, and the place of its next write in it. The first write raises it."""
-        if not self._placed:
-            self.data.revision = Revision(self.data.revision + 1)
-        self._placed += 1
-        return self.data.revision, self._placed - 1
+        data, placed = self.data, self._placed
+        if not placed:
+            data.revision = Revision(data.revision + 1)
+        self._placed = placed + 1
+        return data.revision, placed
+
+    def keyspace_of(self, key: bytes) -> KeyspaceState:
+        """The keyspace that a client's key lies in, which need not be `home`. Raises `InvalidRequest`."""
+        home = self.home
+        return home if key.startswith(home.prefix) else self.data.keyspace_of(key)
 
 
 Handler = Callable[[ApplyContext, Operation], PackedResult]

@@ -25,8 +25,8 @@ def run_commands(
     """Run encoded commands, the first at `timestamp`. Returns the result of each, or why it was refused."""
     outcomes: list[bytes | IsochroneError] = []
     left_bytes = ENTRY_RESULTS_BYTES_MAX
-    for position, data in enumerate(commands):
-        context.begin(Timestamp(timestamp + position))
+    for at, data in enumerate(commands, timestamp):
+        context.begin(Timestamp(at))
         try:
             if left_bytes <= 0:
                 raise QueueFull("the commands applied together have too many bytes of results already")

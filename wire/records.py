@@ -99,7 +99,8 @@ def record_lease(record: bytes) -> int:
 
 def record_lineage(record: bytes) -> tuple[int, int, int]:
     """What the key's next version needs of this one: create revision, version and lease."""
-    return cast("tuple[int, int, int]", _LINEAGE.unpack_from(record, _LINEAGE_AT))
+    created, version, lease = _LINEAGE.unpack_from(record, _LINEAGE_AT)
+    return created, version, lease
 
 
 def record_versions(record: bytes) -> tuple[int, int, int]:

@@ -53,11 +53,6 @@ class Session:
     result_rows: deque[tuple[int, Timestamp]] = field(default_factory=deque)
     """The stored rows of results, in their order: the last sequence in each, and its timestamp."""
 
-    def add_result(self, sequence: int, result: bytes) -> None:
-        """Keep a result."""
-        self.results[sequence] = result
-        self.results_bytes += len(result)
-
     def forget_results(self, first: int) -> int:
         """Forget the results from a sequence on up to `acknowledged`; returns how many bytes they had.
 

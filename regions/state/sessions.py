@@ -103,8 +103,12 @@ def admit(context: ApplyContext, command: Command) -> tuple[SessionUse, bytes | 
         session.acknowledged = acknowledged
     session.last_used = context.timestamp
     stored = session.results.get(sequence)
-    if stored is None:
-        _check_room(context, command, use)
+    if stored is None and (
+        sequence > session.acknowledged + SESSION_IN_FLIGHT_MAX
+        or session.results_bytes >= RESULTS_BYTES_MAX
+        or context.home.results_bytes >= KEYSPACE_RESULTS_BYTES_MAX
+    ):
+        _make_room(context, command, use)
     return use, stored
 
 
@@ -121,8 +125,8 @@ def _live_session(context: ApplyContext, number: int) -> Session:
     return session
 
 
-def _check_room(context: ApplyContext, command: Command, use: SessionUse) -> None:
-    """Raise `QueueFull` if the session may not have another result."""
+def _make_room(context: ApplyContext, command: Command, use: SessionUse) -> None:
+    """Forget what nobody needs. Raises `QueueFull` if the session may not have another result even so."""
     session, state = use.session, context.home
     if command.sequence > session.acknowledged + SESSION_IN_FLIGHT_MAX:
         # One far ahead would keep all rows of results that follow it.
@@ -131,19 +135,12 @@ def _check_room(context: ApplyContext, command: Command, use: SessionUse) -> Non
             f"sequence {command.sequence} is more than {SESSION_IN_FLIGHT_MAX} above the last one that session "
             f"{command.session} has acknowledged, {session.acknowledged}"
         )
+    _forget_results(state, use)
     if session.results_bytes >= RESULTS_BYTES_MAX:
-        _forget_results(state, use)
-        if session.results_bytes >= RESULTS_BYTES_MAX:
-            raise QueueFull(f"session {command.session} has {session.results_bytes} bytes of unacknowledged results")
+        raise QueueFull(f"session {command.session} has {session.results_bytes} bytes of unacknowledged results")
     if state.results_bytes >= KEYSPACE_RESULTS_BYTES_MAX:
-        _make_room(context)
-
-
-def _make_room(context: ApplyContext) -> None:
-    """Forget all results of the keyspace that nobody needs. Raises `QueueFull` if the others are too many."""
-    state = context.home
-    for use in context.used_sessions.values():
-        _forget_results(state, use)
+        for each in context.used_sessions.values():
+            _forget_results(state, each)
     if state.results_bytes >= KEYSPACE_RESULTS_BYTES_MAX:
         _forget_expired(context)
     if state.results_bytes >= KEYSPACE_RESULTS_BYTES_MAX:
@@ -160,9 +157,10 @@ def _forget_results(state: KeyspaceState, use: SessionUse) -> None:
 
 def store_result(context: ApplyContext, command: Command, use: SessionUse, result: bytes) -> None:
     """Keep a command's result for those who ask again."""
-    use.results[command.sequence] = result
-    use.session.add_result(command.sequence, result)
-    context.home.results_bytes += len(result)
+    sequence, session, size_bytes = command.sequence, use.session, len(result)
+    use.results[sequence] = session.results[sequence] = result
+    session.results_bytes += size_bytes
+    context.home.results_bytes += size_bytes
 
 
 def store_refusal(context: ApplyContext, command: Command, use: SessionUse, error: IsochroneError) -> IsochroneError:
@@ -275,5 +273,6 @@ def restore_results(state: KeyspaceState, key: bytes, value: bytes) -> None:
     session.result_rows.append((max(results), Timestamp(timestamp)))
     for sequence, result in results.items():
         if sequence > session.acknowledged:
-            session.add_result(sequence, result)
+            session.results[sequence] = result
+            session.results_bytes += len(result)
             state.results_bytes += len(result)

@@ -20,6 +20,7 @@ _REPLACED = "tests/unit/regions/test_replaced_store.py::test_"
 _MACHINE = "tests/unit/regions/test_machine.py::test_"
 _STATE = "tests/unit/regions/state/test_"
 _TURNS = "tests/unit/regions/test_turns.py::test_"
+_MANY = "tests/properties/state/test_entry_of_many.py::test_an_entry_of_many_commands_does_what_many_entries_do"
 _CONTRACT = "tests/contract/storage/test_store.py::test_"
 _DAMAGE = "tests/integration/storage/test_damage.py::test_"
 _DIRECTORY = "tests/integration/storage/test_directory.py::test_"
@@ -173,7 +174,7 @@ STATE_MUTANTS = (
     Mutant(
         name="a refusal is not stored",
         file=RUNNING,
-        old="        raise sessions.store_refusal(context, command, session, error) from None\n",
+        old="        raise sessions.store_refusal(context, command, use, error) from None\n",
         new="        raise error\n",
         test=_REFUSALS + "a_copy_in_the_same_entry_is_refused_though_the_command_between_lets_it_run",
     ),
@@ -223,9 +224,52 @@ STATE_MUTANTS = (
     Mutant(
         name="a sequence below the mark runs again",
         file=SESSIONS,
-        old="    if command.sequence <= session.acknowledged:\n",
-        new="    if command.sequence < 0:\n",
+        old="    if sequence <= session.acknowledged:\n",
+        new="    if sequence < 0:\n",
         test=_MACHINE + "an_acknowledged_sequence_is_refused_as_indeterminate",
+    ),
+    Mutant(
+        name="what is acknowledged counts against the room of a session until the entry ends",
+        file=SESSIONS,
+        old="    _forget_results(state, use)\n    if session",
+        new="    if session",
+        test=_MANY,
+    ),
+    Mutant(
+        name="what is acknowledged counts against the room of a keyspace until the entry ends",
+        file=SESSIONS,
+        old="            _forget_results(state, each)\n",
+        new="            pass\n",
+        test=_MANY,
+    ),
+    Mutant(
+        name="results that are acknowledged are not forgotten when the entry ends",
+        file=SESSIONS,
+        old="        _forget_results(context.home, use)\n",
+        new="",
+        test=_MANY,
+    ),
+    Mutant(
+        name="a session whose command was refused does not expire within the entry",
+        file=SESSIONS,
+        old="    if sequence <= session.acknowledged:\n",
+        new="    context.used_sessions.setdefault(command.session, SessionUse(session, session.acknowledged))\n"
+        "    if sequence <= session.acknowledged:\n",
+        test=_MACHINE + "a_session_is_not_used_by_a_command_that_it_refuses",
+    ),
+    Mutant(
+        name="removed keys are not counted",
+        file="regions/state/history.py",
+        old="        self._dead += held[-1][LIVE_AT] - record[LIVE_AT]\n",
+        new="",
+        test="tests/properties/state/test_mvcc_model.py::test_every_revision_is_as_the_model_says_also_after_restarts",
+    ),
+    Mutant(
+        name="a put may have a number where its form has a truth value",
+        file="wire/kv.py",
+        old="            and type(prev_kv) is bool\n",
+        new="",
+        test="tests/properties/wire/test_wild_requests.py::test_a_put_is_taken_apart_as_its_form_says",
     ),
     Mutant(
         name="the branch of a transaction is not chosen by its compares",

@@ -68,6 +68,16 @@ def test_an_acknowledged_sequence_is_refused_as_indeterminate() -> None:
     assert machine.value(b"k/x") == b"2"
 
 
+def test_a_session_is_not_used_by_a_command_that_it_refuses() -> None:
+    machine = StateLog()
+    opened_ms, session = machine.now_ms, machine.session()
+    machine.now_ms = opened_ms + TTL_MS  # its last moment
+    put = Put(b"k/x", b"1")
+    first, second = machine.apply(Command(session, 1, 1, put), Command(session, 1, 0, put))
+    assert isinstance(first, InvalidRequest)
+    assert isinstance(second, SessionExpired)
+
+
 def test_an_unused_session_expires_by_entry_time_and_never_executes() -> None:
     machine = StateLog()
     session = machine.session()

@@ -262,7 +262,7 @@ STATE_MUTANTS = (
         file="regions/state/history.py",
         old="        self._dead += held[-1][LIVE_AT] - record[LIVE_AT]\n",
         new="",
-        test="tests/properties/state/test_mvcc_model.py::test_every_revision_is_as_the_model_says_also_after_restarts",
+        test=_STATE + "mvcc.py::test_removed_keys_do_not_count",
     ),
     Mutant(
         name="a put may have a number where its form has a truth value",

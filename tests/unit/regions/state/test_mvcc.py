@@ -93,6 +93,27 @@ def test_the_options_of_a_range() -> None:
     assert log.read(Range(b"\0", ALL, min_create_revision=3, max_create_revision=3)).count == 4
 
 
+def test_removed_keys_do_not_count() -> None:
+    log = StateLog()
+
+    def count() -> int:
+        return log.read(Range(b"k/", ALL, count_only=True)).count
+
+    for key in (b"k/a", b"k/b", b"k/b"):
+        log.do(Put(key, b""))
+    log.do(DeleteRange(b"k/a"))
+    assert count() == 1
+    log.do(Put(b"k/a", b""))
+    assert count() == 2
+    log.do(DeleteRange(b"k/", ALL))
+    assert count() == 0
+    log.do(Put(b"k/c", b""))
+    log.do(Compact(log.state.revision))
+    assert count() == 1
+    log.do(Put(b"k/d", b""))
+    assert count() == 2
+
+
 def test_the_past_is_read_by_revision_and_by_timestamp() -> None:
     log = filled()
     log.do(DeleteRange(b"k/a"))

@@ -1,7 +1,8 @@
 """A child process that runs while something is held, and is stopped in time when that is lost.
 
 The child gets a process group of its own, so that what it starts is stopped with it. It is asked by SIGTERM; what is
-left of its group is killed when the child has ended then, at the latest when the time given is over. What a child that
+left of its group is killed when the child has ended then, at the latest when the time given is over, by a clock that
+goes on while the machine is suspended. What a child that
 ends by itself leaves behind goes on. Signals go to the child's group: whether it ends then, and when, is up to it, and
 what it needs is held until it has ended.
 
@@ -19,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import final
 
+from isochrone.client.leases import LeaseClock
 from isochrone.ops.cli.signals_os import Diversion
 
 NOT_EXECUTABLE_STATUS = 126
@@ -43,7 +45,11 @@ def this_process() -> str:
 
 
 async def run_child(
-    command: Sequence[str], environment: Mapping[str, str], left_s: Callable[[], float], diversion: Diversion
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    left_s: Callable[[], float],
+    diversion: Diversion,
+    clock: LeaseClock,
 ) -> int:
     """Run a command to its end. Returns its exit status as shells tell it: 128 + the signal that ended it.
 
@@ -55,6 +61,7 @@ async def run_child(
         environment: added to that of this process.
         left_s: for how long the child may still run, asked when it is to be stopped.
         diversion: through which signals come to the child.
+        clock: by which that time runs out.
 
     Raises:
         CannotStart: see there.
@@ -71,23 +78,28 @@ async def run_child(
     try:
         status = await process.wait()
     except asyncio.CancelledError:
-        await _stop(process, left_s())
+        await _stop(process, left_s(), clock)
         raise
     finally:
         diversion.to = None
     return status if status >= 0 else 128 - status
 
 
-async def _stop(process: asyncio.subprocess.Process, left_s: float) -> None:
+async def _stop(process: asyncio.subprocess.Process, left_s: float, clock: LeaseClock) -> None:
+    kill = partial(_signal_group, process, signal.SIGKILL)
+    try:
+        cancel_alarm = clock.call_at(clock() + left_s - KILL_S, kill)
+    except OSError:  # No descriptor is free, so nobody would call in time.
+        kill()
+        await process.wait()
+        return
     try:
         _signal_group(process, signal.SIGTERM)
         _signal_group(process, signal.SIGCONT)
-        async with asyncio.timeout(max(0.0, left_s - KILL_S)):
-            await process.wait()
-    except TimeoutError:
-        pass
+        await process.wait()
     finally:
-        _signal_group(process, signal.SIGKILL)
+        cancel_alarm()
+        kill()
         await process.wait()
 
 

@@ -10,6 +10,7 @@ import click
 
 from isochrone.client import FOREVER, Client, Election, Leader, Lock, LockMode
 from isochrone.client.answers import as_bytes, expect
+from isochrone.client.boot_clock_os import BootClock
 from isochrone.errors import InvalidRequest, IsochroneError, LeaseLost, LockHeld
 from isochrone.ops.cli.child_os import CannotStart, run_child, this_process
 from isochrone.ops.cli.connection import Target, connected, connection_options, output_option, table_output_option
@@ -140,7 +141,8 @@ async def _hold(
             "ISOCHRONE_LOCK_TOKEN": str(lock.token),
             "ISOCHRONE_REGION": target.region,
         }
-        return await run_child(command, environment, lambda: min(options["grace_s"], lock.remaining_s), diversion)
+        grace_s: float = options["grace_s"]
+        return await run_child(command, environment, lambda: min(grace_s, lock.remaining_s), diversion, BootClock())
 
 
 async def _enter(client: Client, stack: AsyncExitStack, held: Lock | Election, name: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from isochrone.errors import Unavailable
 from isochrone.ids import GroupId
 from isochrone.node.clusters_os import find_cluster
 from isochrone.node.deployment_ray import RayDeployment, bring_up, take_down
@@ -64,6 +65,7 @@ def status_command(directory: Path, output: str) -> None:
     State: a replica leads, follows, elects (it knows no leader), or is silent (its node does not answer).
     Lag is how many log entries a replica has to apply to reach the highest commit index that any replica reports. Of a
     learner it is told in time, too: how much older its newest entry is than the newest one that any replica reports.
+    Fails if no node answers.
 
     \b
     Examples:
@@ -78,6 +80,12 @@ def status_command(directory: Path, output: str) -> None:
         click.echo(json.dumps(to_plain(cluster.topology, statuses, cluster.addresses), indent=2))
     else:
         print_parts(render(cluster.topology, statuses))
+    if not statuses:
+        nodes, config = counted(len(cluster.topology.nodes), "node"), directory / "nodes" / "NODE.json"
+        raise Unavailable(
+            f"none of the {nodes} answers. Start plain processes by `isochrone node --config {config}`; a deployment "
+            "of `isochrone up` by `isochrone down`, then `isochrone up` again"
+        )
 
 
 @click.command("down")

@@ -39,6 +39,22 @@ def test_three_processes_elect_a_leader_and_stop_cleanly_without_ray(cluster: Cl
         assert (process.returncode, output) == (0, "False\n"), errors
 
 
+def test_the_status_of_a_cluster_of_which_nobody_answers_fails_and_says_how_to_start_it(cluster: Cluster) -> None:
+    table = isochrone("status", "--dir", cluster.root, cwd=cluster.root)
+    plain = isochrone("status", "--dir", cluster.root, "-o", "json", cwd=cluster.root)
+    for done in (table, plain):
+        assert done.returncode == 1
+        assert done.stderr.startswith(
+            "isochrone: none of the 3 nodes answers. Start plain processes by `isochrone node"
+        )
+        assert f"{cluster.root}/nodes/NODE.json" in done.stderr
+    assert "0 of 3 nodes answer" in table.stdout
+    assert set(json.loads(plain.stdout)["addresses"]) == set(NODES)
+    cluster.start(NODES[0])
+    eventually(lambda: status_of(cluster.address(NODES[0])) is not None, "the node listens")
+    assert isochrone("status", "--dir", cluster.root, cwd=cluster.root).returncode == 0
+
+
 def test_a_second_process_on_the_same_data_is_refused_and_the_first_goes_on(cluster: Cluster) -> None:
     first = cluster.start(NODES[0])
     eventually(lambda: status_of(cluster.address(NODES[0])) is not None, "the node listens")

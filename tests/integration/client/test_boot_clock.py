@@ -6,6 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+
+from small_topology import eventually
 
 from isochrone.client.boot_clock_os import BootClock
 
@@ -45,7 +48,10 @@ from isochrone.client.boot_clock_os import BootClock
 
 async def main():
     clock = BootClock()
+    print("ready", flush=True)
+    input()
     deadline = clock() + 1.0
+    print(deadline, flush=True)
 
     async def work():
         while True:
@@ -58,17 +64,47 @@ async def main():
 
 asyncio.run(main())
 """
+PHASES_S = (0.0, 0.005, 0.01, 0.015, 0.019)
+"""Where between two steps the process is stopped."""
+
+
+def now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def test_what_an_alarm_cancels_takes_no_further_step_after_the_process_stood_still() -> None:
-    for pause_s in (0.2, 0.21, 0.22, 0.23, 0.24):
-        process = subprocess.Popen([sys.executable, "-c", STANDS_STILL], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None and process.stdout.readline()
-        time.sleep(pause_s)
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(1.5)
-        process.send_signal(signal.SIGCONT)
-        output, _ = process.communicate(timeout=30)
-        steps = [float(line.split()[1]) for line in output.splitlines()]
-        assert process.returncode == 0
-        assert max(steps) < 0, "it worked on beyond the deadline"
+    command = [sys.executable, "-c", STANDS_STILL]
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in PHASES_S
+        ]
+        for worker in workers:
+            stack.callback(worker.kill)
+            assert line_of(worker) == "ready"
+        deadlines = [stopped(worker, phase_s) for worker, phase_s in zip(workers, PHASES_S, strict=True)]
+        eventually(lambda: now() > max(deadlines), "all deadlines have passed")
+        for worker in workers:
+            worker.send_signal(signal.SIGCONT)
+            output, _ = worker.communicate(timeout=30)
+            steps = [float(line.split()[1]) for line in output.splitlines()]
+            assert worker.returncode == 0
+            assert max(steps, default=-1.0) < 0, "it worked on beyond the deadline"
+
+
+def stopped(worker: "subprocess.Popen[str]", phase_s: float) -> float:
+    """Let it begin, and stop it before its deadline, which is returned."""
+    assert worker.stdin is not None
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+    deadline = float(line_of(worker))
+    assert line_of(worker).startswith("step")
+    time.sleep(phase_s)
+    worker.send_signal(signal.SIGSTOP)
+    assert now() < deadline, "it was to be stopped in time"
+    return deadline
+
+
+def line_of(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()

@@ -213,6 +213,19 @@ def test_requests_that_never_end_are_bounded_together() -> None:
     assert client.refusal()[0] == Code.ENHANCE_YOUR_CALM
 
 
+def test_who_goes_beyond_the_bound_is_left_by_every_call() -> None:
+    counted = Counted()
+    client = Client(counted.methods, SMALL, message_bytes_max=SMALL.request_bytes)
+    begun = [client.open("/t/Stream") for _ in range(3)]
+    client.data(begun[0], b"\0")
+    torn = prefixed(bytes(SMALL.request_bytes // 2 + 10_000))[:-1]
+    for stream in begun[1:]:
+        for at in range(0, len(torn), 10_000):
+            client.data(stream, torn[at : at + 10_000])
+    assert client.refusal()[0] == Code.ENHANCE_YOUR_CALM
+    assert counted.cancels == 3
+
+
 def test_a_message_in_pieces_of_a_byte_is_not_copied_for_each() -> None:
     counted = Counted()
     client = Client(counted.methods, Limits())

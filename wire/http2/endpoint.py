@@ -30,6 +30,9 @@ COUNTED_BYTES = 16 << 10
 """What is kept for the other end is counted in steps of so many bytes."""
 DRAINED_BYTES = 1 << 20
 """Whoever rests because much waits for the other end goes on when no more than this does."""
+GRANT_BYTES = 256 << 10
+"""A stream's window is given back after no more than this, however large it is: to whoever sends much on a slow link
+that is the only sign of life (`keepalive`)."""
 
 
 class Consumer(Protocol):
@@ -93,6 +96,7 @@ class Endpoint(ABC):
         """Stream, flags and beginning of a header block that is being continued."""
         self._send_window = frames.WINDOW_DEFAULT
         self._stream_send_window = frames.WINDOW_DEFAULT
+        self._grant_bytes = min(limits.stream_window_bytes // 2, GRANT_BYTES)
         self._credit = 0
         self._backlog_bytes = 0
         self._backlog_bytes_noticed = limits.backlog_bytes if grown is None else COUNTED_BYTES
@@ -296,14 +300,14 @@ class Endpoint(ABC):
         stream.credit += size
         if flags & frames.END_STREAM:
             stream.remote_ended = True
-        elif stream.credit * 2 > self._limits.stream_window_bytes:
+        elif stream.credit > self._grant_bytes:
             self._give_back(stream)
         if stream.consumer is not None:
             stream.consumer.received(data, stream.remote_ended)
 
     def _give_back(self, stream: Stream) -> None:
         """Let a stream's data be followed by as much again, once that is worth a frame."""
-        if stream.credit * 2 <= self._limits.stream_window_bytes:
+        if stream.credit <= self._grant_bytes:
             return
         if stream.resting:
             if stream.credit > self._limits.stream_window_bytes:

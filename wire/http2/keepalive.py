@@ -1,7 +1,8 @@
 """Finds out that the other end of a connection is gone: a lost host sends no reset.
 
 When nothing has come for `quiet_s`, the other end is pinged. When nothing comes for as long again, it is lost: noticed
-after at most twice `quiet_s`. Whatever arrives is a sign of life, so a busy connection is never pinged.
+after at most twice `quiet_s`. Whatever arrives is a sign of life, so a busy connection is never pinged. To whoever only
+sends, windows come back (`endpoint.GRANT_BYTES`): the answer to a ping would have to wait for all that was sent before.
 """
 
 import asyncio

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from isochrone.wire.http2 import frames
 from isochrone.wire.http2.calls import Call, StreamMethod, UnaryMethod, acceptor
 from isochrone.wire.http2.connection import Connection
+from isochrone.wire.http2.endpoint import GRANT_BYTES
 from isochrone.wire.http2.frames import Code
 from isochrone.wire.http2.headers import ANSWER, OK_TRAILERS
 from isochrone.wire.http2.limits import Limits
@@ -132,6 +133,21 @@ def test_streams_that_wait_for_the_connections_window_take_turns() -> None:
         client.connection.receive(frames.window_update(0, 1000))
         grants += [each.stream for each in client.read()]
     assert grants == [first, second] * 3 or grants == [second, first] * 3
+
+
+def test_who_sends_much_hears_something_before_a_slow_link_has_carried_half_a_window() -> None:
+    client = Client(ECHO, Limits(stream_window_bytes=8 << 20), message_bytes_max=8 << 20)
+    stream = client.open()
+    data = prefixed(bytes(8 << 20))
+    unanswered = granted = 0
+    for at in range(0, len(data) - frames.FRAME_BYTES_MAX, frames.FRAME_BYTES_MAX):
+        client.data(stream, data[at : at + frames.FRAME_BYTES_MAX])
+        unanswered += frames.FRAME_BYTES_MAX
+        for each in client.read():
+            granted += frames.parse_word(each.payload) if each.stream == stream else 0
+            unanswered = 0
+        assert unanswered <= GRANT_BYTES
+    assert granted > 7 << 20
 
 
 def test_a_server_takes_back_its_windows_as_a_request_arrives() -> None:

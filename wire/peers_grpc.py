@@ -202,8 +202,6 @@ class GrpcTransport:
                     peer.address,
                     PEER_METHOD,
                     encode_hello(self._hello),
-                    lambda _: "it speaks where it has only to listen",
-                    ended,
                     limits=Limits(stream_window_bytes=STREAM_WINDOW_BYTES),
                     message_bytes_max=FRAME_BYTES_MAX,
                     quiet_s=QUIET_S,
@@ -219,6 +217,7 @@ class GrpcTransport:
             self._counters["peer_streams_opened"] += 1
             peer.trouble = ""
             logger.info("stream from %s to %s is up", self._hello.node, peer.name)
+            stream.listen(lambda _: "it speaks where it has only to listen", ended)
             peer.outbox.bytes_max = QUEUE_BYTES_MAX
             peer.outbox.open(stream)
             return await end

@@ -49,14 +49,11 @@ async def connect(
     Raises:
         Unavailable: nobody answers there, or the node refuses the client; nothing was sent that could have effect.
     """
-    connection = GrpcSessionConnection(address, received, closed)
     try:
         stream, data = await open_stream(
             address,
             SESSION_METHOD,
             encode_session_frame([hello]),
-            connection.message,
-            connection.ended,
             limits=Limits(stream_window_bytes=STREAM_WINDOW_BYTES),
             message_bytes_max=FRAME_BYTES_MAX,
             quiet_s=QUIET_S,
@@ -72,9 +69,10 @@ async def connect(
         raise Unavailable(f"node at {address}: {error}") from error
     match messages:
         case [NodeHello() as node, *rest]:
-            connection.open(stream, hello, node, shaper)
+            connection = GrpcSessionConnection(address, stream, hello, node, received, closed, shaper)
             for message in rest:
                 received(message)
+            stream.listen(connection.message, connection.ended)
             return connection
     stream.discard()
     raise Unavailable(f"node at {address}: it does not answer with a hello")
@@ -90,26 +88,21 @@ class GrpcSessionConnection:
     def __init__(
         self,
         address: str,
+        stream: ClientStream,
+        hello: ClientHello,
+        node: NodeHello,
         received: Callable[[SessionMessage], None],
         closed: Callable[[IsochroneError | None], None],
+        shaper: Shaper | None,
     ) -> None:
+        self.node = node
         self._address = address
+        self._stream = stream
         self._received = received
         self._closed = closed
-        self._who = "the node"
         self._closing = False
-        self._stream: ClientStream
-        self._outbox: Outbox[SessionMessage]
-
-    # For `connect`.
-
-    def open(self, stream: ClientStream, hello: ClientHello, node: NodeHello, shaper: Shaper | None) -> None:
-        """The node has answered."""
-        self.node = node
-        self._who = str(node.node)
-        self._stream = stream
         zones = (ZoneId(hello.zone), ZoneId(node.zone))
-        self._outbox = Outbox(
+        self._outbox: Outbox[SessionMessage] = Outbox(
             encode=encode_session_frame,
             size_of=session_message_bytes,
             ship=partial(shaper.submit, *zones) if shaper else _pass,
@@ -117,6 +110,8 @@ class GrpcSessionConnection:
             overflow=self._overflow,
         )
         self._outbox.open(stream)
+
+    # For `connect`.
 
     def message(self, data: bytes) -> str | None:
         """The node has sent more. Returns what is wrong with it, if anything."""
@@ -131,7 +126,7 @@ class GrpcSessionConnection:
     def ended(self, reason: CallFailed) -> None:
         """The stream has ended."""
         self._closed(
-            None if self._closing else ConnectionLost(f"connection to {self._who} at {self._address}: {reason}")
+            None if self._closing else ConnectionLost(f"connection to {self.node.node} at {self._address}: {reason}")
         )
 
     # For the client.

@@ -31,8 +31,6 @@ class ClientStream(Socket):
         self,
         authority: str,
         path: str,
-        received: Callable[[bytes], str | None],
-        ended: Callable[[CallFailed], None],
         *,
         limits: Limits,
         message_bytes_max: int,
@@ -46,8 +44,11 @@ class ClientStream(Socket):
         )
         self.first: asyncio.Future[bytes] = self._loop.create_future()
         """The server's first message. Raises `CallFailed` if there is none."""
-        self._received_later = received
-        self._ended_later = ended
+        self._early: list[bytes] = []
+        """Messages after the first one, as long as nobody listens."""
+        self._failure: CallFailed | None = None
+        """How the call has ended."""
+        self._listener: tuple[Callable[[bytes], str | None], Callable[[CallFailed], None]] | None = None
 
     def _speak(
         self, authority: str, path: str, wake: Callable[[], None], *, limits: Limits, message_bytes_max: int
@@ -56,6 +57,25 @@ class ClientStream(Socket):
             authority, path, self._received, self._ended, wake, limits=limits, message_bytes_max=message_bytes_max
         )
         return self._connection
+
+    def listen(self, received: Callable[[bytes], str | None], ended: Callable[[CallFailed], None]) -> None:
+        """Hear what comes after the first message. To be called in the turn in which `open_stream` returns.
+
+        What has come meanwhile is told before this returns, and so may be the end.
+
+        Args:
+            received: called with each message, in the loop's thread and in the server's order; must not block or
+                raise. Returns None, or why the call cannot go on after that.
+            ended: called once when the call has ended, after the last message and whoever ended it.
+        """
+        for message in self._early:
+            if fault := received(message):
+                self.give_up(fault)
+                break
+        self._early.clear()
+        self._listener = received, ended
+        if self._failure is not None:
+            ended(self._failure)
 
     def send(self, message: bytes) -> None:
         """Send one message. Never blocks; without effect when the call has ended.
@@ -85,8 +105,7 @@ class ClientStream(Socket):
         self.abort()
 
     def discard(self) -> None:
-        """Drop the call: nobody hears of it any more."""
-        self._ended_later = _ignore
+        """Drop the call, to which nobody listens yet."""
         self.first.add_done_callback(lambda first: first.cancelled() or first.exception())
         self.first.cancel()
         self.abort()
@@ -101,32 +120,35 @@ class ClientStream(Socket):
         self.give_up("it has been silent, and does not answer a ping")
 
     def _received(self, message: bytes) -> None:
-        if not self.first.done():
+        if self._listener is not None:
+            received, _ = self._listener
+            if fault := received(message):
+                self.give_up(fault)
+        elif self.first.done():
+            self._early.append(message)
+        else:
             self.first.set_result(message)
-        elif fault := self._received_later(message):
-            self.give_up(fault)
 
     def _ended(self, end: CallEnd) -> None:
-        failure = CallFailed(end)
-        if not self.first.done():
-            self.first.set_exception(failure)
-        elif not self.first.cancelled() and self.first.exception() is None:
-            self._ended_later(failure)
+        self._failure = CallFailed(end)
+        if self._listener is not None:
+            _, ended = self._listener
+            ended(self._failure)
+        elif not self.first.done():
+            self.first.set_exception(self._failure)
 
 
 async def open_stream(
     address: str,
     path: str,
     greeting: bytes,
-    received: Callable[[bytes], str | None],
-    ended: Callable[[CallFailed], None],
     *,
     limits: Limits,
     message_bytes_max: int,
     quiet_s: float,
     departures: Departures | None = None,
 ) -> tuple[ClientStream, bytes]:
-    """Open a call, send the first message, and wait for the first one that comes back.
+    """Open a call, send the first message, and wait for the first one that comes back; then `listen`.
 
     Waits for as long as the server may take: give it a deadline by `asyncio.timeout`. Cancellation leaves nothing open.
 
@@ -134,10 +156,6 @@ async def open_stream(
         address: `host:port` of the server.
         path: of the method.
         greeting: the first message.
-        received: called with each later message, in the loop's thread and in the server's order; must not block or
-            raise. Returns None, or why the call cannot go on after that. It may be called before this returns.
-        ended: called once when the call has ended, after the last message and whoever ended it. It may be called before
-            this returns, and is not called if this raises.
         limits: of what the server may make us keep.
         message_bytes_max: of one message of the server.
         quiet_s: when nothing comes for so long, the server is pinged, and lost after as long again.
@@ -149,14 +167,7 @@ async def open_stream(
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
     stream = ClientStream(
-        address,
-        path,
-        received,
-        ended,
-        limits=limits,
-        message_bytes_max=message_bytes_max,
-        quiet_s=quiet_s,
-        departures=departures,
+        address, path, limits=limits, message_bytes_max=message_bytes_max, quiet_s=quiet_s, departures=departures
     )
     stream.send(greeting)
     try:
@@ -168,7 +179,3 @@ async def open_stream(
     except BaseException:
         stream.discard()
         raise
-
-
-def _ignore(_: CallFailed) -> None:
-    """Nobody is to be told."""

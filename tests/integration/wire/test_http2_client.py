@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from raw_server import raw_server
 from wire_nodes import free_addresses, until
 
 from isochrone.wire.http2 import frames
@@ -23,7 +23,6 @@ GREETED = (
     + frames.frame(frames.HEADERS, frames.END_HEADERS, 1, ANSWER)
     + frames.frame(frames.DATA, 0, 1, prefixed(b"hello"))
 )
-Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Told:
@@ -39,34 +38,13 @@ class Told:
             address,
             "/t.T/Stream",
             b"greeting",
-            self.messages.append,
-            self.ends.append,
             limits=Limits(),
             message_bytes_max=MESSAGE_BYTES_MAX,
             quiet_s=quiet_s,
         )
-        self.messages.insert(0, first)
+        self.messages.append(first)
+        self.stream.listen(self.messages.append, self.ends.append)
         return self
-
-
-@asynccontextmanager
-async def raw_server(peer: Peer) -> AsyncIterator[str]:
-    """A server whose every byte is the test's own."""
-    writers: list[asyncio.StreamWriter] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        await peer(reader, writer)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for writer in writers:
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
 
 
 async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -196,14 +174,29 @@ def test_whoever_listens_says_when_it_hears_enough() -> None:
                 address,
                 "/t.T/Stream",
                 b"greeting",
-                lambda message: f"not {message!r}",
-                ends.append,
                 limits=Limits(),
                 message_bytes_max=MESSAGE_BYTES_MAX,
                 quiet_s=60,
             )
-            assert first == b"hello" and [str(end) for end in ends] == ["not b'a'"]
+            assert first == b"hello"
+            stream.listen(lambda message: f"not {message!r}", ends.append)
+            assert [str(end) for end in ends] == ["not b'a'"]
             await stream.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_came_before_anybody_listened_is_heard_in_order_and_then_the_end() -> None:
+    async def talks(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        more = frames.frame(frames.DATA, 0, 1, prefixed(b"a") + prefixed(b"b"))
+        writer.write(GREETED + more + frames.frame(frames.RST_STREAM, 0, 1, bytes(4)))
+
+    async def scenario() -> None:
+        async with raw_server(talks) as address:
+            told = await Told().open(address)
+            assert told.messages == [b"hello", b"a", b"b"]
+            assert [end.code for end in told.ends] == [UNAVAILABLE]
+            await is_over(told)
 
     asyncio.run(scenario())
 

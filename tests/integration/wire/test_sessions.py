@@ -9,14 +9,27 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from raw_server import raw_server
 from wire_nodes import WireNode, free_addresses, peer_hello, until, wire_node
 
 from isochrone.errors import ConnectionLost, IsochroneError, Unavailable
-from isochrone.ids import GroupId, KeyspaceId, ZoneId
+from isochrone.ids import ClusterId, GroupId, KeyspaceId, NodeId, ZoneId
 from isochrone.wire import sessions_grpc
 from isochrone.wire.admin_grpc import CHANNEL_OPTIONS
+from isochrone.wire.http2 import frames
+from isochrone.wire.http2.calls import prefixed
+from isochrone.wire.http2.frames import Code
+from isochrone.wire.http2.headers import ANSWER
 from isochrone.wire.messages import PROTOCOL_VERSION
-from isochrone.wire.session import ClientHello, SessionMessage, WriteAnswer, WriteRequest, encode_session_frame
+from isochrone.wire.session import (
+    ClientHello,
+    NodeHello,
+    Pong,
+    SessionMessage,
+    WriteAnswer,
+    WriteRequest,
+    encode_session_frame,
+)
 from isochrone.wire.session_client_grpc import GrpcSessionConnection, connect
 from isochrone.wire.sessions_grpc import SESSION_BYTES_MAX
 from isochrone.wire.shaper_os import Shaper
@@ -80,6 +93,42 @@ def test_a_session_that_the_node_ends_is_a_lost_connection() -> None:
         client.connection.send(request(1))
         await client.connection.close()
         assert len(client.ends) == 1
+
+    asyncio.run(scenario())
+
+
+def greeting(*messages: SessionMessage) -> bytes:
+    """What a server says first: whatever follows comes in the same read."""
+    answer = frames.settings() + frames.frame(frames.HEADERS, frames.END_HEADERS, 1, ANSWER)
+    return answer + frames.frame(frames.DATA, 0, 1, prefixed(encode_session_frame(list(messages))))
+
+
+def test_what_a_node_says_right_after_its_hello_keeps_its_order() -> None:
+    async def talks(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hello = NodeHello(PROTOCOL_VERSION, ClusterId("c"), NodeId("a"), "r", "z")
+        more = [frames.frame(frames.DATA, 0, 1, prefixed(encode_session_frame([Pong(number)]))) for number in (3, 4)]
+        writer.write(greeting(hello, Pong(1), Pong(2)) + b"".join(more) + frames.go_away(0, Code.NO_ERROR))
+
+    async def scenario() -> None:
+        heard: list[object] = []
+        async with raw_server(talks) as address:
+            connection = await connect(address, HELLO, heard.append, lambda end: heard.append(type(end)))
+            assert heard == [Pong(1), Pong(2), Pong(3), Pong(4), ConnectionLost]
+            await connection.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_could_not_connect_hears_nothing_of_an_end() -> None:
+    async def is_no_node(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting(Pong(1), Pong(2)) + frames.go_away(0, Code.NO_ERROR))
+
+    async def scenario() -> None:
+        client = Client()
+        async with raw_server(is_no_node) as address:
+            with pytest.raises(Unavailable, match="it does not answer with a hello"):
+                await connect(address, HELLO, client.answers.append, client.ends.append)
+        assert (client.answers, client.ends) == ([], [])
 
     asyncio.run(scenario())
 

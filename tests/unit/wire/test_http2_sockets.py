@@ -36,9 +36,7 @@ def in_a_turn(scenario: Callable[[ClientStream, Transport], None]) -> Transport:
 
     async def main() -> Transport:
         transport = Transport()
-        stream = ClientStream(
-            "h:1", "/t/T", lambda _: None, lambda _: None, limits=Limits(), message_bytes_max=1 << 20, quiet_s=60
-        )
+        stream = ClientStream("h:1", "/t/T", limits=Limits(), message_bytes_max=1 << 20, quiet_s=60)
         stream.connection_made(transport)
         stream.data_received(frames.settings((frames.INITIAL_WINDOW_SIZE, 1 << 24)) + frames.window_update(0, 1 << 24))
         scenario(stream, transport)

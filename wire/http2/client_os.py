@@ -176,6 +176,8 @@ async def open_stream(
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise CallFailed(CallEnd(UNAVAILABLE, reason)) from error
+    except UnicodeError as error:  # from looking it up
+        raise CallFailed(CallEnd(UNAVAILABLE, f"{host} is no name of a host")) from error
     except BaseException:
         stream.discard()
         raise

@@ -231,3 +231,12 @@ def test_nobody_there_is_told_in_the_words_of_the_system() -> None:
                 await Told().open(f"127.0.0.1:{full.getsockname()[1]}")
 
     asyncio.run(scenario())
+
+
+def test_what_is_no_name_of_a_host_is_nobodys() -> None:
+    async def scenario() -> None:
+        for host in ("a..b", "x" * 64):
+            with pytest.raises(CallFailed, match=rf"^{host} is no name of a host$"):
+                await Told().open(f"{host}:7001")
+
+    asyncio.run(scenario())

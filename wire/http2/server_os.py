@@ -67,6 +67,7 @@ class Http2Server:
         self._greeting_timeout_s = greeting_timeout_s
         self._sockets: dict[_Socket, None] = {}
         self._server: asyncio.Server | None = None
+        self._stopping = False
 
     async def start(self, host: str, port: int) -> int:
         """Listen, in plain text as yet; returns the port, which is drawn if 0 was given.
@@ -86,6 +87,7 @@ class Http2Server:
         """Take no more calls, wait for those under way at most so long, and close all connections."""
         if self._server is None:
             return
+        self._stopping = True
         self._server.close()
         for each in self._sockets:
             each.connection.go_away()
@@ -102,12 +104,16 @@ class Http2Server:
             self._accept,
             self._limits,
             self._sockets,
-            self._connections_max,
+            self._has_room,
             self._greeting_timeout_s,
             self._quiet_s,
             self._budget,
             self._departures,
         )
+
+    def _has_room(self) -> bool:
+        """Whether one more client may stay; one that was accepted just before a stop may not."""
+        return not self._stopping and len(self._sockets) < self._connections_max
 
 
 @final
@@ -119,7 +125,7 @@ class _Socket(Socket):
         accept: Accept,
         limits: Limits,
         sockets: "dict[_Socket, None]",
-        connections_max: int,
+        has_room: Callable[[], bool],
         greeting_timeout_s: float,
         quiet_s: float | None,
         budget: Budget,
@@ -127,7 +133,7 @@ class _Socket(Socket):
     ) -> None:
         super().__init__(lambda wake: self._speak(accept, wake, limits), quiet_s, departures)
         self._share = Share(budget, self._cut_off)
-        self._connections_max = connections_max
+        self._has_room = has_room
         self._greeting_timeout_s = greeting_timeout_s
         self._greeting: asyncio.TimerHandle | None = None
         self._sockets = sockets
@@ -139,7 +145,7 @@ class _Socket(Socket):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        if len(self._sockets) >= self._connections_max:
+        if not self._has_room():
             cast("asyncio.Transport", transport).abort()
             return
         self._sockets[self] = None

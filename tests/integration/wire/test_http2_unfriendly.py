@@ -1,6 +1,8 @@
 """Clients that only take up room: they come in crowds, say nothing, or stop half way."""
 
 import asyncio
+import socket
+from contextlib import suppress
 
 import pytest
 
@@ -63,5 +65,30 @@ def test_a_crowd_is_bounded_and_makes_room_when_it_goes() -> None:
                     break
         held[1][1].close()
         await server.stop()
+
+    asyncio.run(main())
+
+
+def test_who_was_accepted_just_before_a_stop_is_cut_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Http2Server._connected
+
+    async def main() -> None:
+        accepted = asyncio.Event()
+
+        def connected(server: Http2Server) -> asyncio.Protocol:
+            accepted.set()
+            return make(server)
+
+        monkeypatch.setattr(Http2Server, "_connected", connected)
+        server = Http2Server(ECHO, message_bytes_max=1_000)
+        port = await server.start("127.0.0.1", 0)
+        with socket.create_connection(("127.0.0.1", port)) as late:
+            await accepted.wait()
+            await server.stop()
+            late.setblocking(False)
+            with suppress(ConnectionError):
+                async with asyncio.timeout(PATIENCE_S):
+                    while await asyncio.get_running_loop().sock_recv(late, 1_000):
+                        pass
 
     asyncio.run(main())

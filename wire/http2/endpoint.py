@@ -102,7 +102,7 @@ class Endpoint(ABC):
         self._backlog_bytes_noticed = limits.backlog_bytes if grown is None else COUNTED_BYTES
         """Beyond that something is to be done about it."""
         self._when_drained: list[Callable[[], None]] = []
-        self._before_output: list[Callable[[], None]] = []
+        self._before_output: deque[Callable[[], None]] = deque()
         self._output: list[bytes] = []
         self.closing = False
         """Nothing more is read; close when the output has left."""
@@ -165,16 +165,13 @@ class Endpoint(ABC):
         if self.closing:
             return False
         self._before_output.append(callback)
-        if len(self._before_output) == 1:
-            self._wake()
+        self._wake()
         return True
 
     def gather(self) -> None:
         """Have everything sent that waits for output to be taken; to be called before that."""
         while self._before_output:
-            waiting, self._before_output = self._before_output, []
-            for callback in waiting:
-                callback()
+            self._before_output.popleft()()
 
     def ping(self) -> None:
         """Ask for a sign of life; any frame that comes back is one."""

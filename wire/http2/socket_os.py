@@ -118,8 +118,10 @@ class Socket(asyncio.Protocol):
             self._flush_soon(self._flush)
 
     def _flush(self) -> None:
-        self._endpoint.gather()
-        self._scheduled = False
+        try:
+            self._endpoint.gather()
+        finally:  # whoever fails in it must not hold up what is sent later
+            self._scheduled = False
         if self._transport is None or self._transport.is_closing():
             return
         if not self._paused:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -197,6 +198,30 @@ def test_what_came_before_anybody_listened_is_heard_in_order_and_then_the_end() 
             assert told.messages == [b"hello", b"a", b"b"]
             assert [end.code for end in told.ends] == [UNAVAILABLE]
             await is_over(told)
+
+    asyncio.run(scenario())
+
+
+def test_one_who_fails_to_send_what_it_gathered_holds_nobody_else_up() -> None:
+    async def scenario() -> None:
+        faults: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(str(context["exception"])))
+
+        def fail() -> None:
+            raise ValueError("no bytes for this")
+
+        async with raw_server(greet) as address:
+            told = await Told().open(address)
+            sent: list[int] = []
+            for number in (1, 2):
+                told.stream.call_before_output(fail)
+                told.stream.call_before_output(partial(sent.append, number))
+                await asyncio.sleep(0)
+            told.stream.send(b"late")
+            await asyncio.sleep(0)
+            assert (faults, told.stream.backlog_bytes) == (["no bytes for this"] * 2, 0)
+            assert sent == [1, 2]
+            await told.stream.close()
 
     asyncio.run(scenario())
 

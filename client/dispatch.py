@@ -29,6 +29,7 @@ from isochrone.client.watches import TakenApart, Watcher, take_apart
 from isochrone.errors import Indeterminate, IsochroneError, Unavailable
 from isochrone.ids import ClusterId, GroupId, NodeId, ReplicaRole
 from isochrone.wire.session import (
+    TIMEOUT_MS_MAX,
     Answer,
     ClientHello,
     DirectoryResponse,
@@ -481,7 +482,7 @@ class Dispatcher:
         self._pending[request] = pending
         pending.sent_at = now
         wait_until = call.sent(request, node, now, link.round_trip.patience_s)
-        timeout_ms = int(1000 * (call.deadline - now)) or 1
+        timeout_ms = min(int(1000 * (call.deadline - now)), TIMEOUT_MS_MAX) or 1
         if isinstance(pending.what, WriteCommand):
             self._gathering.add(link, call.group, request, timeout_ms, pending.what, len(group.calls))
         else:

@@ -22,6 +22,7 @@ from isochrone.regions.requests import Outcome
 from isochrone.wire.commands import COMMAND_BYTES_MAX, decode_query, encode_result
 from isochrone.wire.kv import KEY_BYTES_MAX, PackedResult
 from isochrone.wire.session import (
+    TIMEOUT_MS_MAX,
     Answer,
     ClientSession,
     DirectoryRequest,
@@ -46,7 +47,6 @@ QUERY_BYTES_MAX = 2 * KEY_BYTES_MAX + 256
 """No valid query is larger."""
 TRACE_BYTES = 25
 """A trace context is so long, or empty (`Entry.trace`)."""
-TIMEOUT_MS_MAX = 3_600_000
 BACKLOG_BYTES_MAX = 16 << 20
 """Reads are refused while more waits for a client: it shall ask again, rather than be cut off for its own answers."""
 

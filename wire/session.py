@@ -320,6 +320,8 @@ QUERIES_MAX = 512
 """Most queries of one `ReadsRequest`."""
 WRITE_COMMANDS_MAX = 512
 """Most commands of one `WriteRequest`."""
+TIMEOUT_MS_MAX = 3_600_000
+"""A request with a longer deadline counts as one with this; a client that waits longer sends it again."""
 WRITE_BYTES_MAX = 1 << 20
 """Most bytes of the commands of one `WriteRequest`, if it has more than one."""
 

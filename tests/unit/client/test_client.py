@@ -7,11 +7,12 @@ from opentelemetry import trace
 from session_cluster import lose_answer, lose_request, refuse, run_scenario
 
 from isochrone.client import Provenance
+from isochrone.client.gathering import rounded_down
 from isochrone.errors import ConnectionLost, InvalidRequest, Unavailable
 from isochrone.ids import ClusterId
 from isochrone.wire.commands import CloseSession, OpenSession, decode_command
 from isochrone.wire.kv import VALUE_BYTES_MAX
-from isochrone.wire.session import WriteRequest
+from isochrone.wire.session import TIMEOUT_MS_MAX, WriteRequest
 
 
 def test_a_write_says_what_it_did_and_where():
@@ -105,6 +106,18 @@ def test_requests_go_straight_to_the_leader_with_the_time_that_is_left():
         read = cluster["a"].requests[2]
         assert read.timeout_ms == pytest.approx(250, abs=1)
         assert (read.group, read.keyspace) == ("g", "app/")
+
+    run_scenario(scenario)
+
+
+def test_a_deadline_that_no_request_can_state_is_stated_as_the_longest():
+    async def scenario(cluster):
+        async with await cluster.client(timeout_s=1e300) as client:
+            await client.put("app/x", "1")
+            await client.get("app/x", timeout_s=1e18)
+        *writes, read = cluster["a"].requests[:3]
+        assert read.timeout_ms == TIMEOUT_MS_MAX
+        assert [write.timeout_ms for write in writes] == [rounded_down(TIMEOUT_MS_MAX)] * 2
 
     run_scenario(scenario)
 

@@ -9,6 +9,7 @@ HEADERS = "wire/http2/headers.py"
 CLIENT = "wire/http2/client.py"
 CLIENT_OS = "wire/http2/client_os.py"
 KEEPALIVE = "wire/http2/keepalive.py"
+SERVER_OS = "wire/http2/server_os.py"
 SESSIONS = "wire/sessions_grpc.py"
 SOCKET = "wire/http2/socket_os.py"
 
@@ -236,7 +237,7 @@ HTTP2_MUTANTS = (
     ),
     Mutant(
         name="what a socket holds is not counted",
-        file="wire/http2/server_os.py",
+        file=SERVER_OS,
         old="        self._share.set(self.connection.count() + held)\n",
         new="        self._share.set(self.connection.count())\n",
         test=_BUDGET + "crowds_that_do_not_read_are_cut_off_as_far_as_needed_and_who_reads_is_served",
@@ -254,5 +255,40 @@ HTTP2_MUTANTS = (
         old="            session.untaken.set(MESSAGE_BYTES * len(self._untaken))\n        else:",
         new="        else:",
         test=_TURNS + "what_waits_for_its_turn_counts_and_the_most_of_it_is_cut_off",
+    ),
+    Mutant(
+        name="a call that gives bytes of its request back may be refused that",
+        file=CONNECTION,
+        old=" > self._request_bytes_noticed and more > 0:",
+        new=" > self._request_bytes_noticed:",
+        test=_ATTACKS + "who_goes_beyond_the_bound_is_left_by_every_call",
+    ),
+    Mutant(
+        name="a large window is given back by halves",
+        file=ENDPOINT,
+        old="min(limits.stream_window_bytes // 2, GRANT_BYTES)",
+        new="limits.stream_window_bytes // 2",
+        test=_CONNECTION + "who_sends_much_hears_something_before_a_slow_link_has_carried_half_a_window",
+    ),
+    Mutant(
+        name="what came before anybody listened is lost",
+        file=CLIENT_OS,
+        old="            self._early.append(message)\n",
+        new="            pass\n",
+        test=_CLIENT_OS + "what_came_before_anybody_listened_is_heard_in_order_and_then_the_end",
+    ),
+    Mutant(
+        name="who is accepted while the server stops may stay",
+        file=SERVER_OS,
+        old="        return not self._stopping and ",
+        new="        return ",
+        test="tests/integration/wire/test_http2_unfriendly.py::test_who_was_accepted_just_before_a_stop_is_cut_off_too",
+    ),
+    Mutant(
+        name="a socket takes a flush that failed for one that is to come",
+        file=SOCKET,
+        old="        finally:  # whoever fails in it must not hold up what is sent later\n            self._scheduled",
+        new="        finally:\n            pass\n        self._scheduled",
+        test=_CLIENT_OS + "one_who_fails_to_send_what_it_gathered_holds_nobody_else_up",
     ),
 )

@@ -240,7 +240,7 @@ def test_a_call_that_is_given_up_before_it_is_open_leaves_nothing() -> None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await told.open(address)
-            await closed
+            await until(closed.done)
             assert told.ends == []
 
     asyncio.run(scenario())

@@ -80,7 +80,7 @@ def test_who_was_accepted_just_before_a_stop_is_cut_off_too(monkeypatch: pytest.
             return make(server)
 
         monkeypatch.setattr(Http2Server, "_connected", connected)
-        server = Http2Server(ECHO, message_bytes_max=1_000)
+        server = Http2Server(ECHO, message_bytes_max=1_000, greeting_timeout_s=2 * PATIENCE_S)
         port = await server.start("127.0.0.1", 0)
         with socket.create_connection(("127.0.0.1", port)) as late:
             await accepted.wait()

@@ -37,7 +37,7 @@ STREAMS_MAX = 1000
 
 
 def serve_aio(port: int) -> None:
-    """grpc.aio, the library that nodes use."""
+    """grpc.aio, on which nodes would otherwise stand."""
 
     async def echo(_: bytes, __: object) -> bytes:
         return ANSWER

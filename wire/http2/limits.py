@@ -1,17 +1,18 @@
-"""What one connection may make a server keep and do."""
+"""What one connection may make the end that we hold keep and do."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may make us keep."""
+    """What the other end may make us keep. Streams, requests and resets concern servers alone."""
 
     streams: int = 2_000
     """At a time. A client that was told waits; one that does not is refused the stream."""
     stream_window_bytes: int = 1 << 20
+    """At least 65,535: the other end may send so much before it has heard of a smaller one."""
     connection_window_bytes: int = 16 << 20
-    """At least 65,535, with which every connection begins."""
+    """More than 65,535, with which every connection begins."""
     request_bytes: int = 32 << 20
     """Of all requests that have not arrived as a whole."""
     backlog_bytes: int = 64 << 20

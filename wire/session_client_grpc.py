@@ -1,5 +1,6 @@
 """The client's side of a session stream; see `wire.sessions_grpc` for the node's."""
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import final
@@ -101,6 +102,7 @@ class GrpcSessionConnection:
         self._received = received
         self._closed = closed
         self._closing = False
+        self._loop = asyncio.get_running_loop()
         zones = (ZoneId(hello.zone), ZoneId(node.zone))
         self._outbox: Outbox[SessionMessage] = Outbox(
             encode=encode_session_frame,
@@ -150,7 +152,8 @@ class GrpcSessionConnection:
     def _overflow(self) -> None:
         self._outbox.close()
         self._outbox.clear()
-        self._stream.give_up("the node reads too slowly")
+        # Soon, as `send` may be what calls this, and whoever sends is not to hear of the end from within.
+        self._loop.call_soon(self._stream.give_up, "the node reads too slowly")
 
 
 def _pass(deliver: Callable[[], None]) -> None:

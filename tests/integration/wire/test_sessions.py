@@ -14,7 +14,7 @@ from wire_nodes import WireNode, free_addresses, peer_hello, until, wire_node
 
 from isochrone.errors import ConnectionLost, IsochroneError, Unavailable
 from isochrone.ids import ClusterId, GroupId, KeyspaceId, NodeId, ZoneId
-from isochrone.wire import sessions_grpc
+from isochrone.wire import session_client_grpc, sessions_grpc
 from isochrone.wire.admin_grpc import CHANNEL_OPTIONS
 from isochrone.wire.http2 import frames
 from isochrone.wire.http2.calls import prefixed
@@ -114,6 +114,26 @@ def test_what_a_node_says_right_after_its_hello_keeps_its_order() -> None:
         async with raw_server(talks) as address:
             connection = await connect(address, HELLO, heard.append, lambda end: heard.append(type(end)))
             assert heard == [Pong(1), Pong(2), Pong(3), Pong(4), ConnectionLost]
+            await connection.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_does_not_read_is_given_up_but_not_from_within_a_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_client_grpc, "CONNECTION_BYTES_MAX", 1 << 20)
+
+    async def does_not_read(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting(NodeHello(PROTOCOL_VERSION, ClusterId("c"), NodeId("a"), "r", "z")))
+
+    async def scenario() -> None:
+        async with raw_server(does_not_read) as address:
+            ends: list[IsochroneError | None] = []
+            connection = await connect(address, HELLO, lambda _: None, ends.append)
+            for number in range(100):
+                connection.send(request(number, bytes(1 << 16)))
+                assert ends == []
+            await until(lambda: bool(ends))
+            assert "the node reads too slowly" in str(ends)
             await connection.close()
 
     asyncio.run(scenario())

@@ -12,10 +12,10 @@
                                        # and leave when all are done
 
 **A double barrier** has a key for each that is there, on its lease, and a key `ready` that is made when as many are
-there as are needed. Who leaves removes its own key, and waits until `ready` is gone: whoever sees nobody left removes
-it, under the condition that it is the one of this round. So the next round cannot begin before all have left this one,
-and a round whose members have all died leaves nothing behind that matters: who comes when nobody is there removes what
-they left. One that dies counts as having left.
+there as are needed, by one that is still there then. Who leaves removes its own key, and waits until `ready` is gone:
+whoever sees nobody left removes it, under the condition that it is the one of this round. So the next round cannot
+begin before all have left this one, and a round whose members have all died leaves nothing behind that matters: who
+comes when nobody is there removes what they left. One that dies counts as having left.
 """
 
 import random
@@ -26,7 +26,7 @@ from typing import Self, final
 from isochrone.client.answers import as_bytes, expect, shown
 from isochrone.client.leases import Lease, guarded
 from isochrone.client.views import RecipeClient, View, read_view, until
-from isochrone.errors import Indeterminate, InvalidRequest, LeaseNotFound, Rejected
+from isochrone.errors import Indeterminate, InvalidRequest, LeaseLost, LeaseNotFound, Rejected
 from isochrone.ids import Revision
 from isochrone.probes import probe
 from isochrone.wire.kv import (
@@ -162,6 +162,8 @@ class DoubleBarrier:
         """Wait until enough are there. Returns the revision at which that was seen."""
 
         def enough(view: View) -> bool:
+            if all(item.key != self._key for item in view.items):
+                raise LeaseLost(f"lease {self._lease.identity} ended while it waited at {shown(self._prefix[:-1])}")
             return self._ready_at(view) > 0 or self._count(view) >= self._size
 
         view = await until(
@@ -169,7 +171,9 @@ class DoubleBarrier:
         )
         if not self._ready_at(view):
             absent = Compare(self._ready, Target.VERSION, Relation.EQUAL, 0)
-            await self._execute((absent,), Put(self._ready, b""))
+            # Else this may arrive when the round is over, and begin the next one before enough have come.
+            still_there = Compare(self._key, Target.VERSION, Relation.GREATER, 0)
+            await self._execute((absent, still_there), Put(self._ready, b""))
             view = await read_view(self._client, self._prefix)
         return self._ready_at(view) or view.revision
 

@@ -274,14 +274,18 @@ class Claim:
         items = self._items
         claims = await items.read(Range(items.claims, prefix_end(items.claims), keys_only=True))
         taken = {item.key[len(items.claims) :]: None for item in claims.items}
-        # One more than there are claims: one of them is nobody's.
-        limit = len(taken) + 1
-        found = await items.read(Range(items.items, prefix_end(items.items), limit, keys_only=True))
-        for item in found.items:
-            name = item.key[len(items.items) :]
-            if name not in taken and (claimed := await self._claim(item, items.claims + name)):
-                return claimed, claims.revision
-        return None, claims.revision
+        while True:
+            # One more than are taken: one of them is nobody's.
+            limit = len(taken) + 1
+            found = await items.read(Range(items.items, prefix_end(items.items), limit, keys_only=True))
+            free = [item for item in found.items if item.key[len(items.items) :] not in taken]
+            if not free:
+                return None, claims.revision
+            for item in free:
+                name = item.key[len(items.items) :]
+                if claimed := await self._claim(item, items.claims + name):
+                    return claimed, claims.revision
+                taken[name] = None  # Another one was faster; perhaps there are more behind it.
 
     async def _claim(self, item: KeyValue, name: bytes) -> tuple[KeyValue, Lock] | None:
         """Claim an item; None if another one was faster."""

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 from host_cluster import HostCluster
 from virtual_time import run_virtual
 
 from isochrone.client import FOREVER, Client, MembersView
+from isochrone.client.results import Executed
 from isochrone.errors import Indeterminate, InvalidRequest, LeaseLost, LockHeld, NotInTime, Unavailable
 from isochrone.ids import ReplicaRole
-from isochrone.wire.kv import Range, RangeResult
+from isochrone.wire.commands import Operation
+from isochrone.wire.kv import Put, Range, RangeResult, Txn
 from isochrone.wire.leases import LeaseRevoke
 from isochrone.wire.locks import LockRelease
 
@@ -221,6 +223,60 @@ def test_too_few_leave_nothing_behind_and_the_dead_count_as_having_left() -> Non
     with_clients(test)
 
 
+def test_who_was_removed_while_it_began_a_round_does_not_begin_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(_: HostCluster, first: Client, second: Client) -> None:
+        execute, arrives, on_its_way = first.execute, asyncio.Event(), list[asyncio.Task[Executed]]()
+
+        async def held_up(operation: Operation) -> Executed:
+            await arrives.wait()
+            return await execute("k/d/", operation)
+
+        async def slow(key: bytes | str, operation: Operation, *, timeout_s: float | None = None) -> Executed:
+            if isinstance(operation, Txn) and any(isinstance(put, Put) and not put.lease for put in operation.success):
+                on_its_way.append(asyncio.create_task(held_up(operation)))
+                return await asyncio.shield(on_its_way[0])
+            return await execute(key, operation, timeout_s=timeout_s)
+
+        monkeypatch.setattr(first, "execute", slow)
+        removed = asyncio.create_task(first.recipes.double_barrier("k/d", 2, value="removed").__aenter__())
+        async with second.recipes.double_barrier("k/d", 2):
+            (lease,) = [
+                item.lease
+                for item in (await second.kv.range("k/d/members/", prefix=True)).items
+                if item.value == b"removed"
+            ]
+            await asyncio.sleep(1)
+            await second.execute("k/", LeaseRevoke(lease))
+        with pytest.raises(LeaseLost):
+            await removed
+        alone = asyncio.create_task(second.recipes.double_barrier("k/d", 2, wait_s=5).__aenter__())
+        await asyncio.sleep(1)
+        arrives.set()
+        await on_its_way[0]
+        with pytest.raises(NotInTime):
+            await alone
+
+    with_clients(test)
+
+
+def test_who_was_removed_while_it_waited_does_not_begin_with_others() -> None:
+    async def test(_: HostCluster, first: Client, second: Client) -> None:
+        removed = asyncio.create_task(first.recipes.double_barrier("k/d", 2, ttl_s=30, wait_s=9).__aenter__())
+        await asyncio.sleep(1)
+        (member,) = (await second.kv.range("k/d/members/", prefix=True)).items
+        await second.execute("k/", LeaseRevoke(member.lease))
+
+        async def meet(client: Client) -> None:
+            async with client.recipes.double_barrier("k/d", 2):
+                await asyncio.sleep(5)
+
+        await asyncio.gather(meet(first), meet(second))
+        with pytest.raises(LeaseLost, match="ended while it waited"):
+            await removed
+
+    with_clients(test)
+
+
 # ---- queues
 
 
@@ -371,6 +427,29 @@ def test_an_item_that_was_finished_after_it_was_seen_is_not_worked_on_again(monk
         with pytest.raises(NotInTime):
             await work.claim(wait_s=2).__aenter__()
         assert finished == 1
+
+    with_clients(test)
+
+
+def test_who_does_not_wait_gets_the_next_item_if_another_was_faster_at_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(_: HostCluster, first: Client, second: Client) -> None:
+        work = first.recipes.work_queue("k/w")
+        for value in ("one", "two", "three"):
+            await work.put(value)
+        async with AsyncExitStack() as faster:
+            read = work._items.read
+
+            async def slow(query: Range) -> RangeResult:
+                found = await read(query)
+                if query.key == b"k/w/items/" and query.limit < 3:
+                    await faster.enter_async_context(second.recipes.work_queue("k/w").claim(wait_s=0))
+                return found
+
+            monkeypatch.setattr(work._items, "read", slow)
+            async with work.claim(wait_s=0) as claim:
+                assert claim.value == b"three"
 
     with_clients(test)
 

@@ -131,7 +131,9 @@ def _tokens_against_time(by_token: Sequence[Hold]) -> Iterator[str]:
 
 def _overlaps(holds: Iterable[Hold], *, of_delayed_only: bool) -> Iterator[str]:
     live: list[Hold] = []
-    for hold in sorted(holds, key=lambda hold: (hold.granted_ns, hold.token)):
+    # Who learns of a grant when its lease may have ended already, because he stood still, was never sure.
+    sure = [hold for hold in holds if hold.sure_until_ns > hold.granted_ns]
+    for hold in sorted(sure, key=lambda hold: (hold.granted_ns, hold.token)):
         live = [other for other in live if other.sure_until_ns > hold.granted_ns]
         for other in live:
             if of_delayed_only and not other.delayed:

@@ -5,6 +5,7 @@ tells it for all.
 """
 
 from isochrone.drills.checkers.lock_table import LockView, Waiting, faults_of
+from isochrone.drills.checkers.versions import Version
 from isochrone.drills.checkers.watch_order import Written
 from isochrone.ids import GroupId, LogIndex, Revision
 from isochrone.regions.state.machine import Applied, GroupState
@@ -17,8 +18,8 @@ class Committed:
     """See the module. One for each world."""
 
     def __init__(self) -> None:
-        self._records: dict[GroupId, dict[bytes, bytes]] = {}
-        """By their place in the order of writes; first applied, first in."""
+        self._records: dict[GroupId, dict[bytes, tuple[bytes, int]]] = {}
+        """By their place in the order of writes, each with the true time at which it was applied first."""
         self._compacted: dict[GroupId, Revision] = {}
         self.lease_ends: dict[tuple[GroupId, int], int] = {}
         """True time at which the end of a lease was applied first, in nanoseconds."""
@@ -38,7 +39,7 @@ class Committed:
         if done.events:
             records = self._records.setdefault(group, {})
             for record in done.events:
-                records.setdefault(record[:ORDER_BYTES], record)
+                records.setdefault(record[:ORDER_BYTES], (record, now_ns))
         for event in done.lease_events:
             if event.change is LeaseChange.ENDED:
                 self.lease_ends.setdefault((group, event.lease), now_ns)
@@ -61,13 +62,22 @@ class Committed:
     def written(self, group: GroupId) -> Written:
         """Everything written so far, in order."""
         records = self._records.get(group, {})
-        items = tuple(decode_record(records[order]) for order in sorted(records))
+        items = tuple(decode_record(records[order][0]) for order in sorted(records))
         return Written(items, self._compacted.get(group, Revision(0)))
 
     def versions(self, group: GroupId, key: bytes) -> list[KeyValue]:
         """All versions of a key, in order."""
-        records = self._records.get(group, {})
-        return [decode_record(records[order]) for order in sorted(records) if record_key(records[order]) == key]
+        records = [record for _, (record, _) in sorted(self._records.get(group, {}).items())]
+        return [decode_record(record) for record in records if record_key(record) == key]
+
+    def below(self, group: GroupId, prefix: bytes) -> list[Version]:
+        """All versions of the keys with a prefix, in order."""
+        found = sorted(self._records.get(group, {}).items())
+        return [
+            Version(decode_record(record), known_ns)
+            for _, (record, known_ns) in found
+            if record_key(record).startswith(prefix)
+        ]
 
     def revision(self, group: GroupId) -> int:
         """The last revision at which anything was written."""

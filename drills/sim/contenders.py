@@ -22,8 +22,10 @@ from isochrone.drills.sim.holding import Holder
 from isochrone.drills.sim.lock_plans import Plan, draw_plan, election, lone_locks
 from isochrone.drills.sim.loop import Group, SimLoop
 from isochrone.drills.sim.network import Link
+from isochrone.drills.sim.partaking import Partaker
 from isochrone.drills.sim.queueing import use_queue
 from isochrone.drills.sim.sessions import SimConnector
+from isochrone.drills.workload import run_together
 from isochrone.errors import Indeterminate, LeaseNotFound, LockNotHeld, Rejected
 from isochrone.ids import NS_PER_MS, GroupId
 from isochrone.wire.commands import Operation, Query
@@ -69,29 +71,45 @@ class Contender:
         resource: Resource,
         rng: random.Random,
         links: Callable[[], Sequence[Link]],
+        promises: dict[tuple[GroupId, int], Promises],
     ) -> None:
-        """`links` are those of this process."""
+        """`links` are those of this process; `promises` is for all processes."""
         self.name = name
         self.group = Group(name)
         self.clock = HolderClock(loop, 1 + rng.choice((-1.0, 1.0, rng.uniform(-1, 1))) * CLOCK_RATE_MAX)
         self.holder = Holder(loop, name, self.group, resource, self.clock, rng, links)
-        self.promises: dict[tuple[GroupId, int], Promises] = {}
+        self.partaker: Partaker | None = None
+        """What this process does with recipes, if anything."""
+        self._promises = promises
         self.queue_calls: list[QueueCall] = []
         self.ended = False
         self._loop = loop
         self._keyspaces = keyspaces
         self._rng = rng
 
+    def partake(
+        self, keyspace: str, resource: Resource, rng: random.Random, links: Callable[[], Sequence[Link]]
+    ) -> None:
+        """Use the recipes of a keyspace, too. To be said before `run`."""
+        holder = Holder(self._loop, self.name, self.group, resource, self.clock, rng, links)
+        self.partaker = Partaker(holder, keyspace, rng)
+
     async def run(self, client: Client, end_s: float) -> None:
         """Contend until the loop's time `end_s`; then close the client."""
         self._listen_to(client)
         try:
-            while self._loop.time() < end_s:
-                await asyncio.sleep(self._rng.expovariate(1 / GAP_S))
-                await self._contend(client)
+            works = [self._contend_until(client, end_s)]
+            if self.partaker is not None:
+                works.append(self.partaker.run(client, end_s))
+            await run_together(works)
         finally:
             await client.close()
             self.ended = True
+
+    async def _contend_until(self, client: Client, end_s: float) -> None:
+        while self._loop.time() < end_s:
+            await asyncio.sleep(self._rng.expovariate(1 / GAP_S))
+            await self._contend(client)
 
     async def _contend(self, client: Client) -> None:
         """Take a lock, now and then on a lease that goes on when the lock is given up, or several."""
@@ -128,7 +146,7 @@ class Contender:
         )
         async with asyncio.timeout(rng.choice((None, None, None, 0.3, 2.0))):
             async with lock:
-                grant = self.holder.granted(lock, name, asked_ns, delayed=delay_s > 0)
+                grant = self.holder.granted(lock, name, asked_ns, mode=lock.mode, delayed=delay_s > 0)
                 try:
                     await self.holder.use(client)
                 finally:
@@ -149,13 +167,13 @@ class Contender:
         delay_s = rng.choice(DELAYS_S)
         lock = session.lock(want.name, mode=want.mode, wait_s=wait_s, delay_s=delay_s, hierarchical=want.hierarchical)
         async with lock:
-            grant = self.holder.granted(lock, want.name, asked_ns, delayed=delay_s > 0)
+            grant = self.holder.granted(lock, want.name, asked_ns, mode=lock.mode, delayed=delay_s > 0)
             try:
                 await asyncio.sleep(rng.choice((0.1, 0.5, 1.0)))
                 if want.then is not None:
                     asked_ns = self.holder.now_ns()
                     await lock.convert(want.then, wait_s=wait_s)
-                    self.holder.granted(lock, want.name, asked_ns, delayed=delay_s > 0)
+                    self.holder.granted(lock, want.name, asked_ns, mode=lock.mode, delayed=delay_s > 0)
                 await self._take_next(client, session, tuple(rest))
             finally:
                 self.holder.given_up(grant)
@@ -169,18 +187,18 @@ class Contender:
         async def executed(key: bytes | str, operation: Operation, *, timeout_s: float | None = None) -> Executed:
             sent_ns = self.holder.now_ns()
             if isinstance(operation, LeaseRevoke):
-                promises = self.promises[self._group(key), operation.lease]
+                promises = self._promises[self._group(key), operation.lease]
                 promises.revoked_ns = promises.revoked_ns or sent_ns
             done = await execute(key, operation, timeout_s=timeout_s)
             if isinstance(operation, LeaseGrant) and isinstance(done.result, LeaseGrantResult):
                 promises = Promises(done.result.ttl_ms * NS_PER_MS, [sent_ns], self.holder.now_ns())
-                self.promises[self._group(key), done.result.lease] = promises
+                self._promises[self._group(key), done.result.lease] = promises
             return done
 
         async def queried(key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
             if not isinstance(query, LeaseKeepAlive):
                 return await ask(key, query, timeout_s=timeout_s)
-            sent_ns, promises = self.holder.now_ns(), self.promises[self._group(key), query.lease]
+            sent_ns, promises = self.holder.now_ns(), self._promises[self._group(key), query.lease]
             try:
                 told = await ask(key, query, timeout_s=timeout_s)
             finally:

@@ -21,14 +21,17 @@ from isochrone.drills.checkers.queues import check_queues
 from isochrone.drills.checkers.watch_order import WatchStory, check_watches
 from isochrone.drills.guarded import Resource, data_of, writes_to_the_store
 from isochrone.drills.sim.committed import Committed
-from isochrone.drills.sim.contenders import DELAYS_SUFFICE_RATE, Contender, GroupConnector
+from isochrone.drills.sim.contenders import DELAYS_SUFFICE_RATE, Contender, GroupConnector, Promises
 from isochrone.drills.sim.followers import Follower
 from isochrone.drills.sim.lock_plans import election, lock_names
 from isochrone.drills.sim.loop import SimLoop
-from isochrone.drills.sim.network import Network
+from isochrone.drills.sim.network import Link, Network
 from isochrone.drills.sim.observers import Observer
 from isochrone.drills.sim.options import SimOptions, rng_for
+from isochrone.drills.sim.partaking import Partaker
 from isochrone.drills.sim.queueing import queue_of
+from isochrone.drills.sim.recipe_checks import recipe_checks
+from isochrone.drills.sim.recipe_notes import RecipeNames
 from isochrone.drills.sim.schedule import FaultKind, Schedule
 from isochrone.drills.sim.sessions import Listeners, SimConnector
 from isochrone.drills.verdict import Check, Verdict, guarded
@@ -64,6 +67,8 @@ class Coordination:
         self._keyspaces: dict[str, GroupId] = dict(keyspaces[:KEYSPACES_MAX])
         self._loop = loop
         self._truth = truth
+        self._recipes = RecipeNames(keyspaces[0][0]) if options.recipes else None
+        self._promises: dict[tuple[GroupId, int], Promises] = {}
         self._contenders: list[Contender] = []
         self._clients: dict[str, Client] = {}
         self._followers: list[Follower] = []
@@ -81,7 +86,14 @@ class Coordination:
     ) -> None:
         """Connect a contender of this name, which the network knows. In a world without faults as yet."""
         rng, connector = rng_for(self._seed, f"work of {name}"), SimConnector(network, name, listeners)
-        contender = Contender(self._loop, name, self._keyspaces, self.resource, rng, lambda: network.around([name]))
+        resource, promises = self.resource, self._promises
+
+        def links() -> list[Link]:
+            return network.around([name])
+
+        contender = Contender(self._loop, name, self._keyspaces, resource, rng, links, promises)
+        if self._recipes is not None:
+            contender.partake(self._recipes.keyspace, resource, rng_for(self._seed, f"recipes of {name}"), links)
         self._contenders.append(contender)
         connected: asyncio.Future[None] = self._loop.create_future()
 
@@ -146,8 +158,7 @@ class Coordination:
         for contender in self._contenders:
             if not contender.ended:
                 return f"{contender.name} does not come to its end"
-        leases = {key for contender in self._contenders for key in contender.promises}
-        if self._now_ns() < self.healed_ns + 2 * PATIENCE_NS and leases - self._truth.lease_ends.keys():
+        if self._now_ns() < self.healed_ns + 2 * PATIENCE_NS and self._promises.keys() - self._truth.lease_ends.keys():
             return "leases live on"
         for task in self._tasks:
             if task.done() and not task.cancelled() and task.exception() is not None:
@@ -168,7 +179,7 @@ class Coordination:
 
     def checks(self, schedule: Schedule) -> list[Check]:
         """What may be said of the run."""
-        return [
+        checks = [
             guarded("lock exclusion", lambda: self.exclusion(schedule).as_check()),
             guarded("lock table", self._lock_tables),
             guarded("elections", self._elections),
@@ -176,11 +187,19 @@ class Coordination:
             guarded("lease expiry", lambda: self._lease_expiry(_rate_max(schedule))),
             guarded("watches", self._watches),
         ]
+        if self._recipes is not None:
+            group, notes = self._keyspaces[self._recipes.keyspace], [each.notes for each in self._partakers()]
+            checks += recipe_checks(self._recipes, group, self._truth, notes)
+        return checks
+
+    def _partakers(self) -> list[Partaker]:
+        return [contender.partaker for contender in self._contenders if contender.partaker is not None]
 
     def exclusion(self, schedule: Schedule) -> ExclusionResult:
         """Whether locks excluded each other, as far as the schedule left clocks in their bound."""
         rate_max = _rate_max(schedule)
-        holds = [hold for contender in self._contenders for hold in contender.holder.holds]
+        holders = [contender.holder for contender in self._contenders] + [each.holder for each in self._partakers()]
+        holds = [hold for holder in holders for hold in holder.holds]
         writes = self.resource.writes + self._writes_to_the_store()
         # A lock-delay is measured by timestamps, which jump with the wall clock of the leader.
         stepped = any(fault.kind is FaultKind.CLOCK_STEP for fault in schedule)
@@ -233,8 +252,7 @@ class Coordination:
                 revoked_ns=promises.revoked_ns,
                 ended_ns=self._truth.lease_ends.get((group, lease)),
             )
-            for contender in self._contenders
-            for (group, lease), promises in contender.promises.items()
+            for (group, lease), promises in self._promises.items()
         ]
         return check_lease_expiry(
             stories,

@@ -8,10 +8,10 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final
 
 from isochrone.client import Client
-from isochrone.client.locks import Lock
+from isochrone.client.leases import Lease
 from isochrone.drills.checkers.exclusion import Hold
 from isochrone.drills.guarded import Resource, guarded_put
 from isochrone.drills.sim.clock import HolderClock
@@ -26,12 +26,28 @@ LATE_ODDS = 0.15
 GATE_TIMEOUT_S = 2.0
 
 
+class Held(Protocol):
+    """What one process has alone, or shares, until it gives it up or its lease ends: a lock, a seat, a claim."""
+
+    @property
+    def token(self) -> int:
+        """The fencing token of this grant."""
+
+    @property
+    def lease(self) -> Lease:
+        """On which it hangs."""
+
+    @property
+    def remaining_s(self) -> float:
+        """Time for which it is sure to be held."""
+
+
 @final
 @dataclass(slots=True, eq=False)
 class Grant:
     """A lock that is held."""
 
-    lock: Lock
+    lock: Held
     name: str
     mode: LockMode
     token: int
@@ -40,6 +56,8 @@ class Grant:
     sure_ns: int
     """Until then its holder was sure of it, when he looked last."""
     delayed: bool
+    gated: bool
+    """The store has a gate for what it guards."""
 
 
 @final
@@ -72,10 +90,19 @@ class Holder:
         """True time, in nanoseconds."""
         return round(self._loop.now_s * NS_PER_S)
 
-    def granted(self, lock: Lock, name: str, asked_ns: int, *, delayed: bool) -> Grant:
+    def granted(
+        self,
+        lock: Held,
+        name: str,
+        asked_ns: int,
+        *,
+        mode: LockMode = LockMode.X,
+        delayed: bool = False,
+        gated: bool = True,
+    ) -> Grant:
         """A lock was granted, or converted, to a question of `asked_ns`. Ends with `given_up`."""
         now_ns = self.now_ns()
-        grant = Grant(lock, name, lock.mode, lock.token, asked_ns, now_ns, now_ns, delayed)
+        grant = Grant(lock, name, mode, lock.token, asked_ns, now_ns, now_ns, delayed, gated)
         self._grants.append(grant)
         return grant
 
@@ -108,7 +135,8 @@ class Holder:
             for write in writes:
                 self._resource.write(write)
             for grant in self._grants:
-                grant.sure_ns = self.now_ns() + self._clock.true_ns(grant.lock.remaining_s)
+                if remaining_s := grant.lock.remaining_s:  # Else its task is about to end, and was sure no longer.
+                    grant.sure_ns = self.now_ns() + self._clock.true_ns(remaining_s)
             for write in writes:
                 if rng.random() < LATE_ODDS:
                     self._loop.at(self._loop.now_s + rng.uniform(0.1, 5.0), self._resource.write, write)
@@ -121,7 +149,7 @@ class Holder:
             if rng.random() < OFFLINE_ODDS:
                 self._go_offline(rng.uniform(0.5, 6.0))
                 await asyncio.sleep(rng.uniform(0.0, 5.0))
-            for name, _, token in writes:
+            for name, token in [(grant.name, grant.token) for grant in exclusive if grant.gated]:
                 await client.execute(name, guarded_put(name, self.name, token), timeout_s=GATE_TIMEOUT_S)
             await asyncio.sleep(rng.uniform(0.0, 0.8))
 

@@ -81,6 +81,8 @@ class SimOptions:
     """So many replicas more than a majority commit; below 0 fewer, and more elect. For groups that can be so."""
     coordination: bool = False
     """Clients take locks under leases, campaign and watch, beside the key-value workload."""
+    recipes: bool = False
+    """Clients that take locks use the SDK's recipes, too: membership, barriers, queues."""
     fault_gap_ms: int = 4_000
     """Mean time between the starts of faults; 0: none."""
     fault_ms_min: int = 200
@@ -173,6 +175,7 @@ def draw_options(seed: int, mode: Mode, topology: str, duration_ms: int | None =
         small_logs=rng.random() < 0.5,
         log_cap_bytes=rng.choice((*[0] * 8, 25_000, 60_000)),
         coordination=rng.random() < 0.3,
+        recipes=rng.random() < 0.5,
     )
 
 

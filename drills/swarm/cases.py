@@ -72,6 +72,7 @@ def _calm_options(shrinker: Shrinker[Case]) -> None:
         # What faults were drawn from is of no interest once they are there.
         lambda case: replace(case, options=replace(case.options, fault_weights=())),
         lambda case: replace(case, options=replace(case.options, coordination=False)),
+        lambda case: replace(case, options=replace(case.options, recipes=False)),
         lambda case: replace(case, options=replace(case.options, shuffle=False)),
         lambda case: replace(case, options=replace(case.options, small_limits=False)),
         lambda case: replace(case, options=replace(case.options, small_logs=False)),

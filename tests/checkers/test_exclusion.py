@@ -39,6 +39,13 @@ def test_locks_that_follow_one_another_hold() -> None:
     assert result.as_check().reason == "3 holds, 2 handovers, 1 late writes refused by token."
 
 
+def test_who_learned_of_his_grant_too_late_was_never_sure() -> None:
+    late = hold("a", 1, 0, 35, 35)
+    assert check_exclusion([late, *GOOD_HOLDS[1:]], [], clocks_keep_bound=True).verdict is Verdict.TRUE
+    sure = hold("a", 1, 0, 35, 36)
+    assert check_exclusion([sure, *GOOD_HOLDS[1:]], [], clocks_keep_bound=True).verdict is Verdict.FALSE
+
+
 def test_locks_of_different_names_have_nothing_to_do_with_each_other() -> None:
     holds = [hold("a", 1, 0, 10, 90), hold("b", 1, 0, 10, 90, lock="m"), hold("c", 2, 0, 90, 95)]
     writes = [write("c", 2, 91), write("b", 1, 92, lock="m")]

@@ -11,6 +11,7 @@ LOCKS = "client/locks.py"
 BLOCKING = "client/blocking_os.py"
 
 _RECIPES = "tests/unit/client/test_recipes.py::test_"
+_RUNS = "tests/sim/test_recipes.py::test_runs_come_to_their_end"
 _PATHS = "tests/unit/client/test_lock_paths.py::test_"
 _READS = "tests/unit/client/test_old_and_paged_reads.py::test_"
 _BLOCKING = "tests/integration/client/test_blocking.py::test_"
@@ -216,5 +217,54 @@ RECIPE_MUTANTS = (
         old="            self.task.cancel()\n",
         new="            asyncio.get_running_loop().call_soon(self.task.cancel)\n",
         test=_DEADLINES + "a_body_takes_no_further_step_after_its_process_stood_still",
+    ),
+    Mutant(
+        name="items are claimed in any order",
+        file=QUEUES,
+        old="            for item in free:\n",
+        new="            for item in reversed(free):\n",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="who was late at one item finds nothing behind it",
+        file=QUEUES,
+        old="                taken[name] = None  # Another one was faster; perhaps there are more behind it.\n",
+        new="            return None, claims.revision\n",
+        test=_RECIPES + "who_does_not_wait_gets_the_next_item_if_another_was_faster_at_the_first",
+    ),
+    Mutant(
+        name="one leaves a double barrier when one other is left",
+        file=BARRIERS,
+        old=" or not self._count(view)\n",
+        new=" or self._count(view) <= 1\n",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="one who is gone makes a double barrier ready",
+        file=BARRIERS,
+        old="(absent, still_there)",
+        new="(absent,)",
+        test=_RECIPES + "who_was_removed_while_it_began_a_round_does_not_begin_the_next_one",
+    ),
+    Mutant(
+        name="one who is gone begins with others",
+        file=BARRIERS,
+        old="            if all(item.key != self._key for item in view.items):\n",
+        new="            if self._size < 1:\n",
+        test=_RECIPES + "who_was_removed_while_it_waited_does_not_begin_with_others",
+    ),
+    Mutant(
+        name="a barrier is taken for open",
+        file=BARRIERS,
+        old="        return all(item.key != self._key for item in view.items)\n",
+        new="        return len(view.items) < 2\n",
+        test=_RUNS,
+    ),
+    Mutant(
+        name="members are told in the order in which they spoke last",
+        file="client/members.py",
+        old="key=lambda each: (each.joined_revision, each.name)",
+        new="key=lambda each: (each.revision, each.name)",
+        test=_RUNS,
     ),
 )

@@ -93,6 +93,7 @@ def test_all_that_a_failure_does_not_need_goes() -> None:
         duration_ms=crash.at_ms + 100,
         rate_per_s=4.0,
         shuffle=False,
+        recipes=False,
         small_limits=False,
         small_logs=False,
         log_cap_bytes=0,

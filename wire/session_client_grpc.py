@@ -11,14 +11,8 @@ from isochrone.wire.codec import FRAME_BYTES_MAX, MalformedFrame
 from isochrone.wire.http2.calls import UNIMPLEMENTED
 from isochrone.wire.http2.client_os import CallFailed, ClientStream, open_stream
 from isochrone.wire.http2.limits import Limits
-from isochrone.wire.session import (
-    ClientHello,
-    NodeHello,
-    SessionMessage,
-    decode_session_frames,
-    encode_session_frame,
-    session_message_bytes,
-)
+from isochrone.wire.session import ClientHello, NodeHello, SessionMessage
+from isochrone.wire.session_codec import decode_session_frames, encode_session_frame, session_message_bytes
 from isochrone.wire.shaper_os import Shaper
 from isochrone.wire.streams_grpc import QUIET_S, SESSION_METHOD, STREAM_WINDOW_BYTES, Outbox
 

@@ -20,14 +20,8 @@ from isochrone.wire.budget import Budget, Share
 from isochrone.wire.codec import MalformedFrame
 from isochrone.wire.handshake import client_refusal
 from isochrone.wire.http2.calls import FAILED_PRECONDITION, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, Call, StreamMethod
-from isochrone.wire.session import (
-    ClientHello,
-    NodeHello,
-    SessionMessage,
-    decode_session_frames,
-    encode_session_frame,
-    session_message_bytes,
-)
+from isochrone.wire.session import ClientHello, NodeHello, SessionMessage
+from isochrone.wire.session_codec import decode_session_frames, encode_session_frame, session_message_bytes
 from isochrone.wire.shaper_os import Shaper
 from isochrone.wire.streams_grpc import HANDSHAKE_TIMEOUT_S, Outbox
 

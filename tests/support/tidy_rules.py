@@ -158,7 +158,7 @@ PLAIN_DATA = (
     "drills/report/world.py",
     "drills/schema.py",
     "wire/codec.py",
-    "wire/session.py",
+    "wire/session_codec.py",
     "wire/status.py",
 )
 """Pure modules that turn JSON, YAML or msgpack into typed values and back, and so may write `Any`."""

@@ -8,7 +8,7 @@ import random
 
 import msgpack
 
-from isochrone.wire import commands, kv, leases, session
+from isochrone.wire import commands, kv, leases, session_codec
 from isochrone.wire.forms import Form
 
 KEYS = (b"k/a", b"k/a/b", b"k/a/b/c", b"k/b", b"m/a")
@@ -116,8 +116,8 @@ def query(rng: random.Random) -> bytes:
 
 def message(rng: random.Random) -> tuple[object, ...]:
     """A message of a session as a tuple."""
-    tag = rng.choice((*session._FORMS, 99))
-    types = session._FORMS[tag][1] if tag in session._FORMS else (int,)
+    tag = rng.choice((*session_codec._FORMS, 99))
+    types = session_codec._FORMS[tag][1] if tag in session_codec._FORMS else (int,)
     return (tag, *fields(rng, tuple(kind if isinstance(kind, type) else str for kind in types)))
 
 

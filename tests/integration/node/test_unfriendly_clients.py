@@ -16,7 +16,8 @@ from isochrone.wire.admin_grpc import CHANNEL_OPTIONS
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
 from isochrone.wire.http2 import frames
 from isochrone.wire.messages import PROTOCOL_VERSION
-from isochrone.wire.session import ClientHello, WatchCreate, encode_session_frame
+from isochrone.wire.session import ClientHello, WatchCreate
+from isochrone.wire.session_codec import encode_session_frame
 from isochrone.wire.streams_grpc import SESSION_METHOD
 
 NODES = ("us-east-1a-1", "us-east-1b-1", "us-east-1c-1")

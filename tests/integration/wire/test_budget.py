@@ -15,8 +15,9 @@ from isochrone.wire.http2.calls import UnaryMethod
 from isochrone.wire.http2.headers import request_block
 from isochrone.wire.http2.server_os import Http2Server
 from isochrone.wire.messages import PROTOCOL_VERSION
-from isochrone.wire.session import ClientHello, SessionMessage, WriteRequest, encode_session_frame
+from isochrone.wire.session import ClientHello, SessionMessage, WriteRequest
 from isochrone.wire.session_client_grpc import connect
+from isochrone.wire.session_codec import encode_session_frame
 from isochrone.wire.streams_grpc import SESSION_METHOD
 
 BYTES_MAX = 24 << 20

@@ -21,16 +21,9 @@ from isochrone.wire.http2.calls import prefixed
 from isochrone.wire.http2.frames import Code
 from isochrone.wire.http2.headers import ANSWER
 from isochrone.wire.messages import PROTOCOL_VERSION
-from isochrone.wire.session import (
-    ClientHello,
-    NodeHello,
-    Pong,
-    SessionMessage,
-    WriteAnswer,
-    WriteRequest,
-    encode_session_frame,
-)
+from isochrone.wire.session import ClientHello, NodeHello, Pong, SessionMessage, WriteAnswer, WriteRequest
 from isochrone.wire.session_client_grpc import GrpcSessionConnection, connect
+from isochrone.wire.session_codec import encode_session_frame
 from isochrone.wire.sessions_grpc import SESSION_BYTES_MAX
 from isochrone.wire.shaper_os import Shaper
 from isochrone.wire.shaping import LinkShape

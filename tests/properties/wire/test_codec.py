@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from isochrone.errors import InvalidRequest
 from isochrone.ids import GroupId, Incarnation, KeyspaceId, LogIndex, NodeId, ReplicaRole, StoreId, Term, Timestamp
-from isochrone.wire import codec, commands, kv, leases, locks, records, session
+from isochrone.wire import codec, commands, kv, leases, locks, records, session, session_codec
 from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello, encode_frame, encode_hello
 from isochrone.wire.configurations import configuration_to_plain, encode_configuration
 from isochrone.wire.entries import CorruptEntry, decode_entry, make_entry
@@ -269,8 +269,8 @@ def test_joined_peer_frames_come_back_as_they_were(frames: list[tuple[Incarnatio
 
 @given(st.lists(SESSION_MESSAGES, min_size=1, max_size=3))
 def test_joined_session_frames_come_back_as_they_were(frames: list[list[session.SessionMessage]]) -> None:
-    data = b"".join(session.encode_session_frame(messages) for messages in frames)
-    assert session.decode_session_frames(data) == [message for messages in frames for message in messages]
+    data = b"".join(session_codec.encode_session_frame(messages) for messages in frames)
+    assert session_codec.decode_session_frames(data) == [message for messages in frames for message in messages]
 
 
 @given(st.builds(PeerHello, NUMBERS, NUMBERS, NAMES, NAMES, NAMES, NUMBERS))
@@ -337,9 +337,9 @@ def test_cut_off_frames_are_malformed(
     before = b"".join(encode_frame(incarnation, messages) for incarnation, messages in frames[:-1])
     with pytest.raises(MalformedFrame):
         decode_frames(before + last[:cut])
-    frame = session.encode_session_frame([*messages, session.Ping(1)])
+    frame = session_codec.encode_session_frame([*messages, session.Ping(1)])
     with pytest.raises(MalformedFrame):
-        session.decode_session_frames(frame + frame[: data.draw(st.integers(1, len(frame) - 1))])
+        session_codec.decode_session_frames(frame + frame[: data.draw(st.integers(1, len(frame) - 1))])
 
 
 @given(GARBAGE)
@@ -355,7 +355,7 @@ def test_garbage_on_a_peer_stream_gives_the_stated_errors_only(data: bytes) -> N
 @given(GARBAGE)
 def test_garbage_on_a_session_stream_gives_the_stated_error_only(data: bytes) -> None:
     try:
-        assert session.encode_session_frame(session.decode_session_frames(data))
+        assert session_codec.encode_session_frame(session_codec.decode_session_frames(data))
     except MalformedFrame:
         pass
 
@@ -374,11 +374,13 @@ def test_garbage_elsewhere_gives_the_stated_errors_only(data: bytes) -> None:
             pass
 
 
-@pytest.mark.parametrize("frames", [[session.FRAME_MESSAGES_MAX + 1], [session.FRAME_MESSAGES_MAX // 2 + 1] * 2])
+@pytest.mark.parametrize(
+    "frames", [[session_codec.FRAME_MESSAGES_MAX + 1], [session_codec.FRAME_MESSAGES_MAX // 2 + 1] * 2]
+)
 def test_a_flood_of_tiny_session_messages_is_malformed(frames: list[int]) -> None:
     data = b"".join(msgpack.packb([(10, 1)] * count) for count in frames)
     with pytest.raises(MalformedFrame):
-        session.decode_session_frames(data)
+        session_codec.decode_session_frames(data)
 
 
 def _fields(tag: int) -> list[object]:
@@ -480,7 +482,7 @@ def test_an_entry_whose_fields_have_wrong_types_is_corrupt() -> None:
 
 def test_every_message_of_the_protocols_has_a_tag() -> None:
     assert {cls for cls, _ in codec._FORMS.values()} == {*codec.RaftMessage.__args__, codec.NodeHeartbeat}
-    assert {cls for cls, _ in session._FORMS.values()} == set(session.SessionMessage.__args__)
+    assert {cls for cls, _ in session_codec._FORMS.values()} == set(session.SessionMessage.__args__)
 
 
 @pytest.mark.parametrize(
@@ -498,12 +500,12 @@ def test_every_message_of_the_protocols_has_a_tag() -> None:
 )
 def test_requests_of_several_commands_that_no_client_sends_are_malformed(tag: int, fields: tuple[object, ...]) -> None:
     with pytest.raises(MalformedFrame):
-        session.decode_session_frames(msgpack.packb([(tag, *fields)]))
+        session_codec.decode_session_frames(msgpack.packb([(tag, *fields)]))
 
 
 def test_a_command_alone_may_be_large() -> None:
     alone = session.WriteRequest((1,), GroupId("g"), KeyspaceId("k"), 1, b"", (bytes(2 << 20),))
-    assert session.decode_session_frames(session.encode_session_frame([alone])) == [alone]
+    assert session_codec.decode_session_frames(session_codec.encode_session_frame([alone])) == [alone]
 
 
 @given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.binary(max_size=20))

@@ -25,7 +25,7 @@ from isochrone.wire.operations import (
     decode_outcome,
     encode_operation,
 )
-from isochrone.wire.session import FRAME_MESSAGES_MAX, decode_session_frames, encode_session_frame
+from isochrone.wire.session_codec import FRAME_MESSAGES_MAX, decode_session_frames, encode_session_frame
 
 SEEDS = st.integers(0, 1 << 32)
 DEEP = b"\x91" * 2_000 + b"\xc0"

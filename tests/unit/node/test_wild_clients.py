@@ -33,10 +33,8 @@ from isochrone.wire.session import (
     WatchProgress,
     WriteAnswer,
     WriteRequest,
-    decode_session_frames,
-    encode_session_frame,
-    session_message_bytes,
 )
+from isochrone.wire.session_codec import decode_session_frames, encode_session_frame, session_message_bytes
 
 ERRORS = {cls.__name__ for cls in STATUS_BY_ERROR}
 ALL_OF_K = (b"k/", prefix_end(b"k/"))

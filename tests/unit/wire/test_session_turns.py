@@ -15,7 +15,8 @@ from isochrone.wire.http2 import frames
 from isochrone.wire.http2.frames import Code
 from isochrone.wire.http2.limits import Limits
 from isochrone.wire.messages import PROTOCOL_VERSION
-from isochrone.wire.session import ClientHello, NodeHello, WriteRequest, encode_session_frame
+from isochrone.wire.session import ClientHello, NodeHello, WriteRequest
+from isochrone.wire.session_codec import encode_session_frame
 from isochrone.wire.sessions_grpc import MESSAGE_BYTES, MESSAGES_AT_A_TIME, SessionService
 from isochrone.wire.shaper_os import Shaper
 from isochrone.wire.streams_grpc import SESSION_METHOD

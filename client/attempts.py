@@ -21,7 +21,7 @@ This module is pure.
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from isochrone.client.routing import LeaderView
@@ -90,7 +90,6 @@ class Call:
     __slots__ = (
         "_hint",
         "_last_refusal",
-        "_open",
         "_patience_factor",
         "_pause_s",
         "_pause_until",
@@ -102,12 +101,14 @@ class Call:
         "attempts",
         "deadline",
         "group",
+        "open_requests",
     )
 
     def __init__(self, group: GroupId, deadline: float) -> None:
         self.group = group
         self.deadline = deadline
-        self._open: dict[int, NodeId] = {}
+        self.open_requests: dict[int, NodeId] = {}
+        """Requests of the attempts whose outcome is not known, and whom they asked."""
         self._uncertain = False
         self.attempts = 0
         """How many were sent."""
@@ -125,12 +126,7 @@ class Call:
     @property
     def settled(self) -> bool:
         """Whether it is certain that no attempt so far took effect."""
-        return not self._open and not self._uncertain
-
-    @property
-    def open_requests(self) -> Iterable[int]:
-        """Requests of the attempts whose outcome is not known."""
-        return self._open.keys()
+        return not self.open_requests and not self._uncertain
 
     def wants_another(self, now: float) -> bool:
         """Whether the latest attempt has failed, and it is time for one elsewhere."""
@@ -147,14 +143,15 @@ class Call:
             self._view = view
         if self._target is not None and now < self._retransmit_at:
             leader = view.leader
-            if leader is not None and leader != self._open[self._target] and self._may_ask(leader, ready):
+            if leader is not None and leader != self.open_requests[self._target] and self._may_ask(leader, ready):
                 return Send(leader)
             return Wait(min(self._retransmit_at, self.deadline))
         if now >= self._pause_until:
             self._refused_by = ()
-        for node in (view.leader, self._hint):
-            if node is not None and self._may_ask(node, ready):
-                return Send(node)
+        if view.leader is not None and self._may_ask(view.leader, ready):
+            return Send(view.leader)
+        if self._hint is not None and self._may_ask(self._hint, ready):
+            return Send(self._hint)
         return Wait(min(self._pause_until, self.deadline) if self._refused_by else self.deadline)
 
     def sent(self, request: int, node: NodeId, now: float, patience_s: float) -> float:
@@ -162,17 +159,17 @@ class Call:
 
         Returns until when to wait, unless something happens.
         """
-        if self._open:
+        if self.open_requests:
             self._patience_factor *= 2
         self.attempts += 1
-        self._open[request] = node
+        self.open_requests[request] = node
         self._target = request
         self._retransmit_at = now + patience_s * self._patience_factor
         return min(self._retransmit_at, self.deadline)
 
     def refused(self, refusal: Refusal, now: float, rng: random.Random) -> IsochroneError | None:
         """An attempt was refused. Returns the error that ends the call, or None when it goes on."""
-        node = self._open.pop(refusal.request, None)
+        node = self.open_requests.pop(refusal.request, None)
         if node is None:
             return None
         is_latest = self._target == refusal.request
@@ -197,9 +194,9 @@ class Call:
 
     def lost(self, node: NodeId) -> list[int]:
         """The connection to `node` broke: attempts there will not be answered. Returns their requests."""
-        requests = [request for request, there in self._open.items() if there == node]
+        requests = [request for request, there in self.open_requests.items() if there == node]
         for request in requests:
-            del self._open[request]
+            del self.open_requests[request]
             self._uncertain = True
             if self._target == request:
                 self._target = None

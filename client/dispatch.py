@@ -56,32 +56,6 @@ MakeRequest = Callable[[int, int], ReadRequest | ReadsRequest]
 """Makes a call's request from its number and what is left of the deadline, in milliseconds."""
 
 
-class Pending(Generic[R]):
-    """A call under way."""
-
-    __slots__ = ("anywhere", "call", "expected", "future", "node", "sent_at", "wait_until", "what")
-
-    def __init__(
-        self,
-        call: Call,
-        what: WriteCommand | MakeRequest,
-        future: asyncio.Future[R],
-        expected: type[R],
-        anywhere: bool,
-    ) -> None:
-        self.anywhere = anywhere
-        """Any replica may answer; `node` is asked."""
-        self.node: NodeId | None = None
-        self.call = call
-        self.what = what
-        self.future: asyncio.Future[R] = future
-        """Its answer."""
-        self.expected: type[R] = expected
-        self.wait_until = math.inf
-        """When the call must be looked at, whatever happens."""
-        self.sent_at = 0.0
-
-
 class _Group:
     """What the client knows of a group, and its calls under way, oldest first."""
 
@@ -101,6 +75,34 @@ class _Group:
         return node in self._up and node in self.servers
 
 
+class Pending(Generic[R]):
+    """A call under way."""
+
+    __slots__ = ("anywhere", "call", "expected", "future", "group", "node", "sent_at", "wait_until", "what")
+
+    def __init__(
+        self,
+        group: _Group,
+        call: Call,
+        what: WriteCommand | MakeRequest,
+        future: asyncio.Future[R],
+        expected: type[R],
+        anywhere: bool,
+    ) -> None:
+        self.anywhere = anywhere
+        """Any replica may answer; `node` is asked."""
+        self.node: NodeId | None = None
+        self.group = group
+        self.call = call
+        self.what = what
+        self.future: asyncio.Future[R] = future
+        """Its answer."""
+        self.expected: type[R] = expected
+        self.wait_until = math.inf
+        """When the call must be looked at, whatever happens."""
+        self.sent_at = 0.0
+
+
 @final
 class Dispatcher:
     """The calls, links and knowledge of one client."""
@@ -118,7 +120,7 @@ class Dispatcher:
         self._directory = Directory(())
         self._directory_source: asyncio.Future[Link] = self._loop.create_future()
         self._groups: dict[GroupId, _Group] = {}
-        self._used: list[GroupId] = []
+        self._used: dict[GroupId, _Group] = {}
         self._pending: dict[int, Pending[Any]] = {}
         """Open attempts, by request."""
         self._gathering = Gathering()
@@ -202,15 +204,15 @@ class Dispatcher:
         """Begin what `execute` does. Who begins a call awaits its future, and ends it, however that went."""
         if self._closed:
             raise Unavailable("the client is closed")
-        group = self._use(group_id)
-        pending = Pending(Call(group_id, deadline), what, self._loop.create_future(), expected, anywhere)
+        group = self._used.get(group_id) or self._use(group_id)
+        pending = Pending(group, Call(group_id, deadline), what, self._loop.create_future(), expected, anywhere)
         group.calls[pending] = None
-        self._advance(group, pending)
+        self._advance(pending)
         return pending
 
     def end(self, pending: Pending[R]) -> None:
         """Leave no trace of a call that is over, by whatever way."""
-        del self._groups[pending.call.group].calls[pending]
+        del pending.group.calls[pending]
         for request in pending.call.open_requests:
             del self._pending[request]
 
@@ -364,7 +366,7 @@ class Dispatcher:
         if error is not None:
             self._fail(pending, error)
         else:
-            self._advance(self._groups[pending.call.group], pending)
+            self._advance(pending)
 
     def _leader_changed(self, source: NodeId, group_id: GroupId, change: LeaderChanged) -> None:
         group = self._groups.setdefault(group_id, _Group(self._up))
@@ -399,17 +401,16 @@ class Dispatcher:
 
     def _learn(self, directory: Directory) -> None:
         self._directory = directory
-        for group_id in self._used:
+        for group_id, group in self._used.items():
             self._link_replicas(group_id)
-            self._advance_all(self._groups[group_id])
+            self._advance_all(group)
         self._nodes_changed()
 
     def _use(self, group_id: GroupId) -> _Group:
         if group_id not in self._used:
-            self._used.append(group_id)
-            self._groups.setdefault(group_id, _Group(self._up))
+            self._used[group_id] = self._groups.setdefault(group_id, _Group(self._up))
             self._link_replicas(group_id)
-        return self._groups[group_id]
+        return self._used[group_id]
 
     def _link_replicas(self, group_id: GroupId) -> None:
         """Keep a link to every replica of a group."""
@@ -433,21 +434,22 @@ class Dispatcher:
 
     def _advance_all(self, group: _Group) -> None:
         for pending in list(group.calls):
-            self._advance(group, pending)
+            self._advance(pending)
 
-    def _advance(self, group: _Group, pending: Pending[Any]) -> None:
+    def _advance(self, pending: Pending[Any]) -> None:
         """Do what a call wants next, until it wants to wait."""
         if pending.future.done():
             return
         now = self._loop.time()
-        view = self._nearest_view(pending, now) if pending.anywhere else group.view
-        match pending.call.next(now, view, group.ready):
-            case Send(node):
-                until = self._send(group, pending, node, now)
-            case Wait(until):
-                pass
-            case Fail(error):
-                self._fail(pending, error)
+        view = self._nearest_view(pending, now) if pending.anywhere else pending.group.view
+        step = pending.call.next(now, view, pending.group.ready)
+        match step:
+            case Send():
+                until = self._send(pending, step.node, now)
+            case Wait():
+                until = step.until
+            case Fail():
+                self._fail(pending, step.error)
                 return
         pending.wait_until = until
         self._alarm.set(until)
@@ -462,7 +464,7 @@ class Dispatcher:
         """The alarm: go on with the calls whose time has come. Returns the first time of those that are left."""
         for group in self._groups.values():
             for pending in [pending for pending in group.calls if pending.wait_until <= now]:
-                self._advance(group, pending)
+                self._advance(pending)
         waiting = [pending for group in self._groups.values() for pending in group.calls if not pending.future.done()]
         return min((pending.wait_until for pending in waiting), default=math.inf)
 
@@ -472,7 +474,7 @@ class Dispatcher:
             pending.node = self.nearest(pending.call.group, pending.node)
         return LeaderView(leader=pending.node)
 
-    def _send(self, group: _Group, pending: Pending[Any], node: NodeId, now: float) -> float:
+    def _send(self, pending: Pending[Any], node: NodeId, now: float) -> float:
         """Send an attempt. Returns until when to wait."""
         call, link = pending.call, self._up[node]
         self.attempts += 1
@@ -484,7 +486,7 @@ class Dispatcher:
         wait_until = call.sent(request, node, now, link.round_trip.patience_s)
         timeout_ms = min(int(1000 * (call.deadline - now)), TIMEOUT_MS_MAX) or 1
         if isinstance(pending.what, WriteCommand):
-            self._gathering.add(link, call.group, request, timeout_ms, pending.what, len(group.calls))
+            self._gathering.add(link, call.group, request, timeout_ms, pending.what, len(pending.group.calls))
         else:
             link.send(pending.what(request, timeout_ms))
         return wait_until

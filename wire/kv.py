@@ -330,7 +330,7 @@ def unpack_kv_result(packed: PackedResult) -> KvResult | CompactResult:
     if packed[0] == RANGE:  # the most common by far, and the dearest to match
         return _unpack_range_result(*packed)
     if packed[0] == PUT and len(packed) == 4 and packed[3] is None:
-        return PutResult(cast("Revision", packed[1]), cast("Timestamp", packed[2]))
+        return PutResult(packed[1], packed[2])  # type: ignore[arg-type]  # casts would cost as much as the rest
     tag, revision, timestamp, *rest = packed
     revision, timestamp = Revision(cast("int", revision)), Timestamp(cast("int", timestamp))
     match tag, rest:

@@ -43,13 +43,15 @@ from isochrone.client.results import (
     ReadResult,
     Statistics,
     WriteResult,
+    Written,
+    read_result,
     write_result,
 )
 from isochrone.client.routing import Route
 from isochrone.client.watches import Watcher
-from isochrone.client.writer import Writer, Written
+from isochrone.client.writer import Writer
 from isochrone.errors import InvalidRequest
-from isochrone.ids import GroupId, KeyspaceId, Revision, Timestamp
+from isochrone.ids import GroupId, KeyspaceId
 from isochrone.wire.commands import (
     Operation,
     Query,
@@ -175,12 +177,12 @@ class Client:
                 same keyspace after this call and all older ones had ended.
         """
         key = as_bytes(key)
-        return write_result(*await self._write(key, Put(key, as_bytes(value)), timeout_s))
+        return write_result(await self._write(key, Put(key, as_bytes(value)), timeout_s))
 
     async def delete(self, key: bytes | str, *, timeout_s: float | None = None) -> WriteResult:
         """Remove a key; `succeeded` is False if it was absent. Raises as `put` does."""
         key = as_bytes(key)
-        return write_result(*await self._write(key, DeleteRange(key), timeout_s))
+        return write_result(await self._write(key, DeleteRange(key), timeout_s))
 
     async def compare_and_set(
         self,
@@ -200,7 +202,7 @@ class Client:
         else:
             compare = Compare(key, Target.VALUE, Relation.EQUAL, value=as_bytes(expected))
         change: KvOperation = DeleteRange(key) if value is None else Put(key, as_bytes(value))
-        return write_result(*await self._write(key, Txn((compare,), (change,), (Range(key),)), timeout_s))
+        return write_result(await self._write(key, Txn((compare,), (change,), (Range(key),)), timeout_s))
 
     async def get(self, key: bytes | str, *, timeout_s: float | None = None) -> ReadResult:
         """The state of a key, linearizable: it shows every write that ended before this call began.
@@ -211,20 +213,7 @@ class Client:
             InvalidRequest: the key is too large or lies in no keyspace.
         """
         key = as_bytes(key)
-        answer = await self.query(key, Range(key), timeout_s=timeout_s)
-        found = answer.result
-        item = found.items[0] if isinstance(found, RangeResult) and found.items else None
-        return ReadResult(
-            key=key,
-            value=item.value if item else None,
-            create_revision=item.create_revision if item else Revision(0),
-            mod_revision=item.mod_revision if item else Revision(0),
-            version=item.version if item else 0,
-            timestamp=item.timestamp if item else Timestamp(0),
-            revision=found.revision,
-            group=answer.group,
-            replica=answer.replica,
-        )
+        return read_result(key, await self.query(key, Range(key), timeout_s=timeout_s))
 
     async def execute(self, key: bytes | str, operation: Operation, *, timeout_s: float | None = None) -> Executed:
         """Execute any operation once, in the keyspace of `key`; what it touches must lie in that keyspace's group.
@@ -232,7 +221,7 @@ class Client:
         Raises as `put` does, and whatever the operation can be refused with.
         """
         result, group, replica, session, sequence = await self._write(as_bytes(key), operation, timeout_s)
-        return Executed(result=result, group=group, replica=replica, session=session, sequence=sequence)
+        return Executed(result, group, replica, session, sequence)
 
     async def query(self, key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
         """Ask the leader of the group of `key` any query. Raises as `get` does, and what the query is refused with.
@@ -243,11 +232,11 @@ class Client:
         route = self._dispatcher.route(as_bytes(key))
         if isinstance(query, Range):
             found = await self._reads.ask(route, query, self._timeout(timeout_s), applied=False)
-            return Queried(result=decode_result(found.payload), group=route.group, replica=found.replica)
-        deadline = self._deadline(timeout_s)
+            return Queried(decode_result(found.payload), route.group, found.replica)
+        deadline = self._loop.time() + self._timeout(timeout_s)
         make = partial(_read_request, route.group, route.keyspace, encode_query(query))
         answer = await self._dispatcher.execute(route.group, deadline, make, Answer)
-        return Queried(result=decode_result(answer.payload), group=route.group, replica=answer.node)
+        return Queried(decode_result(answer.payload), route.group, answer.node)
 
     async def query_nearest(self, key: bytes | str, query: Query, *, timeout_s: float | None = None) -> Queried:
         """Ask the nearest replica any query that does not need the leader. Raises as `query` does.
@@ -442,7 +431,7 @@ class Client:
 
     def _write(self, key: bytes, operation: Operation, timeout_s: float | None) -> Awaitable[Written]:
         check_operation(operation)
-        deadline = self._deadline(timeout_s)
+        deadline = self._loop.time() + self._timeout(timeout_s)
         route = self._dispatcher.route(key)
         return self._writer(route).write(route.group, operation, deadline)
 
@@ -451,9 +440,6 @@ class Client:
         if writer is None:
             writer = self._writers[route.keyspace] = Writer(self._dispatcher, route.keyspace, self._rng)
         return writer
-
-    def _deadline(self, timeout_s: float | None) -> float:
-        return self._loop.time() + self._timeout(timeout_s)
 
     def _timeout(self, timeout_s: float | None) -> float:
         if self._closed:

@@ -25,7 +25,7 @@ class Provenance(StrEnum):
 
 
 @quickly_made
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class WriteResult:
     """What a write did.
 
@@ -50,7 +50,7 @@ class WriteResult:
 
 
 @quickly_made
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ReadResult:
     """The state of one key. `value` is None when the key is absent; then the fields that describe it are 0."""
 
@@ -71,7 +71,7 @@ class ReadResult:
 
 
 @quickly_made
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Executed:
     """What an operation did: see `wire.kv`, `wire.leases` and `wire.locks` for the results of each."""
 
@@ -85,19 +85,15 @@ class Executed:
     provenance: Provenance = Provenance.LINEARIZABLE
 
 
-def write_result(result: Result, group: GroupId, replica: NodeId, session: int, sequence: int) -> WriteResult:
+Written = tuple[Result, GroupId, NodeId, int, int]
+"""What an operation did, the group, the node that answered, session and sequence: what a result is made of."""
+
+
+def write_result(written: Written) -> WriteResult:
     """What a write did, as its caller is told."""
+    result, group, replica, session, sequence = written
     succeeded, previous = _outcome(result)
-    return WriteResult(
-        succeeded=succeeded,
-        previous=previous,
-        revision=result.revision,
-        timestamp=result.timestamp,
-        group=group,
-        replica=replica,
-        session=session,
-        sequence=sequence,
-    )
+    return WriteResult(succeeded, previous, result.revision, result.timestamp, group, replica, session, sequence)
 
 
 def _outcome(result: Result) -> tuple[bool, bytes | None]:
@@ -116,7 +112,7 @@ def _outcome(result: Result) -> tuple[bool, bytes | None]:
 
 
 @quickly_made
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Queried:
     """The answer to a query."""
 
@@ -131,6 +127,16 @@ class Queried:
     It rests on the clocks of the nodes, as the topology vouches for them, and cannot be below their maximum offset. It
     is an upper bound: while nothing is written it grows, though nothing is missing.
     """
+
+
+def read_result(key: bytes, answer: Queried) -> ReadResult:
+    """The state of a key, from the answer to a `Range` of it alone."""
+    found, group, replica = answer.result, answer.group, answer.replica
+    if not isinstance(found, RangeResult) or not found.items:
+        return ReadResult(key, None, Revision(0), Revision(0), 0, Timestamp(0), found.revision, group, replica)
+    item = found.items[0]
+    created, modified = item.create_revision, item.mod_revision
+    return ReadResult(key, item.value, created, modified, item.version, item.timestamp, found.revision, group, replica)
 
 
 @quickly_made

@@ -20,6 +20,7 @@ from typing import NamedTuple, final
 from isochrone.client.attempts import SessionRefused
 from isochrone.client.dispatch import Dispatcher
 from isochrone.client.gathering import WriteCommand
+from isochrone.client.results import Written
 from isochrone.client.sessions import Session
 from isochrone.client.tracing import current_trace
 from isochrone.errors import (
@@ -30,13 +31,12 @@ from isochrone.errors import (
     SessionExpired,
     Unavailable,
 )
-from isochrone.ids import GroupId, KeyspaceId, NodeId
+from isochrone.ids import GroupId, KeyspaceId
 from isochrone.wire.commands import (
     CloseSession,
     Command,
     OpenSession,
     Operation,
-    Result,
     SessionResult,
     decode_result,
     encode_command,
@@ -55,9 +55,6 @@ _NONCE_BYTES = 8
 
 Place = tuple[Session, int]
 """A session and a sequence in it: what makes a write take effect once."""
-
-Written = tuple[Result, GroupId, NodeId, int, int]
-"""What a write did, the group, the node that answered, session and sequence."""
 
 
 class _Waiter(NamedTuple):

@@ -25,16 +25,10 @@ class Session:
         self._last = 0
         self._ended: set[int] = set()
 
-    @property
-    def full(self) -> bool:
-        """Whether no sequence may be given out now."""
-        return self._last >= self.acknowledged + SESSION_IN_FLIGHT_MAX
-
-    def begin(self) -> int:
-        """Give out the next sequence. The session must not be full."""
-        check(
-            self._last < self.acknowledged + SESSION_IN_FLIGHT_MAX, "a session gives out no sequence while it is full"
-        )
+    def begin(self) -> int | None:
+        """Give out the next sequence; None while the session is full."""
+        if self._last >= self.acknowledged + SESSION_IN_FLIGHT_MAX:
+            return None
         self._last += 1
         return self._last
 

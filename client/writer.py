@@ -93,8 +93,8 @@ class Writer:
         self._group = group
         size_bytes = value_bytes(operation)
         while True:
-            session = self._session_with_place()  # If there is one, nobody waits: `_admit` has run.
-            place = self._take(session, size_bytes) if session else await self._wait(_Waiter(deadline, size_bytes))
+            # If there is a place, nobody waits: `_admit` has run.
+            place = self._take(size_bytes) or await self._wait(_Waiter(deadline, size_bytes))
             session, sequence = place
             try:
                 call = self._dispatcher.begin(group, deadline, self._command(place, operation), Answer)
@@ -119,10 +119,11 @@ class Writer:
             await asyncio.gather(self._opening, return_exceptions=True)
         self._fail(Unavailable, "the client was closed")
         session, self._session = self._session, None
-        if session is None or session.full:
+        sequence = None if session is None else session.begin()
+        if session is None or sequence is None:
             return
         try:
-            command = self._command((session, session.begin()), CloseSession())
+            command = self._command((session, sequence), CloseSession())
             await self._dispatcher.execute(self._group, self._loop.time() + timeout_s, command, Answer)
         except (Rejected, Indeterminate, InvalidRequest):
             return  # The session expires by itself.
@@ -158,15 +159,16 @@ class Writer:
         finally:
             timer.cancel()
 
-    def _session_with_place(self) -> Session | None:
+    def _take(self, size_bytes: int) -> Place | None:
+        """A place, if there is one now."""
         session = self._session
-        if session is None or session.full or self._under_way_bytes >= UNDER_WAY_BYTES_MAX:
+        if session is None or self._under_way_bytes >= UNDER_WAY_BYTES_MAX:
             return None
-        return session
-
-    def _take(self, session: Session, size_bytes: int) -> Place:
+        sequence = session.begin()
+        if sequence is None:
+            return None
         self._under_way_bytes += size_bytes
-        return session, session.begin()
+        return session, sequence
 
     def _leave(self, place: Place, size_bytes: int) -> None:
         session, sequence = place
@@ -177,10 +179,14 @@ class Writer:
 
     def _admit(self) -> None:
         """Give places to those that wait, in order; open a session if there is none."""
-        while self._waiters and (session := self._session_with_place()):
-            future, waiter = self._waiters.popitem(last=False)
+        while self._waiters:
+            future, waiter = next(iter(self._waiters.items()))
             if not future.done():
-                future.set_result(self._take(session, waiter.size_bytes))
+                place = self._take(waiter.size_bytes)
+                if place is None:
+                    break
+                future.set_result(place)
+            del self._waiters[future]
         if self._waiters and self._session is None and self._opening is None:
             self._opening = self._loop.create_task(self._open())
 

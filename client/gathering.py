@@ -16,7 +16,7 @@ from typing import final
 from isochrone.client.links import Link
 from isochrone.ids import GroupId, KeyspaceId
 from isochrone.records import quickly_made
-from isochrone.wire.session import WRITE_BYTES_MAX, WriteRequest
+from isochrone.wire.session import WRITE_BYTES_MAX, WRITE_COMMANDS_MAX, WriteRequest
 
 _DEADLINE_BITS = 5
 REQUESTS_OVERLAPPING = 2
@@ -69,7 +69,9 @@ class Gathering:
         batch.commands.append(write.command)
         batch.size_bytes += len(write.command)
         batch.trace = batch.trace or write.trace
-        if len(batch.requests) >= COMMANDS_MIN and len(batch.requests) * REQUESTS_OVERLAPPING >= under_way:
+        count = len(batch.requests)
+        has_its_share = count >= COMMANDS_MIN and count * REQUESTS_OVERLAPPING >= under_way
+        if has_its_share or count == WRITE_COMMANDS_MAX:
             self._batches[key] = self._send(key, batch)
 
     def _send_all(self) -> None:

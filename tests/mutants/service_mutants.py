@@ -333,6 +333,13 @@ SERVICE_MUTANTS = (
         test=_LINES + "a_line_whose_members_were_not_all_told_is_not_joined",
     ),
     Mutant(
+        name="a client's request has more commands than a node takes",
+        file="client/gathering.py",
+        old="        if has_its_share or count == WRITE_COMMANDS_MAX:\n",
+        new="        if has_its_share:\n",
+        test="tests/unit/client/test_gathering.py::test_no_request_has_more_commands_than_a_node_takes",
+    ),
+    Mutant(
         name="what did not fit into an answer is not asked for again",
         file="client/reads.py",
         old="                together = together[told:]\n",

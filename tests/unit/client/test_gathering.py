@@ -9,7 +9,8 @@ from isochrone.client import gathering
 from isochrone.client.gathering import COMMANDS_MIN, REQUESTS_OVERLAPPING, Gathering, WriteCommand, rounded_down
 from isochrone.client.links import Link
 from isochrone.ids import GroupId, KeyspaceId
-from isochrone.wire.session import SessionMessage, WriteRequest
+from isochrone.wire.session import WRITE_COMMANDS_MAX, SessionMessage, WriteRequest
+from isochrone.wire.session_codec import decode_session_frames, encode_session_frame
 
 GROUP, OTHER = GroupId("g"), GroupId("h")
 
@@ -72,6 +73,15 @@ def test_a_request_has_at_most_so_many_bytes_or_one_command(monkeypatch: pytest.
     sizes = [1, 1, 1, 9, 1, 20, 5, 5]
     gather(*[(link, GROUP, 9_000, command(bytes(size))) for size in sizes])
     assert link.requests == [(1, 2, 3), (4, 5), (6,), (7, 8)]
+
+
+def test_no_request_has_more_commands_than_a_node_takes() -> None:
+    """However many are under way: a node cuts off who sends more."""
+    link = Sent()
+    gather(*[(link, GROUP, 9_000, command())] * (2 * WRITE_COMMANDS_MAX + 1))
+    assert [len(request) for request in link.requests] == [WRITE_COMMANDS_MAX, WRITE_COMMANDS_MAX, 1]
+    frame = encode_session_frame(link.messages)
+    assert decode_session_frames(frame) == link.messages
 
 
 def test_a_request_with_its_share_of_what_is_under_way_leaves_before_the_turn_is_over() -> None:

@@ -58,6 +58,7 @@ class Session:
             overflow=self.overflow,
             kept=self._unsent.set,
         )
+        self._is_over = False
         self.reason = ""
         """Why it was given up: the client reads too slowly, or says nothing."""
         self.when_given_up: Callable[[], object] = _nothing
@@ -65,7 +66,8 @@ class Session:
 
     def send(self, message: SessionMessage) -> None:
         """Send a message. Never blocks; messages keep their order. What is sent to a session that ends is dropped."""
-        self.outbox.put((message,))
+        if not self._is_over:
+            self.outbox.put((message,))
 
     @property
     def backlog_bytes(self) -> int:
@@ -84,8 +86,10 @@ class Session:
         self.give_up("makes the node keep most, and it keeps too much for all")
 
     def ended(self) -> None:
-        """The stream is over."""
+        """The stream is over. Whoever answers the client yet may hold on to this session, but it keeps nothing."""
+        self._is_over = True
         self.outbox.close()
+        self.outbox.clear()
         self._unsent.end()
         self.untaken.end()
 

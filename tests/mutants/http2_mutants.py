@@ -291,4 +291,18 @@ HTTP2_MUTANTS = (
         new="        finally:\n            pass\n        self._scheduled",
         test=_CLIENT_OS + "one_who_fails_to_send_what_it_gathered_holds_nobody_else_up",
     ),
+    Mutant(
+        name="a lost connection keeps what it was to send",
+        file=ENDPOINT,
+        old="        self._output.clear()\n        self._backlog_bytes = 0\n",
+        new="",
+        test=_CONNECTION + "a_lost_connection_keeps_nothing_that_it_was_to_send",
+    ),
+    Mutant(
+        name="a session that is over keeps what it is sent",
+        file=SESSIONS,
+        old="        if not self._is_over:\n",
+        new="        if True:\n",
+        test=_TURNS + "a_session_that_is_over_keeps_nothing_of_what_it_is_sent",
+    ),
 )

@@ -89,7 +89,7 @@ class ClientConnection(Endpoint):
     def end(self, reason: CallEnd) -> None:
         """Give the call up, for this reason."""
         self._end_reason = reason
-        self.lost()
+        self._close()
 
     # Reading.
 

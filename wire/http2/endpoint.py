@@ -198,13 +198,20 @@ class Endpoint(ABC):
         return self._backlog_bytes
 
     def lost(self) -> None:
-        """The connection is gone."""
+        """The connection is gone. Who works on its calls may hold on to it, but not to what it was to send."""
+        self._close()
+        self._output.clear()
+        self._backlog_bytes = 0
+
+    def _close(self) -> None:
+        """Read nothing more, and send no more than what is in the output."""
         self.closing = True
         self.gather()  # into nothing: who gathers is free to go on elsewhere
         self._when_drained.clear()
         streams, self._streams = self._streams, {}
         self._blocked.clear()
         for stream in streams.values():
+            self._forget(stream)
             self._cancel(stream)
 
     # What consumers call. All of it is without effect on a stream that has ended.
@@ -459,4 +466,4 @@ class Endpoint(ABC):
     def _end(self, error: ProtocolError) -> None:
         """The other end broke the rules: say why, and read nothing more."""
         self._write(frames.go_away(self._last_stream, error.code, str(error)))
-        self.lost()
+        self._close()

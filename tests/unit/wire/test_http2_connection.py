@@ -1,5 +1,6 @@
 """The server's end of a connection: what it says, what it refuses, and what it keeps of a client at most."""
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -387,6 +388,23 @@ def test_going_away_lets_calls_end_and_takes_no_new_ones() -> None:
     assert not client.connection.is_idle
     kept.calls[0].answer(b"y")
     assert client.read() == answer(1, b"y") and client.connection.is_idle
+
+
+def test_a_lost_connection_keeps_nothing_that_it_was_to_send() -> None:
+    """Whoever works on its calls may hold on to it for long."""
+    kept = Kept()
+    client = Client(kept.methods)
+    client.call(b"held on to")
+    tracemalloc.start()
+    for _ in range(3):
+        client.call(b"")
+        kept.calls[-1].answer(bytes(60_000))
+    assert tracemalloc.get_traced_memory()[0] > 180_000
+    client.connection.lost()
+    left_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert left_bytes < 30_000 and client.connection.count() == 0
+    assert client.read() == []
 
 
 def test_a_lost_connection_cancels_its_calls_and_takes_no_answers() -> None:

@@ -108,6 +108,26 @@ def test_what_waits_for_its_turn_counts_and_the_most_of_it_is_cut_off() -> None:
     run(scenario())
 
 
+def test_a_session_that_is_over_keeps_nothing_of_what_it_is_sent() -> None:
+    """Requests of it are answered yet, and hold on to it until then."""
+
+    async def scenario() -> None:
+        talker = Talker(copies=40)
+        (session,) = talker.sessions.open
+        for _ in range(3):
+            talker.say(requests(1, bytes(50_000)))
+            talker.client.read()
+            await asyncio.sleep(0)
+        assert session.outbox.bytes_waiting > 1_000_000
+        talker.client.send(frames.RST_STREAM, 0, talker.stream, bytes(4))
+        for _ in range(3):
+            talker.sessions.received(session, WriteRequest((1,), GroupId("g"), KeyspaceId("k"), 1000, b"", (b"late",)))
+            await asyncio.sleep(0)
+        assert session.backlog_bytes == 0
+
+    run(scenario())
+
+
 def test_a_session_that_is_over_handles_nothing_of_what_was_said() -> None:
     async def scenario() -> None:
         talker = Talker()

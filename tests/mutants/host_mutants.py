@@ -11,7 +11,6 @@ RUNNING = "regions/state/running.py"
 SESSIONS = "regions/state/sessions.py"
 BOUNDS = "regions/storage/log_bounds.py"
 LMDB = "regions/storage/store_lmdb.py"
-MEMORY = "regions/storage/memory.py"
 DIRECTORY = "regions/storage/directory_os.py"
 
 _HOST = "tests/unit/regions/test_host.py::test_"
@@ -380,12 +379,5 @@ STORE_MUTANTS = (
         old="    return replace(group, hard_state=replace(group.hard_state, commit=group.applied))",
         new="    return group",
         test=_CONTRACT + "a_reopened_store_knows_that_what_was_applied_was_committed",
-    ),
-    Mutant(
-        name="a write of a cancelled caller is undone",
-        file=MEMORY,
-        old="    if durable.done():  # the caller was cancelled\n        return\n",
-        new="",
-        test="tests/contract/storage/test_failures.py::test_a_caller_that_gives_up_does_not_undo_its_write[memory]",
     ),
 )

@@ -203,9 +203,8 @@ def decode_batch(data: bytes) -> list[bytes]:
     return cast("list[bytes]", msgpack.unpackb(data))
 
 
-def encode_result(packed: PackedResult) -> bytes:
-    """Encode the result of a command or query."""
-    return pack(packed)
+encode_result: Callable[[PackedResult], bytes] = pack
+"""Encode the result of a command or query."""
 
 
 def unpack_result(data: bytes) -> PackedResult:

@@ -38,6 +38,7 @@ from isochrone.wire.kv import (
     Txn,
     check_kv,
     check_put,
+    pack_put,
     pack_txn,
     unpack_kv_result,
     unpack_put,
@@ -156,8 +157,13 @@ _QUERIES = (Range, LeaseKeepAlive, LeaseTimeToLive, LeaseList, LockWait, LockQue
 
 def encode_command(command: Command) -> bytes:
     """Encode a command; the version comes first. Raises `InvalidRequest` for a number of more than 64 bits."""
-    operation = command.operation
-    body = pack_txn(operation) if isinstance(operation, Txn) else _BY_CLASS[type(operation)].pack(operation)
+    match operation := command.operation:
+        case Put():  # first, as most are
+            body = pack_put(operation)
+        case Txn():
+            body = pack_txn(operation)
+        case _:
+            body = _BY_CLASS[type(operation)].pack(operation)
     return _packed((COMMAND_VERSION, command.session, command.sequence, command.acknowledged, *body))
 
 

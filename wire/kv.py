@@ -257,6 +257,11 @@ _BY_CLASS = by_class(KV_FORMS)
 _TXN_DEPTH_MAX = 16
 
 
+def pack_put(put: Put) -> tuple[object, ...]:
+    """A put as a tuple, as its form makes it, but for less, since most commands are puts."""
+    return (PUT, put.key, put.value, put.lease, put.prev_kv, put.ignore_value, put.ignore_lease)
+
+
 def pack_txn(txn: Txn) -> tuple[object, ...]:
     """A transaction as a tuple."""
     return (

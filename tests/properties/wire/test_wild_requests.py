@@ -15,7 +15,7 @@ from isochrone.ids import GroupId, NodeId, ReplicaRole, StoreId
 from isochrone.wire.codec import MalformedFrame, decode_frames, decode_hello
 from isochrone.wire.commands import COMMAND_BYTES_MAX, decode_command, decode_query, encode_command, encode_query
 from isochrone.wire.entries import CorruptEntry
-from isochrone.wire.kv import KV_FORMS, PUT, unpack_put
+from isochrone.wire.kv import KV_FORMS, PUT, pack_put, unpack_put
 from isochrone.wire.messages import Configuration, Member
 from isochrone.wire.operations import (
     AddReplica,
@@ -71,6 +71,8 @@ def test_a_put_is_taken_apart_as_its_form_says(fields: tuple[object, ...], odd: 
     said = [(*fields[:place], odd, *fields[place + 1 :]) for place in range(len(fields))]
     for values in (*said, fields, fields[:-1], (*fields, odd), ()):
         assert _told(unpack_put, values) == _told(form.unpack, values)
+    put = unpack_put(fields)
+    assert pack_put(put) == form.pack(put) == (PUT, *fields)
 
 
 def _told(unpack: Callable[[tuple[object, ...]], object], values: tuple[object, ...]) -> str:

@@ -1,6 +1,7 @@
 """Every planted fault. A protocol that comes later adds its own list."""
 
 from change_mutants import MEMBERSHIP_MUTANTS, TRANSFER_MUTANTS
+from client_mutants import CLIENT_MUTANTS
 from coordination_mutants import COORDINATION_MUTANTS
 from etcd_mutants import ETCD_MUTANTS
 from host_mutants import HOST_MUTANTS, STATE_MUTANTS, STORE_MUTANTS
@@ -35,5 +36,6 @@ MUTANTS = (
     *HTTP2_MUTANTS,
     *ETCD_MUTANTS,
     *MEASURE_MUTANTS,
+    *CLIENT_MUTANTS,
     *RECIPE_MUTANTS,
 )

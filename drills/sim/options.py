@@ -5,7 +5,7 @@ nothing in the others.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from isochrone.errors import InvalidRequest
@@ -28,6 +28,10 @@ DURATION_MS_MIN, DURATION_MS_MAX = 1_000, 3_600_000
 """Between what it can be given."""
 
 
+QUIET_ODDS, QUIET_RATE_PER_S = 0.2, 0.5
+"""So often clients ask so seldom that groups fall asleep in between."""
+FEW_ODDS, FEW_SHARE = 0.3, 0.3
+"""So often a run has only this share of the kinds of fault that it would have: what takes several of one kind."""
 LOG_CAP_BYTES_MIN = 20_000
 """Of a simulated group's log: well above what every replica keeps, and above any entry."""
 
@@ -148,7 +152,7 @@ def draw_options(seed: int, mode: Mode, topology: str, duration_ms: int | None =
     lite = mode is Mode.LITE
     loss, duplicate, reorder = (_sometimes(rng, 0.3, 0.0, high) for high in (0.05, 0.05, 0.05))
     sync_ms_min = rng.choice((0.0, 0.2, 1.0))
-    return SimOptions(
+    options = SimOptions(
         seed=seed,
         mode=mode,
         topology=topology,
@@ -177,6 +181,14 @@ def draw_options(seed: int, mode: Mode, topology: str, duration_ms: int | None =
         coordination=rng.random() < 0.3,
         recipes=rng.random() < 0.5,
     )
+    if lite:
+        return options
+    if rng.random() < QUIET_ODDS:
+        options = replace(options, rate_per_s=QUIET_RATE_PER_S)
+    if rng.random() < FEW_ODDS:
+        few = tuple(each for each in options.fault_weights if rng.random() < FEW_SHARE)
+        options = replace(options, fault_weights=few or options.fault_weights)
+    return options
 
 
 _KINDS_AND_WEIGHTS: tuple[tuple[str, float], ...] = (

@@ -378,6 +378,26 @@ def test_a_body_ends_in_time_though_no_further_alarm_can_be_set() -> None:
     run_virtual(main())
 
 
+class EarlyClock(ExhaustedClock):
+    """Its alarms come too early."""
+
+    early_s = 0.5
+
+    def call_at(self, when_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+        return super().call_at(when_s - self.early_s, callback)
+
+
+def test_a_body_ends_with_an_alarm_that_came_early_if_no_other_one_can_be_set() -> None:
+    async def main() -> None:
+        clock = EarlyClock()
+        lease = lease_of(Group(lambda _: 0.01), clock=clock)
+        began = now()
+        asyncio.get_running_loop().call_later(4, setattr, clock, "is_exhausted", True)
+        assert await ended_at(lease) - began == pytest.approx(3 + TTL_S * CLOCK_SHARE - MARGIN_S - clock.early_s)
+
+    run_virtual(main())
+
+
 def test_a_lease_goes_on_once_alarms_can_be_set_again() -> None:
     async def main() -> None:
         clock = ExhaustedClock()

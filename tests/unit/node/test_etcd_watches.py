@@ -16,6 +16,7 @@ from isochrone.ids import KeyspaceId, NodeId, ReplicaRole
 from isochrone.node import etcd_watches_grpc
 from isochrone.node.etcd_group import GroupAccess
 from isochrone.node.etcd_watches_grpc import BACKLOG_BYTES_MAX, PATH, watch_method
+from isochrone.regions import watch_hub
 from isochrone.regions.host import Host
 from isochrone.regions.requests import always_serves
 from isochrone.regions.watch_hub import WatchRequest
@@ -140,6 +141,27 @@ def test_a_client_that_does_not_read_makes_its_watchers_rest_and_misses_nothing(
         await cluster.until(all_told)
         assert revisions(answers) == list(range(2, 22))
         assert answers[-1].header.revision == 21
+
+    on_one_node(main)
+
+
+def test_a_watcher_with_a_long_past_of_others_gives_way_and_is_told_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_hub, "SCAN_RECORDS_MAX", 2)
+
+    async def main(host: Host, client: Client, cluster: HostCluster) -> None:
+        for number in range(20):
+            await client.put(f"k/other/{number}", "")
+        await client.put("k/own", "")
+        stream = Stream(host)
+        answers = stream.create(key=b"k/own", range_end=b"", start_revision=1)
+        assert [each.created for each in answers] == [True], "it has looked at a piece of the history only"
+
+        def told() -> bool:
+            answers.extend(stream.told())
+            return bool(revisions(answers))
+
+        await cluster.until(told)
+        assert revisions(answers) == [22]
 
     on_one_node(main)
 

@@ -295,6 +295,8 @@ class Host:
         if replica is None or self._stopping:  # Perhaps not yet, or no more: others serve it.
             probe("host.asked_for_a_group_it_does_not_serve")
             raise Unavailable(f"this node serves no replica of group {group} now")
+        if replica.somebody_waits():
+            self._mark(group)
         return replica.service
 
     async def add_replica(self, group: GroupId, configuration: Configuration) -> None:
@@ -448,7 +450,7 @@ class Host:
             if isinstance(item, NodeHeartbeat):
                 self._sleepers.receive(sender, item, self._dirty, now)
             else:
-                self.replicas[item.group].core.step(sender, item.message, now)
+                self.replicas[item.group].step(sender, item.message, now)
                 self._dirty[item.group] = None
 
     def _propose(self, now: Nanos) -> None:

@@ -18,7 +18,7 @@ from isochrone.errors import (
     Unavailable,
     check,
 )
-from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Revision, Term, Timestamp
+from isochrone.ids import NS_PER_S, GroupId, KeyspaceId, LogIndex, Nanos, NodeId, ReplicaRole, Revision, Term, Timestamp
 from isochrone.ports import LogWrite
 from isochrone.probes import probe
 from isochrone.regions.measures import GroupMeasures
@@ -40,8 +40,11 @@ from isochrone.regions.work import Release, Turn
 from isochrone.wire.commands import encode_batch
 from isochrone.wire.configurations import decode_configuration
 from isochrone.wire.leases import encode_housekeeping
-from isochrone.wire.messages import Entry, EntryKind, Member, QuorumSizes
+from isochrone.wire.messages import Entry, EntryKind, Member, QuorumSizes, RaftMessage
 from isochrone.wire.status import GroupStatus
+
+READERS_NS = Nanos(10 * NS_PER_S)
+"""Whoever has read what a follower has applied is expected to do so again for as long."""
 
 
 @dataclass(slots=True)
@@ -97,6 +100,8 @@ class Replica:
         self.reads = ReplicaReads(group, core, monotonic, lambda: self._service, self.known_leader)
         self._transfer: _Transfer | None = None
         self._change: _Change | None = None
+        self._read_until = Nanos(0)
+        """Until then it is taken that somebody goes on reading what is applied here."""
         self.leader: NodeId | None = None
         self.measures = GroupMeasures()
 
@@ -131,6 +136,21 @@ class Replica:
     def status(self) -> GroupStatus:
         """The replica's state now, for operators."""
         return group_status(self.group, self.core.status())
+
+    # ---- what happens
+
+    def step(self, sender: NodeId, message: RaftMessage, now: Nanos) -> None:
+        """Take a message of a peer; answers to it say whether somebody waits here for what is committed."""
+        self.core.want_news(now < self._read_until or (self._service is not None and self._service.is_watched))
+        self.core.step(sender, message, now)
+
+    def somebody_waits(self) -> bool:
+        """What is applied here is read or watched: for a while, this replica is to hear of commits at once.
+
+        Returns whether there is something to send.
+        """
+        self._read_until = Nanos(self._monotonic() + READERS_NS)
+        return self.core.want_news(True)
 
     # ---- requests
 

@@ -55,6 +55,11 @@ class StateService:
         self._ended: OrderedDict[tuple[bytes, int, int], LockNotice] = OrderedDict()
         """Requests for locks that ended without a grant lately, the oldest first."""
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is any watcher."""
+        return bool(self._watches.hub)
+
     def replaced(self, machine: GroupState) -> None:
         """The state is that of a snapshot now. Only followers install one."""
         self.machine = machine

@@ -51,7 +51,7 @@ _FORMS: dict[int, tuple[type[Any], tuple[type, ...]]] = {
     1: (VoteRequest, (int, int, int, bool, bool)),
     2: (VoteResponse, (int, bool, bool)),
     3: (AppendRequest, (int, int, int, list, int, int)),
-    4: (AppendResponse, (int, bool, int, int, int)),
+    4: (AppendResponse, (int, bool, int, int, int, bool)),
     5: (Heartbeat, (int, int, int, int)),
     6: (HeartbeatResponse, (int, int)),
     7: (TimeoutNow, (int,)),
@@ -143,8 +143,8 @@ def _pack_raft(group: GroupId, message: RaftMessage) -> tuple[Any, ...]:
         case AppendRequest(term, previous_index, previous_term, entries, commit, truncate_to):
             encoded = [entry.encoded for entry in entries]
             return (tag, group, term, previous_index, previous_term, encoded, commit, truncate_to)
-        case AppendResponse(term, accepted, index, hint_term, rejected_index):
-            return (tag, group, term, accepted, index, hint_term, rejected_index)
+        case AppendResponse(term, accepted, index, hint_term, rejected_index, wants_news):
+            return (tag, group, term, accepted, index, hint_term, rejected_index, wants_news)
         case Heartbeat(term, commit, round_, truncate_to):
             return (tag, group, term, commit, round_, truncate_to)
         case HeartbeatResponse(term, round_):

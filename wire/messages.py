@@ -168,6 +168,9 @@ class AppendResponse:
     Accepted: `index` is the last index known to match, durably. Refused: `index` and `hint_term` say where the
     follower's log may still match (largest index up to the probed one whose term is not above the leader's
     there), and `rejected_index` repeats the probed index so that stale refusals can be told apart.
+
+    `wants_news`: somebody waits at the follower for what is committed, so it is to be told at once; else it hears with
+    the next request or heartbeat.
     """
 
     term: Term
@@ -175,6 +178,7 @@ class AppendResponse:
     index: LogIndex
     hint_term: Term
     rejected_index: LogIndex
+    wants_news: bool = True
 
 
 @quickly_made

@@ -331,6 +331,14 @@ class RaftNode:
             return min(deadline, state.transfer.deadline) if state.transfer else deadline
         return state.election_deadline
 
+    def want_news(self, wanted: bool) -> bool:
+        """Whether somebody waits at this replica for what is committed; until told, it takes it that somebody does.
+
+        If not, a leader tells it of commits only with other messages, at the latest with its next heartbeat. Returns
+        whether there is something to send, to a leader that has to know at once.
+        """
+        return replication.want_news(self._state, wanted)
+
     # ---- what it wants done
 
     def ready(self, now: Nanos) -> Ready:

@@ -53,6 +53,8 @@ class Progress:
     """The last one of the entry at `match`; None if memory did not hold that any more when the peer acknowledged it."""
     told_commit: LogIndex = LogIndex(0)
     """The highest commit index that it was told. If that was lost, heartbeats make it good."""
+    wants_news: bool = True
+    """Somebody waits there for what is committed, by the peer's last answer."""
     feed: Feed = Feed.PROBE
     probing: bool = False
     """In PROBE: a request is out; wait for its answer or for a heartbeat's."""

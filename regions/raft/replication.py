@@ -70,9 +70,12 @@ def flush(state: RaftState) -> None:
 
 
 def _has_news(state: RaftState, peer: NodeId, progress: Progress) -> bool:
-    """Whether more of what the peer holds is committed than it was told. A witness applies nothing: it can wait."""
+    """Whether more of what the peer holds is committed than it was told, and somebody waits for that there.
+
+    The others hear with the next entries or heartbeat; a witness, which applies nothing, always does.
+    """
     told = progress.told_commit
-    if told >= state.commit or told >= progress.match or progress.feed is not Feed.REPLICATE:
+    if not progress.wants_news or told >= state.commit or told >= progress.match or progress.feed is not Feed.REPLICATE:
         return False
     member = state.members.get(peer)
     return member is None or member.role is not ReplicaRole.WITNESS
@@ -169,7 +172,7 @@ def on_append_request(state: RaftState, sender: NodeId, request: AppendRequest) 
         return
     if request.previous_index < state.commit:
         # A late or repeated request. What is committed matches in any case.
-        state.send_when_durable(sender, AppendResponse(state.term, True, state.commit, state.term, LogIndex(0)))
+        acknowledge(state, sender, state.commit)
         return
     if log.term_at(request.previous_index) != request.previous_term:
         hint = log.last_index_with_term_at_most(request.previous_index, request.previous_term)
@@ -184,7 +187,26 @@ def on_append_request(state: RaftState, sender: NodeId, request: AppendRequest) 
     advance_commit(state, min(request.commit, last))
     if state.lacks_state():
         return  # what was just stored names it so; an acknowledgement would let it be promoted
-    state.send_when_durable(sender, AppendResponse(state.term, True, last, state.term, LogIndex(0)))
+    acknowledge(state, sender, last)
+
+
+def acknowledge(state: RaftState, leader: NodeId, index: LogIndex) -> None:
+    """On a follower: say that the log matches up to `index`, once everything in memory now is durable."""
+    state.send_when_durable(leader, AppendResponse(state.term, True, index, state.term, LogIndex(0), state.wants_news))
+
+
+def want_news(state: RaftState, wanted: bool) -> bool:
+    """On a follower: whether somebody waits here for what is committed. Returns whether there is something to send.
+
+    Whoever begins to wait also waits for entries that are held already. If their acknowledgement said that nobody does,
+    the leader may have no reason of its own to tell of them before its next heartbeat, so it is told.
+    """
+    begins, state.wants_news = wanted and not state.wants_news, wanted
+    if not begins or state.leader is None or state.is_leader or state.commit == state.log.last_index:
+        return False
+    probe("raft.news_wanted_of_entries_that_are_held")
+    acknowledge(state, state.leader, state.commit)
+    return True
 
 
 def _store_new_entries(state: RaftState, entries: Sequence[Entry]) -> None:
@@ -207,7 +229,9 @@ def on_append_response(state: RaftState, sender: NodeId, response: AppendRespons
     progress = state.progress[sender]
     if response.accepted:
         check(response.index <= state.log.last_index, f"{sender} acknowledges entries that were never sent")
-        if progress.accepted(response.index):
+        begins_to_wait = response.wants_news and not progress.wants_news
+        progress.wants_news = response.wants_news
+        if progress.accepted(response.index) or begins_to_wait:
             progress.match_timestamp = state.log.cached_timestamp(progress.match)
             snapshots.on_match(state, progress)
             maybe_commit(state)

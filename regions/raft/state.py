@@ -190,6 +190,8 @@ class RaftState:
     commit_news: bool = False
     """More is committed of what some peer holds than it was told; if it gets no entries, it is told by a heartbeat that
     wants no answer."""
+    wants_news: bool = True
+    """Somebody waits here for what is committed; a leader is told so in answers."""
     asked_by_full: bool = False
     """The leader at whose wish this replica last campaigned could have gone on: it was no relay, and not removed."""
     hand_back: HandBack = field(default_factory=HandBack)

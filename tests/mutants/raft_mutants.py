@@ -269,6 +269,20 @@ REPLICATION_MUTANTS = (
         test=_REPLICATION + "the_last_to_acknowledge_is_told_of_the_commit_at_once",
     ),
     Mutant(
+        name="a follower where nobody waits is told of each commit",
+        file=REPLICATION,
+        old="    if not progress.wants_news or told >= state.commit",
+        new="    if told >= state.commit",
+        test=_REPLICATION + "a_follower_where_nobody_waits_hears_of_a_commit_with_other_messages",
+    ),
+    Mutant(
+        name="a follower where somebody begins to wait is not told of what it holds",
+        file=REPLICATION,
+        old="        if progress.accepted(response.index) or begins_to_wait:\n",
+        new="        if progress.accepted(response.index):\n",
+        test=_REPLICATION + "a_follower_where_somebody_begins_to_wait_hears_at_once_of_what_it_holds_and_what_follows",
+    ),
+    Mutant(
         name="whom entries tell of a commit is told again",
         file=REPLICATION,
         old="    progress.told_commit = max(progress.told_commit, min(state.commit, last))\n",

@@ -48,7 +48,7 @@ def test_runs_come_to_their_end() -> None:
         ("membership", 14),
         ("barriers", 6),
         ("double barriers", 14),
-        ("queue recipe", 12),
+        ("queue recipe", 9),
         ("work queues", 10),
     ],
 )

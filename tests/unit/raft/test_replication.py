@@ -495,6 +495,48 @@ def test_a_witness_hears_of_commits_without_messages_of_its_own(witness_ms: floa
     assert _news(cluster, mark) == [("b", cluster.status("a").last)]
 
 
+def _unasked_b() -> Cluster:
+    """As `_slow_c`, and nobody waits at b for what is committed, which the leader knows."""
+    cluster = _slow_c()
+    assert not _core(cluster, "b").want_news(False)
+    cluster.propose("a", b"w")
+    cluster.run(60)
+    return cluster
+
+
+def test_a_follower_where_nobody_waits_hears_of_a_commit_with_other_messages() -> None:
+    cluster = _unasked_b()
+    mark, told = len(cluster.sent), cluster.status("b").commit
+    cluster.propose("a", b"x")
+    cluster.run(99)
+    last = cluster.status("a").commit
+    assert (last, cluster.status("b").commit) == (told + 2, told + 1), "what was committed before came with the entry"
+    assert ("b", last) not in _news(cluster, mark)
+    cluster.run(500)
+    assert cluster.status("b").commit == last, "and the heartbeat tells the rest"
+
+
+def test_a_follower_where_somebody_begins_to_wait_hears_at_once_of_what_it_holds_and_what_follows() -> None:
+    cluster = _unasked_b()
+    mark, last = len(cluster.sent), cluster.status("a").commit
+    assert cluster.status("b").commit < last
+    assert _core(cluster, "b").want_news(True)
+    cluster.drain("b")
+    cluster.run(30)
+    assert cluster.status("b").commit == last
+    assert [commit for who, commit in _news(cluster, mark) if who == "b"] == [last]
+    cluster.propose("a", b"x")
+    cluster.run(60)
+    assert cluster.status("b").commit == last + 1
+
+
+def test_who_has_nothing_to_hear_of_asks_for_nothing() -> None:
+    cluster = _slow_c()
+    for name in "abc":
+        assert not _core(cluster, name).want_news(False)
+        assert not _core(cluster, name).want_news(True)
+
+
 def test_a_replica_restarts_from_what_it_has_applied() -> None:
     """The applied index may be ahead of the stored commit index, which rides along with later writes only."""
     disk = disk_with(1, 1, 1, 2, commit=1)

@@ -61,9 +61,11 @@ class Office(Generic[Asker]):
         """When to ask `due` again; None while nothing is to come."""
         if self.term is None:
             return None
-        wanted = (self.lessor.next_deadline, self._lock_timers.next_deadline, self._compaction_at)
-        times = [at for at in wanted if at is not None]
-        return min(times, default=None)
+        earliest = self._compaction_at
+        for at in (self.lessor.next_deadline, self._lock_timers.next_deadline):
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     def end(self) -> list[Asker]:
         """This replica leads no more. Returns whose renewals are not answered."""

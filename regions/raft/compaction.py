@@ -24,19 +24,20 @@ from isochrone.regions.raft.state import RaftState
 def truncate(state: RaftState, bound: LogIndex) -> None:
     """Drop the prefix up to the leader's `bound`, as far as this replica can, once that is worth a write."""
     state.held_by_full = max(state.held_by_full, bound)
-    log = state.log
-    settled = state.applied if state.keeps_state else state.commit
-    target = LogIndex(min(bound, settled, log.durable_index, log.last_index - 1))
-    if not _worth_it(state, target):
-        return
-    if state.keeps_state:
-        kept_after = max(log.last_index - state.config.keep_entries, log.newest_within(state.config.keep_bytes))
-        target = LogIndex(min(target, kept_after))
-        if not _worth_it(state, target):
-            return
-    log.truncate_prefix(target)
-    configuration_log.prefix_dropped(state)
-    state.out.truncate_to = target
+    target = LogIndex(min(bound, _spare(state)))
+    if _worth_it(state, target):
+        state.log.truncate_prefix(target)
+        configuration_log.prefix_dropped(state)
+        state.out.truncate_to = target
+
+
+def _spare(state: RaftState) -> LogIndex:
+    """Up to where this replica can do without its log, for its own part."""
+    log, config = state.log, state.config
+    if not state.keeps_state:
+        return LogIndex(min(state.commit, log.durable_index, log.last_index - 1))
+    kept_after = max(log.last_index - config.keep_entries, log.newest_within(config.keep_bytes))
+    return LogIndex(min(state.applied, log.durable_index, log.last_index - 1, kept_after))
 
 
 def _worth_it(state: RaftState, target: LogIndex) -> bool:
@@ -48,7 +49,7 @@ def _worth_it(state: RaftState, target: LogIndex) -> bool:
 
 def truncate_leader(state: RaftState, now: Nanos) -> None:
     """On the leader: drop what it may tell others to drop, and no replica in contact still lacks."""
-    if not _worth_it(state, state.applied):
+    if not _worth_it(state, _spare(state)):
         return
     bound = replication.truncation_bound(state)
     if state.log.retained_bytes < state.config.log_bytes_max // 2:

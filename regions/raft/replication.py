@@ -62,10 +62,9 @@ def flush(state: RaftState) -> None:
     """On the leader: send what has gathered, once for each `Ready` rather than once for each proposal."""
     if not (state.broadcast or state.commit_news):
         return
-    bound = truncation_bound(state)
     for peer, progress in state.progress.items():
         if not send_entries(state, peer, progress) and _has_news(state, peer, progress):
-            state.send(peer, heartbeat_to(state, progress, 0, bound))
+            state.send(peer, heartbeat_to(state, progress, 0, truncation_bound(state)))
     state.broadcast = state.commit_news = False
 
 

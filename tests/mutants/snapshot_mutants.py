@@ -30,8 +30,8 @@ SNAPSHOT_MUTANTS = (
     Mutant(
         name="a full replica drops what it has not applied",
         file=COMPACTION,
-        old="    settled = state.applied if state.keeps_state else state.commit",
-        new="    settled = state.commit",
+        old="min(state.applied, log.durable_index,",
+        new="min(state.commit, log.durable_index,",
         test=_COMPACTION + "nothing_is_dropped_before_it_is_applied",
     ),
     Mutant(
@@ -51,8 +51,8 @@ SNAPSHOT_MUTANTS = (
     Mutant(
         name="no tail is kept for learners",
         file=COMPACTION,
-        old="        target = LogIndex(min(target, kept_after))",
-        new="        target = LogIndex(min(target, log.last_index - 1))",
+        old="log.last_index - 1, kept_after))",
+        new="log.last_index - 1))",
         test=_COMPACTION + "every_replica_drops_what_all_full_voters_hold_and_keeps_a_tail",
     ),
     Mutant(

@@ -21,7 +21,7 @@ from isochrone.wire.session import WRITE_BYTES_MAX, WRITE_COMMANDS_MAX, WriteReq
 _DEADLINE_BITS = 5
 REQUESTS_OVERLAPPING = 2
 """So many requests share what is under way."""
-COMMANDS_MIN = 32
+COMMANDS_MIN = 128
 """A request of fewer commands does not leave before the turn is over: it would cost more than it gains."""
 
 

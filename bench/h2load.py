@@ -16,7 +16,16 @@ import grpc
 from etcd_cluster import require
 from figures import CpuMeter, Load, percentile
 
-SHAPES = {1: (1, 1), 16: (4, 4), 64: (8, 8), 256: (16, 16), 512: (16, 32), 1000: (20, 50)}
+SHAPES = {
+    1: (1, 1),
+    16: (4, 4),
+    64: (8, 8),
+    256: (16, 16),
+    512: (16, 32),
+    1000: (20, 50),
+    2000: (20, 100),
+    4000: (40, 100),
+}
 """Connections, and streams on each, for a number of calls in flight."""
 WARM_UP_S = 1
 GRPC_HEADERS = ("content-type: application/grpc", "te: trailers")

@@ -32,7 +32,7 @@ ALIKE = "writes, clients alike"
 """Both driven by a Python client that awaits each call: the other measures give etcd a client in C."""
 WATCHES, LOCKS, CONTENDED = "watch events", "locks, each its own", "locks, all one"
 IN_FLIGHT = {
-    WRITES: (1, 16, 64, 256, 512, 1000),
+    WRITES: (1, 16, 64, 256, 512, 1000, 2000, 4000),  # far enough that no side's best is the last
     ALIKE: (1, 64),
     LINEARIZABLE: (1, 64, 256),
     SERIALIZABLE: (1, 64, 256),

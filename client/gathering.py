@@ -10,7 +10,7 @@ all that is under way, and the next one is made while the group works on it.
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 from isochrone.client.links import Link
@@ -35,14 +35,47 @@ class WriteCommand:
     command: bytes
 
 
-@dataclass(slots=True)
 class _Batch:
     """The next request for one link, group, keyspace and deadline."""
 
-    requests: list[int] = field(default_factory=list)
-    commands: list[bytes] = field(default_factory=list)
-    size_bytes: int = 0
-    trace: bytes = b""
+    __slots__ = (
+        "commands",
+        "group",
+        "keyspace",
+        "link",
+        "requests",
+        "size_bytes",
+        "timeout_ms",
+        "timeout_ms_end",
+        "trace",
+    )
+
+    def __init__(self, link: Link, group: GroupId, keyspace: KeyspaceId, timeout_ms: int) -> None:
+        self.link = link
+        self.group = group
+        self.keyspace = keyspace
+        self.timeout_ms = rounded_down(timeout_ms)
+        self.timeout_ms_end = self.timeout_ms + (1 << max(0, timeout_ms.bit_length() - _DEADLINE_BITS))
+        """From this on, a time is rounded down to another."""
+        self._empty()
+
+    def _empty(self) -> None:
+        self.requests: list[int] = []
+        self.commands: list[bytes] = []
+        self.size_bytes = 0
+        self.trace = b""
+
+    def takes(self, link: Link, group: GroupId, keyspace: KeyspaceId, timeout_ms: int) -> bool:
+        """Whether such a command belongs here."""
+        in_time = self.timeout_ms <= timeout_ms < self.timeout_ms_end
+        return in_time and self.link is link and self.keyspace == keyspace and self.group == group
+
+    def send(self) -> None:
+        """Send what has gathered, if anything has; what follows is another request."""
+        if self.requests:
+            requests, commands, trace = tuple(self.requests), tuple(self.commands), self.trace
+            self._empty()
+            self.link.send(WriteRequest(requests, self.group, self.keyspace, self.timeout_ms, trace, commands))
 
 
 @final
@@ -52,39 +85,43 @@ class Gathering:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._batches: dict[tuple[Link, GroupId, KeyspaceId, int], _Batch] = {}
+        self._latest: _Batch | None = None
+        """The one of them that was used last: most commands go where the one before went."""
 
     def add(
         self, link: Link, group: GroupId, request: int, timeout_ms: int, write: WriteCommand, under_way: int
     ) -> None:
         """Send a command, at the latest when this turn of the loop is over; `under_way` counts the group's calls."""
-        if not self._batches:
-            self._loop.call_soon(self._send_all)
-        key = (link, group, write.keyspace, rounded_down(timeout_ms))
-        batch = self._batches.get(key)
-        if batch is None:
-            batch = self._batches[key] = _Batch()
-        elif batch.requests and batch.size_bytes + len(write.command) > WRITE_BYTES_MAX:
-            batch = self._batches[key] = self._send(key, batch)
+        batch = self._latest
+        if batch is None or not batch.takes(link, group, write.keyspace, timeout_ms):
+            batch = self._latest = self._batch(link, group, write.keyspace, timeout_ms)
+        command = write.command
+        if batch.size_bytes + len(command) > WRITE_BYTES_MAX:
+            batch.send()
         batch.requests.append(request)
-        batch.commands.append(write.command)
-        batch.size_bytes += len(write.command)
-        batch.trace = batch.trace or write.trace
+        batch.commands.append(command)
+        batch.size_bytes += len(command)
+        if write.trace and not batch.trace:
+            batch.trace = write.trace
         count = len(batch.requests)
         has_its_share = count >= COMMANDS_MIN and count * REQUESTS_OVERLAPPING >= under_way
         if has_its_share or count == WRITE_COMMANDS_MAX:
-            self._batches[key] = self._send(key, batch)
+            batch.send()
+
+    def _batch(self, link: Link, group: GroupId, keyspace: KeyspaceId, timeout_ms: int) -> _Batch:
+        """The batch of this turn for such commands."""
+        if not self._batches:
+            self._loop.call_soon(self._send_all)
+        key = (link, group, keyspace, rounded_down(timeout_ms))
+        batch = self._batches.get(key)
+        if batch is None:
+            batch = self._batches[key] = _Batch(link, group, keyspace, timeout_ms)
+        return batch
 
     def _send_all(self) -> None:
-        batches, self._batches = self._batches, {}
-        for key, batch in batches.items():
-            if batch.requests:
-                self._send(key, batch)
-
-    def _send(self, key: tuple[Link, GroupId, KeyspaceId, int], batch: _Batch) -> _Batch:
-        """Send a batch; returns an empty one, for what follows."""
-        link, group, keyspace, timeout_ms = key
-        link.send(WriteRequest(tuple(batch.requests), group, keyspace, timeout_ms, batch.trace, tuple(batch.commands)))
-        return _Batch()
+        batches, self._batches, self._latest = self._batches, {}, None
+        for batch in batches.values():
+            batch.send()
 
 
 def rounded_down(timeout_ms: int) -> int:

@@ -99,6 +99,20 @@ def test_few_commands_wait_for_the_end_of_the_turn() -> None:
     assert left[-1] == 0 and [len(request) for request in link.requests] == [COMMANDS_MIN - 1]
 
 
+def test_a_request_states_the_deadline_of_each_of_its_commands_rounded_down() -> None:
+    link = Sent()
+    timeouts_ms = [*range(1, 3_000), *range(3_000, 0, -7), 10_000, 10_239, 10_240, 9_999]
+    gather(*[(link, GROUP, timeout_ms, command()) for timeout_ms in timeouts_ms])
+    stated = {
+        request: message.timeout_ms
+        for message in link.messages
+        if isinstance(message, WriteRequest)
+        for request in message.requests
+    }
+    assert stated == {number: rounded_down(timeout_ms) for number, timeout_ms in enumerate(timeouts_ms, 1)}
+    assert len(link.messages) == len(set(stated.values())), "those of one deadline travel together"
+
+
 @pytest.mark.parametrize("timeout_ms", [1, 31, 32, 33, 100, 9_999, 10_000, 3_600_000])
 def test_a_deadline_is_shortened_by_less_than_a_sixteenth_and_never_to_nothing(timeout_ms: int) -> None:
     assert 0 < rounded_down(timeout_ms) <= timeout_ms

@@ -17,7 +17,7 @@ from typing import TypeAlias, cast
 
 import msgpack
 
-from isochrone.errors import InvalidRequest
+from isochrone.errors import Indeterminate, InvalidRequest
 from isochrone.ids import Revision, Timestamp
 from isochrone.records import quickly_made
 from isochrone.wire.forms import Form, by_class, by_tag
@@ -222,13 +222,13 @@ def decode_result(data: bytes) -> Result:
     """Parse a result.
 
     Raises:
-        InvalidRequest: the bytes are not a result that this release knows.
+        Indeterminate: the bytes are not a result that this release knows, so nobody can tell what was done.
     """
     try:
         packed: PackedResult = msgpack.unpackb(data, use_list=False)
         return _RESULTS.get(packed[0], unpack_kv_result)(packed)
-    except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
-        raise InvalidRequest(f"malformed result of {len(data)} bytes") from error
+    except (InvalidRequest, ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
+        raise Indeterminate(f"malformed result of {len(data)} bytes") from error
 
 
 def _unpack_session_result(packed: PackedResult) -> SessionResult:

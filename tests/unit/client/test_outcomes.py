@@ -27,7 +27,8 @@ from isochrone.errors import (
     SessionExpired,
     Unavailable,
 )
-from isochrone.wire.commands import SESSION_IN_FLIGHT_MAX
+from isochrone.wire.commands import SESSION_IN_FLIGHT_MAX, decode_command, encode_result
+from isochrone.wire.kv import PUT, TXN
 from isochrone.wire.session import ReadsAnswer, WriteAnswer
 
 # Sessions
@@ -296,6 +297,31 @@ def test_an_answer_of_another_kind_leaves_the_outcome_open():
             await client.put("app/x", "2")
         last = cluster["a"].commands()[-1]
         assert (last.sequence, last.acknowledged) == (3, 2)
+
+    run_scenario(scenario)
+
+
+def test_a_result_that_this_release_does_not_know_leaves_the_outcome_open():
+    unknown = [
+        encode_result((99, 1, 10)),
+        encode_result((PUT, 1)),
+        encode_result((TXN, 1, 10, True, [(99, 1)])),
+        b"\xc1",
+    ]
+
+    async def scenario(cluster):
+        async with await cluster.client() as client:
+            await started(client, cluster)
+            for number, payload in enumerate(unknown):
+
+                def answer(node, stream, message, payload=payload):
+                    node.cluster.state.apply(decode_command(message.commands[0]))
+                    stream.push(WriteAnswer(message.requests, node.name, 1, (payload,)))
+
+                cluster["a"].rules.append(answer)
+                with pytest.raises(Indeterminate, match="malformed result"):
+                    await client.put("app/x", str(number))
+        assert values(cluster) == [b"0", b"1", b"2", b"3"]
 
     run_scenario(scenario)
 

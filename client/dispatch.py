@@ -387,7 +387,7 @@ class Dispatcher:
         return cluster == self._cluster
 
     def _open(self, address: str, expected: NodeId | None) -> None:
-        if address not in self._links:
+        if address not in self._links and not self._closed:  # Links that end may tell of others yet.
             self._links[address] = Link(
                 address,
                 expected,

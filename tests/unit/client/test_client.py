@@ -12,7 +12,7 @@ from isochrone.errors import ConnectionLost, InvalidRequest, Unavailable
 from isochrone.ids import ClusterId
 from isochrone.wire.commands import CloseSession, OpenSession, decode_command
 from isochrone.wire.kv import VALUE_BYTES_MAX
-from isochrone.wire.session import TIMEOUT_MS_MAX, WriteRequest
+from isochrone.wire.session import TIMEOUT_MS_MAX, DirectoryResponse, WriteRequest
 
 
 def test_a_write_says_what_it_did_and_where():
@@ -244,6 +244,23 @@ def test_closing_ends_the_connections_whatever_the_group_says_of_the_session(err
         cluster["a"].rules.append(refuse(error))
         await client.close()
         assert [node.streams for node in cluster.nodes.values()] == [[], [], []]
+
+    run_scenario(scenario)
+
+
+def test_news_that_come_while_a_client_closes_open_no_connection():
+    async def scenario(cluster):
+        cluster["c"].refuses_connections = True
+        client = await cluster.client()
+        await client.get("app/x")
+        (stream,) = cluster["b"].streams
+        closing = asyncio.create_task(client.close())
+        news = DirectoryResponse(0, cluster.routes)
+        asyncio.get_running_loop().call_soon(stream._deliver, news, True)  # right after the closing has begun
+        await closing
+        connects = cluster.connects
+        await asyncio.sleep(5)
+        assert cluster.connects == connects
 
     run_scenario(scenario)
 

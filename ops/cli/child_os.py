@@ -2,9 +2,8 @@
 
 The child gets a process group of its own, so that what it starts is stopped with it. It is asked by SIGTERM; what is
 left of its group is killed when the child has ended then, at the latest when the time given is over, by a clock that
-goes on while the machine is suspended. What a child that
-ends by itself leaves behind goes on. Signals go to the child's group: whether it ends then, and when, is up to it, and
-what it needs is held until it has ended.
+goes on while the machine is suspended. What a child that ends by itself leaves behind goes on. Signals go to the
+child's group: whether it ends then, and when, is up to it, and what it needs is held until it has ended.
 
 HAZARD: if this process is killed or stopped itself (SIGKILL, SIGSTOP), the child goes on. Only a fencing token, given
 with each write, makes a resource refuse it then.

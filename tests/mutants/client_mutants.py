@@ -45,4 +45,18 @@ CLIENT_MUTANTS = (
         new="                    pass\n",
         test=_OUTCOMES + "cancellation_leaves_nothing_behind",
     ),
+    Mutant(
+        name="a write whose result is not understood was not applied",
+        file="wire/commands.py",
+        old='        raise Indeterminate(f"malformed result of {len(data)} bytes") from error\n',
+        new='        raise InvalidRequest(f"malformed result of {len(data)} bytes") from error\n',
+        test=_OUTCOMES + "a_result_that_this_release_does_not_know_leaves_the_outcome_open",
+    ),
+    Mutant(
+        name="a client that closes connects to nodes of which it hears",
+        file=DISPATCH,
+        old="        if address not in self._links and not self._closed:",
+        new="        if address not in self._links:",
+        test="tests/unit/client/test_client.py::test_news_that_come_while_a_client_closes_open_no_connection",
+    ),
 )

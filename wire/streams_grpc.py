@@ -2,9 +2,9 @@
 
 **Natural batching.** A message costs each end some tens of microseconds, so nothing sends one message per operation.
 What is put into an `Outbox` during one turn of the loop becomes one frame, or several if it is large: the other end can
-begin with the first while the turn goes on. The frames go through the link shaper; and all that arrive at a stream which
-still has much to send leave as one gRPC message when it has sent that. There is no batching delay: an idle stream
-sends at once.
+begin with the first while the turn goes on. The frames go through the link shaper; and all that arrive at a stream
+which still has much to send leave as one gRPC message when it has sent that. There is no batching delay: an idle
+stream sends at once.
 """
 
 import asyncio

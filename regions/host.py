@@ -143,8 +143,6 @@ class Host:
         self.counters: Counter[str] = Counter()
         self._intake = Intake(store.identity.node, store.incarnations, clock, hlc, self.counters)
         self._sleepers = Sleepers(store.identity.node, self.replicas, self._mark)
-        self._joining: dict[GroupId, None] = {}
-        """Groups of which a replica is being made."""
         self._together = together
         self._turns = Turns(clock, self._take_turn)
         self._reads = StoreReads(store, self.replicas, self._loader.new_machine, self._spawn, self._turns.wake)
@@ -295,9 +293,10 @@ class Host:
         if replica is None or self._stopping:  # Perhaps not yet, or no more: others serve it.
             probe("host.asked_for_a_group_it_does_not_serve")
             raise Unavailable(f"this node serves no replica of group {group} now")
+        service = replica.service
         if replica.somebody_waits():
             self._mark(group)
-        return replica.service
+        return service
 
     async def add_replica(self, group: GroupId, configuration: Configuration) -> None:
         """Make an empty replica of a group here, which its leader can then feed. Returns when it is durable.
@@ -317,17 +316,11 @@ class Host:
         if group in self.replicas:
             check_same_kind(self.replicas[group], role)
             return
-        if group in self._joining:
-            raise Unavailable(f"a replica of group {group} is being made already")
-        self._joining[group] = None
         try:
-            await self._store.create_group(group, configuration)
-            self._serve(await self._loader.load(group))
+            self._serve(await self._loader.create(group, configuration))
         except StorageError as error:
             self._fail(error)
             raise
-        finally:
-            del self._joining[group]
 
     def _find(self, group: GroupId) -> Replica:
         """The replica that serves a group here. Raises why there is none."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 from isochrone.clocks.hlc import HybridLogicalClock
-from isochrone.errors import InvalidRequest, StorageError
+from isochrone.errors import InvalidRequest, StorageError, Unavailable
 from isochrone.ids import GroupId, KeyspaceId, LogIndex, Nanos, ReplicaRole, Timestamp
 from isochrone.ports import Row, Store, StoreIdentity
 from isochrone.regions.office import DEFAULT_COMPACTION, CompactionRule
@@ -63,10 +63,22 @@ class Loader:
         self._rng = rng
         self._monotonic = monotonic
         self._region_lease = region_lease
+        self._in_the_making: dict[GroupId, None] = {}
 
     def new_machine(self, group: GroupId) -> GroupState:
         """An empty state machine."""
         return GroupState(group, self._settings[group].keyspaces, self._handlers)
+
+    async def create(self, group: GroupId, configuration: Configuration) -> Replica:
+        """Make an empty replica of a group, durably. Raises `StorageError`, or `Unavailable` while it is being made."""
+        if group in self._in_the_making:
+            raise Unavailable(f"a replica of group {group} is being made already")
+        self._in_the_making[group] = None
+        try:
+            await self._store.create_group(group, configuration)
+            return await self.load(group)
+        finally:
+            del self._in_the_making[group]
 
     async def load(self, group: GroupId) -> Replica:
         """The replica of a group as the store holds it. One that was removed loads, too, and stays quiet.

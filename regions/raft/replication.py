@@ -201,7 +201,9 @@ def want_news(state: RaftState, wanted: bool) -> bool:
     the leader may have no reason of its own to tell of them before its next heartbeat, so it is told.
     """
     begins, state.wants_news = wanted and not state.wants_news, wanted
-    if not begins or state.leader is None or state.is_leader or state.commit == state.log.last_index:
+    if not begins or state.leader is None or state.is_leader or state.lacks_state():
+        return False
+    if state.commit == state.log.last_index:
         return False
     probe("raft.news_wanted_of_entries_that_are_held")
     acknowledge(state, state.leader, state.commit)

@@ -523,6 +523,18 @@ def test_a_removed_witness_that_is_added_as_a_learner_counts_for_nothing() -> No
         cluster.change("a", full("a", "b", "w"))
 
 
+def test_a_former_witness_that_knows_itself_named_a_learner_acknowledges_nothing_to_hear_news() -> None:
+    roles = {"a": FULL, "b": FULL, "w": WITNESS}
+    cluster = led_by("a", roles)  # type: ignore[arg-type]  # roles by name
+    cluster.change("a", full("a", "b"))
+    assert cluster.run_until(lambda: settled(cluster, "ab"), 5_000)
+    cluster.change("a", (*full("a", "b"), member("w", LEARNER)))
+    cluster.run(3_000)
+    core, status = cluster.replicas["w"].core, cluster.status("w")
+    assert core is not None and status.role is LEARNER and status.commit < status.last
+    assert not core.want_news(False) and not core.want_news(True)
+
+
 def test_a_configuration_survives_a_restart_also_where_its_entry_was_truncated() -> None:
     roles = {"a": FULL, "b": FULL, "w": WITNESS}
     cluster = led_by("a", roles, truncate_entries_min=4)  # type: ignore[arg-type]  # roles by name

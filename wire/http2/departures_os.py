@@ -5,7 +5,6 @@ does the work of a whole process in turns of its own knows better when there is 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import TypeVar, final
 
@@ -28,7 +27,10 @@ class Departures:
             asyncio.get_running_loop().call_soon(flush)
 
     def together(self, work: Callable[[], T]) -> T:
-        """Work, and have all sockets that then have something to send do so. Not to be called from within itself."""
+        """Work, and have all sockets that then have something to send do so. Not to be called from within itself.
+
+        Raises what the work raises. What a socket raises is not the work's: the loop is told, as in `soon`.
+        """
         self._working = True
         try:
             return work()
@@ -37,10 +39,10 @@ class Departures:
             self._flush_all()
 
     def _flush_all(self) -> None:
-        waiting, self._waiting = deque(self._waiting), []
-        try:
-            while waiting:
-                waiting.popleft()()
-        finally:
-            for flush in waiting:  # after one that has raised
-                self.soon(flush)
+        waiting, self._waiting = self._waiting, []
+        for flush in waiting:
+            try:
+                flush()
+            except Exception as error:
+                told = {"message": f"a socket cannot send: {flush}", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)

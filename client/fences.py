@@ -16,7 +16,7 @@ it in the same transaction as the guarded write::
 
 Cursors are those of DB-API 2.0; no driver is imported. They block, so they belong on a thread: a lock is not renewed
 while its event loop is blocked. What runs on a thread is not cancelled with the body when the lock is lost; the fence
-is what stops it. (For what the platform's own groups hold: `wire.kv.fenced`.)
+is what stops it. (For what the platform's own groups hold: `wire.fence_gates.fenced`.)
 
 Invariants. The token of a gate only rises, and its lock stays the one that came first. Of two committed transactions
 that passed one gate, the one with the larger token is the later in the database's order of commits. One token passes

@@ -20,8 +20,8 @@ from isochrone.client.leases import Caller, Lease
 from isochrone.client.results import Queried, StaleRange
 from isochrone.errors import ForeignToken, InvalidRequest, StaleToken
 from isochrone.wire.commands import Query
+from isochrone.wire.fence_gates import NO_TOKEN, fenced, gate_token
 from isochrone.wire.kv import (
-    NO_TOKEN,
     Compact,
     CompactResult,
     Compare,
@@ -38,8 +38,6 @@ from isochrone.wire.kv import (
     SortTarget,
     Txn,
     TxnResult,
-    fenced,
-    gate_token,
     prefix_end,
 )
 from isochrone.wire.locks import KeyResult, PutSequential

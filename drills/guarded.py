@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from isochrone.drills.checkers.exclusion import GuardedWrite
 from isochrone.probes import probe
-from isochrone.wire.kv import Put, Txn, fenced
+from isochrone.wire.fence_gates import fenced
+from isochrone.wire.kv import Put, Txn
 from isochrone.wire.records import KeyValue
 
 

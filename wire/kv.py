@@ -24,8 +24,6 @@ TXN_OPERATIONS_MAX = 128
 TXN_PARTS_MAX = 4_096
 """Most compares and operations of a transaction and all those inside it: as many as are looked at one by one."""
 NUMBER_MAX = (1 << 63) - 1
-NO_TOKEN = NUMBER_MAX + 1
-"""Above every fencing token."""
 ALL = b"\0"
 """`range_end` of a range without end."""
 
@@ -473,27 +471,6 @@ def prefix_end(prefix: bytes) -> bytes:
     """`range_end` of the range of all keys with a prefix."""
     kept = prefix.rstrip(b"\xff")
     return kept[:-1] + bytes([kept[-1] + 1]) if kept else ALL
-
-
-def fenced(gate: bytes, lock: bytes, token: int, *operations: KvOperation) -> Txn:
-    """A transaction that a fence gate lets pass, unless the gate has seen a higher token or belongs to another lock.
-
-    The gate is a key of its own; it remembers the lock of the first token that it let pass, and the highest token. What
-    it holds is read if it refuses. Raises `InvalidRequest` for a token that no grant has.
-    """
-    if token <= 0:
-        raise InvalidRequest(f"{token} is not a fencing token: those are above 0")
-    passes = Compare(gate, Target.TOKEN, Relation.NOT_GREATER, token, lock)
-    return Txn((passes,), (Put(gate, b"%d %s" % (token, lock)), *operations), (Range(gate),))
-
-
-def gate_token(value: bytes | None, lock: bytes) -> int:
-    """The token in the value of a fence gate, as `Target.TOKEN` says."""
-    if value is None:
-        return 0
-    text, _, name = value.partition(b" ")
-    token = decimal(text)
-    return token if token is not None and name == lock else NO_TOKEN
 
 
 def decimal(value: bytes) -> int | None:

@@ -28,6 +28,7 @@ from isochrone.regions.state.kv import (
 from isochrone.regions.state.locks import holds_token
 from isochrone.regions.state.model import ApplyContext, GroupData, Handlers, Happening
 from isochrone.wire.commands import Operation
+from isochrone.wire.fence_gates import gate_token
 from isochrone.wire.kv import (
     TXN,
     Compact,
@@ -41,7 +42,6 @@ from isochrone.wire.kv import (
     Relation,
     Target,
     Txn,
-    gate_token,
 )
 from isochrone.wire.records import RECORD_HEAD_BYTES, record_lease, record_value, record_versions
 

@@ -8,7 +8,6 @@ LOCK_TABLE = "regions/state/lock_table.py"
 LEASES = "regions/state/leases.py"
 LESSOR = "regions/lessor.py"
 SERVICE = "regions/state_service.py"
-KV = "wire/kv.py"
 CLIENT_OWED = "client/owed.py"
 CLIENT_LEASES = "client/leases.py"
 CLIENT_WATCHES = "client/watches.py"
@@ -46,7 +45,7 @@ COORDINATION_MUTANTS = (
     ),
     Mutant(
         name="a fence gate lets everything pass",
-        file=KV,
+        file="wire/fence_gates.py",
         old="Txn((passes,), (Put",
         new="Txn((), (Put",
         test=_RUNS,

@@ -25,7 +25,8 @@ from isochrone.ids import GroupId, KeyspaceId
 from isochrone.node.metric_catalogue import CATALOGUE, Kind
 from isochrone.wire.commands import Command, OpenSession, SessionResult, decode_result, encode_command
 from isochrone.wire.etcd.generated import rpc_pb2 as pb
-from isochrone.wire.kv import Put, fenced
+from isochrone.wire.fence_gates import fenced
+from isochrone.wire.kv import Put
 from isochrone.wire.leases import LeaseGrant
 from isochrone.wire.messages import PROTOCOL_VERSION
 from isochrone.wire.session import ClientHello, Refusal, SessionMessage, WriteAnswer, WriteRequest

@@ -12,7 +12,8 @@ from virtual_time import run_virtual
 from isochrone.client import FOREVER, Client, Dialect, FenceGate, WatchEvent
 from isochrone.errors import Deadlock, ForeignToken, InvalidRequest, LeaseLost, LockHeld, StaleToken
 from isochrone.ids import ReplicaRole
-from isochrone.wire.kv import Put, TxnResult, fenced
+from isochrone.wire.fence_gates import fenced
+from isochrone.wire.kv import Put, TxnResult
 from isochrone.wire.leases import LeaseRevoke
 from isochrone.wire.locks import LockMode, LockQuery, LockQueryResult
 

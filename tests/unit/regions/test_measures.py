@@ -17,7 +17,8 @@ from isochrone.regions.requests import Outcome, alone
 from isochrone.regions.state.model import Happening
 from isochrone.regions.watch_hub import WatchHub, WatchRequest
 from isochrone.wire.commands import Command, OpenSession, Operation, SessionResult, decode_result, encode_command
-from isochrone.wire.kv import Compare, Put, Relation, Target, Txn, fenced
+from isochrone.wire.fence_gates import fenced
+from isochrone.wire.kv import Compare, Put, Relation, Target, Txn
 from isochrone.wire.leases import LeaseGrant
 from isochrone.wire.locks import LockAcquire, LockEnd, LockRelease, LockResult
 

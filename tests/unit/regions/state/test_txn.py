@@ -4,6 +4,7 @@ import pytest
 from state_log import StateLog
 
 from isochrone.errors import DuplicateKey, FutureRevision, InvalidRequest, KeyNotFound, LeaseNotFound
+from isochrone.wire.fence_gates import fenced
 from isochrone.wire.kv import (
     ALL,
     NUMBER_MAX,
@@ -19,7 +20,6 @@ from isochrone.wire.kv import (
     Target,
     Txn,
     TxnResult,
-    fenced,
 )
 
 

@@ -178,6 +178,14 @@ ELECTION_MUTANTS = (
 
 REPLICATION_MUTANTS = (
     Mutant(
+        name="a former witness without its state acknowledges entries to hear news",
+        file=REPLICATION,
+        old="state.is_leader or state.lacks_state():",
+        new="state.is_leader:",
+        test="tests/unit/raft/test_membership.py::test_"
+        "a_former_witness_that_knows_itself_named_a_learner_acknowledges_nothing_to_hear_news",
+    ),
+    Mutant(
         name="an entry of an older term is committed by counting",
         file=REPLICATION,
         old="    if index > state.commit and state.log.term_at(index) == state.term:",

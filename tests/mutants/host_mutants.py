@@ -312,7 +312,7 @@ STORE_MUTANTS = (
         name="a store acknowledges before its commit",
         file=LMDB,
         old="            put = partial(image_lmdb.put_batches, self._image, steps=steps)\n",
-        new="            self._tell([(write.done, None, None) for write in writes])\n"
+        new="            self._tell([partial(write.done, None) for write in writes])\n"
         "            put = partial(image_lmdb.put_batches, self._image, steps=steps)\n",
         test="tests/contract/storage/test_failures.py::test_nothing_is_acknowledged_before_the_commit_that_covers_it[lmdb]",
     ),

@@ -91,12 +91,12 @@ class Etcdctl:
             if name is None:
                 pattern += ".*?"
             elif name in self._words:
-                pattern += re.escape(self._words[name])
+                pattern += " *" + re.escape(self._words[name])  # ids are set to the right, and may begin with zeros
             elif name in new:
                 pattern += f"(?P={name})"
             else:
                 new.append(name)
-                pattern += rf"(?P<{name}>[^\s,]+?)"
+                pattern += rf" *(?P<{name}>[^\s,]+?)"
         found = re.fullmatch(pattern + re.escape(template[at:]), text.removesuffix("\n"), re.DOTALL)
         if found is not None:
             self._words.update(found.groupdict())
